@@ -1,0 +1,48 @@
+"""Every error a person can meet, in one tree.
+
+SahubError
+├── ConfigError        a key, a value or a combination that cannot be meant (also a ValueError)
+├── Infeasible         a point of a search space that a declared limit rules out; it never runs
+├── UnsupportedModel   a model, or something it has, that sparse attention cannot be attached to
+├── MissingFiles       weights or data that are not on this machine, with the commands that fetch them
+├── DataError          data that are here but not what the task documents, or too few of them
+├── ScoreError         a prediction or reference that a metric cannot score
+├── SparseNeverRan     the receipts of a run show that its sparse path was not taken
+└── RunError           a run that could not produce a result, with its causes
+"""
+
+
+class SahubError(Exception):
+    """Base of all errors meant for people: the message names what, where, and what to do."""
+
+
+class ConfigError(SahubError, ValueError):
+    """A configuration value is wrong: `address=value: what must hold`."""
+
+
+class Infeasible(SahubError):
+    """A declared limit rejects this configuration before any work."""
+
+
+class UnsupportedModel(SahubError):
+    """The model has a part that sparse attention does not support here."""
+
+
+class MissingFiles(SahubError):
+    """Weights or data are not on this machine."""
+
+
+class DataError(SahubError):
+    """Data do not have the documented shape, or are too few."""
+
+
+class ScoreError(SahubError):
+    """A metric cannot score this prediction against these references."""
+
+
+class SparseNeverRan(SahubError):
+    """The hook did not fire, or kept every key although its stack says otherwise."""
+
+
+class RunError(SahubError):
+    """A run ended without a usable result."""
