@@ -1,0 +1,90 @@
+"""Training sequences: the tasks' own layouts at many lengths, and repeated random segments."""
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from sahub import wording
+from sahub.training.tokenizer import BOS, EOS
+
+ASIDE = 0.1  # weight of the tokens that are not answers, on the share of them that is looked at
+LOOKED_AT = 0.15
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`ids` int64 [B, T] and `weights` fp32 [B, T]: what predicting ids[:, t] counts."""
+
+    ids: Tensor
+    weights: Tensor
+    answers: Tensor  # bool [B, T]
+
+
+class Data:
+    """Seeded batches: the same (seed, step) gives the same batch."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
+        self.tokenizer, self.seed = tokenizer, seed
+        self.bos, self.eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def batch(self, step: int, size: int, length: int, repeats: float) -> Batch:
+        """`size` sequences of `length` tokens, a share `repeats` of them repeated random segments."""
+        rng = Random(f"{self.seed}/{step}")
+        rows = [
+            self._repeat(rng, length) if rng.random() < repeats else self._retrieval(rng, length) for _ in range(size)
+        ]
+        ids, answers = (torch.tensor(column) for column in zip(*rows, strict=True))
+        chosen = torch.rand(ids.shape, generator=torch.Generator().manual_seed(step)) < LOOKED_AT
+        weights = torch.where(answers, 1.0, ASIDE * chosen)
+        weights[:, 0] = 0
+        return Batch(ids, weights, answers)
+
+    def _repeat(self, rng: Random, length: int) -> tuple[list[int], list[bool]]:
+        ids, answers = [self.bos], [False]
+        while len(ids) < length:
+            segment = [rng.randrange(3, self.tokenizer.get_vocab_size()) for _ in range(rng.randint(8, length // 2))]
+            ids += segment + segment
+            answers += [False] * (len(segment) + 4) + [True] * (len(segment) - 4)
+        return ids[:length], answers[:length]
+
+    def _retrieval(self, rng: Random, length: int) -> tuple[list[int], list[bool]]:
+        ids: list[int] = []
+        answers: list[bool] = []
+        while len(ids) < length:
+            document, marks = self._document(rng, max(96, length - len(ids)))
+            ids += document
+            answers += marks
+        return ids[:length], answers[:length]
+
+    def _document(self, rng: Random, length: int) -> tuple[list[int], list[bool]]:
+        """A context of needles and filler, then questions about distinct keys, each followed by its answer."""
+        room = int(length * rng.choice((0.4, 0.6, 0.8, 0.93)))
+        ids = [self.bos, *self.encode(wording.INSTRUCTION)]
+        density = rng.choice((0.02, 0.1, 0.5, 1.0, 1.0, 1.0))
+        in_noise = rng.random() < 0.5
+        pairs: dict[str, str] = {}
+        while len(ids) < room:
+            if rng.random() < density or not pairs:
+                name, value = wording.key(rng), wording.number(rng)
+                if name in pairs:
+                    continue
+                pairs[name] = value
+                line = wording.needle(name, value)
+            else:
+                line = wording.NOISE if in_noise else wording.prose(rng)
+            ids += self.encode(f"\n{line}")
+        answers = [False] * len(ids)
+        for name in rng.sample(list(pairs), len(pairs)):
+            if len(ids) >= length:
+                break
+            asked = self.encode(f"{wording.question(name)}\n{wording.answer_prefix(name)}")
+            answer = [*self.encode(f" {pairs[name]}"), self.eos]
+            ids += asked + answer
+            answers += [False] * len(asked) + [True] * len(answer)
+        return ids, answers
