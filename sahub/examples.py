@@ -1,0 +1,150 @@
+"""What a task hands to the engine: contexts with their questions, and the way every benchmark is loaded and split."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+from sahub.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("search", "validate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question about a context; the prompt is context + text + answer_prefix."""
+
+    id: str  # unique within its example
+    text: str
+    answer_prefix: str = ""  # forced at the start of the answer, after the chat template's turn
+    references: tuple[str, ...]  # gold answers; a cloze reference is one JSON object: mask name -> entity
+    max_new_tokens: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # what its benchmark groups by
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One context with its questions: the unit of splitting, caching and confidence intervals."""
+
+    id: str  # example_id(context)
+    context: str
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One `conf/task/<benchmark>/<subset>.yaml`."""
+
+    benchmark: str  # the module of sahub.tasks that loads it
+    subset: str
+    metric: str  # the per-example score that stands for the task
+    max_new_tokens: int  # tokens of an answer
+    version: int = 1  # raised whenever a change moves scores
+    path: str | None = None  # a local folder or file; wins over `dataset`
+    dataset: str | None = None  # a dataset repository
+    revision: str | None = None  # a branch, tag or commit of `dataset`; None: what is in the cache
+    options: Mapping[str, Any] = field(default_factory=dict)  # the benchmark's own (num_examples, questions, ...)
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"task.max_new_tokens={self.max_new_tokens}: must be at least 1 token")
+
+    @property
+    def name(self) -> str:
+        """The task's name everywhere: `benchmark/subset`."""
+        return f"{self.benchmark}/{self.subset}"
+
+
+def _digest(text: str) -> bytes:
+    # Lone surrogates are legal in JSON data and have no strict UTF-8 form.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def example_id(context: str) -> str:
+    """The first 16 hex digits of sha256(context)."""
+    return _digest(context).hex()[:16]
+
+
+def split_of(context: str) -> str:
+    """`search` for a quarter of all contexts, `validate` for the rest: by sha256, so alike in every subset."""
+    return "search" if _digest(context)[-1] % 4 == 0 else "validate"
+
+
+def shuffled(examples: list[Example], *, seed: int, limit: int | None) -> list[Example]:
+    """The first `limit` examples in a seeded order that no order of files moves; smaller limits are its beginnings."""
+    ordered = sorted(examples, key=lambda example: _digest(f"{seed}:{example.id}"))
+    return ordered if limit is None else ordered[:limit]
+
+
+def load_examples(
+    spec: TaskSpec,
+    *,
+    split: str,
+    limit: int | None,
+    length: int,
+    count_tokens: Callable[[str], int],
+    seed: int = 0,
+    at_least: int = 1,
+) -> list[Example]:
+    """Load at most `limit` contexts of one split; `length` is what generated prompts are fitted to, in tokens.
+
+    Raises ConfigError for an unknown benchmark, split or limit, MissingFiles for data that are not on this machine, and
+    DataError for data of another shape or fewer than `at_least` contexts.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split={split}: must be one of {', '.join(SPLITS)}")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit={limit}: must be at least 1 context, or null for all")
+    benchmark = _benchmark(spec.benchmark)
+
+    def load(which: str, most: int | None) -> list[Example]:
+        found: list[Example] = benchmark.load(
+            spec, split=which, limit=most, length=length, count_tokens=count_tokens, seed=seed
+        )
+        return found
+
+    examples = load(split, limit)
+    strays = [example.id for example in examples if split_of(example.context) != split]
+    if strays:
+        raise DataError(f"task={spec.name}: {len(strays)} contexts (first {strays[0]}) are not of the {split} split")
+    if len(examples) < at_least:
+        counts = {which: len(load(which, None)) for which in SPLITS}
+        raise DataError(
+            f"task={spec.name}: too few contexts: {len(examples)} for {split}, at least {at_least} needed; there are "
+            f"{sum(counts.values())} in all: {counts['search']} search, {counts['validate']} validate"
+        )
+    log.info("task=%s split=%s contexts=%d questions=%d", spec.name, split, len(examples), questions_of(examples))
+    return examples
+
+
+def questions_of(examples: list[Example]) -> int:
+    """How many questions these contexts have together."""
+    return sum(len(example.questions) for example in examples)
+
+
+def missing(spec: TaskSpec) -> str | None:
+    """What has to be fetched before this task can be loaded, with the command that fetches it; None when nothing.
+
+    Looks at file names only: no network, no data read. Raises ConfigError for an unknown benchmark.
+    """
+    look = getattr(_benchmark(spec.benchmark), "missing", None)
+    found: str | None = None if look is None else look(spec)
+    return found
+
+
+def _benchmark(name: str) -> ModuleType:
+    import sahub.tasks as family
+
+    choices = sorted(module.name for module in iter_modules(family.__path__) if not module.name.startswith("_"))
+    if name not in choices:
+        close = get_close_matches(name, choices, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ConfigError(f"task.benchmark={name}: must be one of {', '.join(choices)}{hint}")
+    return import_module(f"sahub.tasks.{name}")
