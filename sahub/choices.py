@@ -1,0 +1,36 @@
+"""What can be chosen: the files of every configuration group, nested ones by their full names."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+GROUPS = ("model", "task", "builder", "objective", "compute", "protocol", "experiment")
+
+
+def conf_dir() -> Path:
+    """The folder of the configuration: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def group_choices(group: str, roots: Iterable[Path]) -> list[str]:
+    """Names of a group's files under these folders, sorted, such as `ruler/niah_single_1`."""
+    folders = [root / group for root in roots]
+    return sorted(
+        {file.relative_to(folder).with_suffix("").as_posix() for folder in folders for file in folder.rglob("*.yaml")}
+    )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ruler/vt?` where something is close to the word, else nothing."""
+    names = list(known)
+    tails = {name.rpartition("/")[2]: name for name in names}
+    close = difflib.get_close_matches(word, names, n=2) or [
+        tails[tail] for tail in difflib.get_close_matches(word, tails, n=2)
+    ]
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def listed(names: Sequence[str], most: int = 150) -> str:
+    """The names in one line, shortened where there are too many to read."""
+    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,229 @@
+"""From a composed configuration to a `Cell`: typed settings, the builder's subtree, and what was typed."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sahub.choices import conf_dir
+from sahub.errors import ConfigError
+from sahub.ranges import setting, typed
+from sahub.settings import Settings
+
+OPEN = ("builder.stages", "builder.search", "builder.limits", "task.options")  # dictionaries that take new keys
+
+
+def schema() -> DictConfig:
+    """The settings as an OmegaConf schema whose values can be overridden."""
+    root = cast(DictConfig, OmegaConf.structured(Settings))
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        OmegaConf.set_readonly(node, None)  # frozen dataclasses make read-only nodes
+        children = [node._get_node(name) for name in node]
+        pending += [child for child in children if isinstance(child, DictConfig) and not child._is_none()]
+    return _opened(root)
+
+
+def _opened(root: DictConfig) -> DictConfig:
+    for path in OPEN:
+        OmegaConf.set_struct(OmegaConf.select(root, path), False)
+    return root
+
+
+ConfigStore.instance().store(name="settings", node=schema(), provider="sahub")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The four nouns of a cell as results write them: `ruler/vt`, `sparsity_10`."""
+
+    model: str
+    task: str
+    builder: str
+    objective: str
+
+    @property
+    def name(self) -> str:
+        """The nouns as a file name."""
+        return "_".join((self.model, self.task, self.builder, self.objective)).replace("/", "_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model x task x builder x objective.
+
+    overrides  what the person typed, in order
+    pins       the stage fields among it, such as `quest.page_size` or `sink.sink_size.of_budget`
+    builder    stages, search and limits as plain values, every interpolation resolved
+    directory  where the cell's files go
+    """
+
+    settings: Settings
+    choices: Choices
+    overrides: tuple[str, ...]
+    pins: tuple[str, ...]
+    directory: Path
+    builder: dict[str, Any]
+    composed: dict[str, Any] = field(repr=False)  # the whole configuration, interpolations unresolved
+
+    @property
+    def name(self) -> str:
+        """`{model}_{task}_{builder}_{objective}`."""
+        return self.choices.name
+
+    def is_pinned(self, leaf: str) -> bool:
+        """Whether the stage field `leaf`, such as `sink.sink_size.of_budget`, was typed, in whole or in part."""
+        return any(f"{leaf}.".startswith(f"{pin}.") or pin.startswith(f"{leaf}.") for pin in self.pins)
+
+    def builder_with(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The builder's subtree as a full composition with these further `builder.*` overrides would give it.
+
+        Raises ConfigError for an override of anything else, for a sweep, and for a key that cannot be.
+        """
+        root = OmegaConf.create(self.composed)
+        OmegaConf.set_struct(root, True)
+        _opened(root)
+        for override in parse(overrides):
+            if not override.key_or_group.startswith("builder."):
+                raise ConfigError(f"{override.input_line}: must be an override of builder.*")
+            _apply(root, override)
+        return builder_of(root)
+
+
+def builder_of(root: DictConfig) -> dict[str, Any]:
+    """The builder's subtree as plain values; a search leaf that is null is not free and is left out."""
+    tree = cast(dict[str, Any], _resolved(root, "builder"))
+    return {**tree, "search": _without_nulls(tree["search"])}
+
+
+def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: _without_nulls(node) if isinstance(node, dict) else node for name, node in tree.items()}
+    return {name: node for name, node in kept.items() if node is not None and node != {}}
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar, one value each."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: must be one value, not a sweep")
+    return parsed
+
+
+def _apply(root: DictConfig, override: Override) -> None:
+    path, forced = override.key_or_group, override.is_add() or override.is_force_add()
+    try:
+        if override.is_delete():
+            parent, _, last = path.rpartition(".")
+            del OmegaConf.select(root, parent)[last]
+        else:
+            OmegaConf.update(root, path, override.value(), merge=True, force_add=forced)
+    except (OmegaConfBaseException, KeyError, TypeError) as error:
+        raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
+
+
+def _resolved(root: DictConfig, name: str) -> Any:
+    """The section as plain values."""
+    node = root._get_node(name)
+    if not OmegaConf.is_config(node):
+        return root[name]
+    for path in _missing(node, name):
+        raise ConfigError(f"{path}: must be given ({setting(Settings, path).get('help', 'it has no default')})")
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or name}: {str(error).splitlines()[0]}") from error
+
+
+def _missing(node: Any, address: str) -> Iterator[str]:
+    if isinstance(node, DictConfig):
+        for name in node:
+            path = f"{address}.{name}"
+            if OmegaConf.is_missing(node, name):
+                yield path
+            else:
+                yield from _missing(node._get_node(name), path)
+
+
+def settings_of(cfg: DictConfig) -> Settings:
+    """The typed settings of a composed configuration; ConfigError for the first value that cannot be."""
+    settings = cast(Settings, typed(Settings, {item.name: _resolved(cfg, item.name) for item in fields(Settings)}))
+    if not settings.phases:
+        raise ConfigError("phases=[]: must name search, validate or both")
+    if settings.objective.budget is None:
+        raise ConfigError("objective.budget=null: must be a share in (0, 1] where objective.density is null")
+    path = settings.model.path or ""
+    if (path.startswith((".", "/", "~")) or path.count("/") > 1) and not Path(path).expanduser().is_dir():
+        raise ConfigError(f"model.path={path}: no such folder (must be a folder, or a Hub name such as org/name)")
+    return settings
+
+
+def nouns(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[Override]) -> Choices:
+    """The cell's nouns; what was typed over a group's file shows in its name, so that names stay true."""
+    changed = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
+    model = cfg.model.name
+    if cfg.model.path and (model is None or ("model.path" in changed and "model.name" not in changed)):
+        model = Path(cfg.model.path).name
+    parts = [str(groups["objective"])]
+    for path, value in changed.items():
+        if path == "objective.density" and parts[0].startswith("sparsity_") and isinstance(value, int | float):
+            parts[0] = f"sparsity_{100 * value:g}"
+        elif path.startswith("objective."):
+            parts.append(f"{path.removeprefix('objective.')}_{value}")
+    objective = re.sub(r"[^\w.-]+", "_", "_".join(parts))
+    return Choices(model=model or groups["model"], task=groups["task"], builder=groups["builder"], objective=objective)
+
+
+def _leaves(path: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for name, below in value.items():
+            yield from _leaves(f"{path}.{name}" if path else str(name), below)
+    else:
+        yield path
+
+
+def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
+    """The cell of a composed configuration; `hydra` is Hydra's own part of it (that of the running job when left out).
+
+    Raises ConfigError with the key, its value and what must hold.
+    """
+    hydra = HydraConfig.get() if hydra is None else hydra
+    overrides = parse(hydra.overrides.task)
+    settings = settings_of(cfg)
+    pins = [
+        leaf
+        for override in overrides
+        if override.key_or_group.startswith("builder.stages") and not override.is_delete()
+        for leaf in _leaves(override.key_or_group.removeprefix("builder.stages").lstrip("."), override.value())
+    ]
+    return Cell(
+        settings=settings,
+        choices=nouns(cfg, hydra.runtime.choices, overrides),
+        overrides=tuple(hydra.overrides.task),
+        pins=tuple(dict.fromkeys(pins)),
+        directory=Path(hydra.runtime.output_dir),
+        builder=builder_of(cfg),
+        composed=cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)),
+    )
+
+
+def compose_cell(overrides: Sequence[str], *, command: str = "search", directory: Path = Path("outputs")) -> Cell:
+    """The cell that `sahub <command> <overrides>` would plan, with its files in `directory`."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
+    hydra = cfg.hydra
+    OmegaConf.set_readonly(hydra, False)
+    hydra.runtime.output_dir = str(directory)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return plan(cfg, hydra)
