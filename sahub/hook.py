@@ -1,0 +1,222 @@
+"""Sparse attention inside a transformers model, through its public attention interface, with receipts."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
+
+from sahub.attention import attend
+from sahub.builder import Stack, StackState
+from sahub.errors import SahubError, SparseNeverRan, UnsupportedModel
+from sahub.prefix import Prefix
+from sahub.protocols import Geometry
+from sahub.rows import rows_of
+from sahub.selection import Selection
+
+NAME = "sahub"
+_hooks: WeakKeyDictionary[nn.Module, "Hook"] = WeakKeyDictionary()
+
+
+@dataclass
+class Tally:
+    """Sums of one layer in one phase, kept on the device until the request ends.
+
+    `density` and `kv_density` are weighted by rows; `error` and `norm` are sums of squares over all rows and heads.
+    """
+
+    calls: int = 0
+    rows: int = 0
+    density: Tensor | float = 0.0
+    kv_density: Tensor | float = 0.0
+    selected: Tensor | float = 0.0
+    bare: Tensor | float = 0.0  # rows with valid keys and nothing selected
+    measured: int = 0
+    error: Tensor | float = 0.0
+    norm: Tensor | float = 0.0
+
+
+@dataclass
+class Hook:
+    """One request's sparse attention: a state per layer, and a tally per layer and phase (question, decode).
+
+    `measure` says at which calls of a phase the dense output is computed too: every nth, 0 for never.
+    """
+
+    stack: Stack
+    geometry: Geometry
+    dense_layers: frozenset[int] = frozenset()
+    dense_phases: frozenset[str] = frozenset()
+    measure: int = 1
+    seed: int = 0
+    example: int = 0
+    states: dict[int, StackState] = field(default_factory=dict)
+    tallies: dict[tuple[int, str], Tally] = field(default_factory=dict)
+    phase: str = "question"
+    step: int = 0
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that are sparse."""
+        return [layer for layer in range(self.geometry.num_layers) if layer not in self.dense_layers]
+
+    def start(self, prefix: Prefix) -> None:
+        """Take the state at the end of the prefix, building what no stack with the same indexes built before."""
+        for layer in self.layers:
+            key = (layer, self.stack.index_keys())
+            keys, values = prefix.keys_values(layer)
+            state = self.stack.new_state(
+                layer=layer, seed=self.seed, example=self.example, indexes=prefix.indexes.get(key)
+            )
+            if key not in prefix.indexes:
+                state.append(keys, values, None)
+                state.freeze()
+                prefix.indexes[key] = state.share()
+            self.states[layer] = state
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
+    ) -> Tensor:
+        """Attention of one call: query [B, Hq, Q, D], key and value [B, Hkv, K, D]; returns [B, Q, Hq, Dv].
+
+        A call whose rows are all the keys there are is a prefill: dense, and the start of a new state.
+        """
+        layer, chunk, length = int(module.layer_idx), query.shape[2], key.shape[2]  # type: ignore[arg-type]
+        if layer in self.dense_layers:
+            return self._dense(query, key, value, mask, scale)
+        state = self._state(layer, chunk, length)
+        new = slice(state.length, length)
+        valid = None if mask is None else mask[:, 0, -1, new]
+        state.append(key[:, :, new], value[:, :, new], valid)
+        if chunk == length:
+            state.freeze()
+        if chunk == length or self.phase in self.dense_phases:
+            return self._dense(query, key, value, mask, scale)
+        selection = state.select(query, key, value, mask=mask, scale=scale, step=self.step)
+        output = attend(query, key, value, selection, mask=mask, scale=scale)
+        self._count(layer, selection, query, key, value, mask, scale, output)
+        return output
+
+    @staticmethod
+    def _dense(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+        everything = Selection.none(rows_of(query, key, mask), query.shape[1], key.shape[1]).all()
+        return attend(query, key, value, everything, mask=mask, scale=scale)
+
+    def verify(self, forwards: Mapping[str, int]) -> None:
+        """Compare the tallies with the forward passes made in each phase. Raises SparseNeverRan.
+
+        One wait for the device per request.
+        """
+        sparse = {phase: calls for phase, calls in forwards.items() if phase not in self.dense_phases}
+        for layer, (phase, calls) in product(self.layers, sparse.items()):
+            seen = self.tallies.get((layer, phase), Tally()).calls
+            if seen != calls:
+                raise SparseNeverRan(
+                    f"sparse attention never ran: layer {layer} made {seen} sparse calls in {calls} forward passes "
+                    f"({phase}); the model does not route its attention through the hook"
+                )
+        tallies = list(self.tallies.values())
+        if float(sum(tally.bare for tally in tallies)) > 0:
+            raise SahubError("a row with valid keys had nothing selected: give the stack a sink, a window or a density")
+        rows = sum(tally.rows for tally in tallies)
+        density = float(sum(tally.density for tally in tallies)) / rows if rows else 0.0
+        asked = self.stack.density
+        if rows and density >= 1.0 - 1e-9 and asked is not None and asked < 1.0 and not self.stack.is_dense:
+            raise SparseNeverRan(f"sparse attention never ran: every key was kept where the stack asks for {asked:g}")
+
+    def _state(self, layer: int, chunk: int, length: int) -> StackState:
+        state = self.states.get(layer)
+        if state is None or state.length > length - chunk:  # a new sequence began
+            state = self.stack.new_state(layer=layer, seed=self.seed, example=self.example)
+            self.states[layer] = state
+        return state
+
+    def _count(
+        self,
+        layer: int,
+        selection: Selection,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scale: float | None,
+        output: Tensor,
+    ) -> None:
+        tally = self.tallies.setdefault((layer, self.phase), Tally())
+        rows = query.shape[0] * query.shape[2]
+        tally.calls += 1
+        tally.rows += rows
+        tally.density = tally.density + selection.density() * rows
+        tally.kv_density = tally.kv_density + selection.kv_density() * rows
+        tally.selected = tally.selected + selection.counts().float().mean() * rows
+        tally.bare = tally.bare + selection.bare().sum()
+        if self.measure and (tally.calls - 1) % self.measure == 0:
+            dense = self._dense(query, key, value, mask, scale).float()
+            tally.measured += 1
+            tally.error = tally.error + (output.float() - dense).square().sum()
+            tally.norm = tally.norm + dense.square().sum()
+
+
+def _forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    hook = _hooks[module]
+    return hook.attend(module, query, key, value, attention_mask, scaling), None
+
+
+def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """No mask where no key is padding: causality is then known from positions alone."""
+    if attention_mask is None or bool(attention_mask.all()):
+        return None
+    return sdpa_mask(*args, attention_mask=attention_mask, **{**kwargs, "allow_is_causal_skip": False})
+
+
+AttentionInterface.register(NAME, _forward)
+AttentionMaskInterface.register(NAME, _mask)
+
+
+def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
+    """The attention module of every layer. Raises UnsupportedModel where they are not one per layer."""
+    found = {
+        int(module.layer_idx): module  # type: ignore[arg-type]
+        for module in model.modules()
+        if hasattr(module, "layer_idx") and hasattr(module, "num_key_value_groups")
+    }
+    layers = model.config.get_text_config().num_hidden_layers
+    if sorted(found) != list(range(layers)):
+        raise UnsupportedModel(
+            f"model={model.config.model_type}: attention found in layers {sorted(found)} of {layers}; only models whose "
+            "every layer uses transformers' attention interface are supported"
+        )
+    return found
+
+
+@contextmanager
+def attached(model: PreTrainedModel, hook: Hook) -> Iterator[None]:
+    """Route the sparse layers through `hook`; whatever happens inside, the model leaves as it came.
+
+    The implementation is a setting of the whole model, so dense layers go through the hook's dense path.
+    """
+    before = model.config._attn_implementation
+    modules = attention_modules(model)
+    for module in modules.values():
+        _hooks[module] = hook
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        for module in modules.values():
+            _hooks.pop(module, None)

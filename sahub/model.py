@@ -1,0 +1,247 @@
+"""Load a causal LM once, check that sparse attention can be attached to it, and turn prompts into tokens."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+
+from sahub.errors import ConfigError, MissingFiles, UnsupportedModel
+from sahub.protocols import Geometry
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = Path(__file__).parent / "embedded"
+# Stands between context and question while a chat template is rendered, to find where the context ends.
+_SPLIT = "<|context-ends-here|>"
+
+
+@dataclass
+class Counters:
+    """Receipts of expensive work: what was loaded, prefilled and generated."""
+
+    loads: int = 0
+    prefills: int = 0
+    prefill_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass
+class Model:
+    """A loaded model with its tokenizer and what the engine needs to know about it."""
+
+    name: str
+    hf: PreTrainedModel
+    tokenizer: Any
+    geometry: Geometry
+    max_context_length: int  # tokens
+    stop_ids: frozenset[int]
+    template: bool  # whether prompts go through the tokenizer's chat template
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.hf.get_input_embeddings().weight.device
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def count_tokens(self, text: str) -> int:
+        """Length of a text in tokens."""
+        return len(self.encode(text))
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of generated ids, special tokens left out."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def wrap(self, context: str) -> tuple[str, str]:
+        """What the model reads before a question and between question and answer prefix.
+
+        With a chat template: one user message, split where the context ends. Without: the text itself and a newline.
+        """
+        if not self.template:
+            return context, "\n"
+        turn = [{"role": "user", "content": context + _SPLIT}]
+        rendered = self.tokenizer.apply_chat_template(
+            turn, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        before, _, after = rendered.rpartition(_SPLIT)
+        return before, after
+
+    def context_ids(self, context: str) -> list[int]:
+        """Ids of the context as the start of a prompt; a template brings its own first token, plain text gets one BOS."""
+        ids = self.encode(self.wrap(context)[0])
+        bos = self.tokenizer.bos_token_id
+        return ids if self.template or bos is None else [bos, *ids]
+
+    def question_ids(self, question: str, answer_prefix: str) -> list[int]:
+        """Ids from the end of the context to the first token of the answer: tokenised apart, no special tokens added."""
+        return self.encode(question + self.wrap("")[1] + answer_prefix)
+
+    @property
+    def overhead_tokens(self) -> int:
+        """Tokens that the template or BOS add to context and question."""
+        plain = 0 if self.template else self.count_tokens("\n")
+        return len(self.context_ids("")) + self.count_tokens(self.wrap("")[1]) - plain
+
+
+def locate(path: str | None) -> str:
+    """The packaged model for None or `embedded`, else the path or repository name as given."""
+    return str(EMBEDDED) if path in (None, "", "embedded") else str(path)
+
+
+def missing(path: str | None, revision: str | None = None) -> str | None:
+    """What has to be fetched before the model can be loaded, with the command; None when nothing. No network.
+
+    Raises ConfigError for a folder that does not exist or holds no model.
+    """
+    where = locate(path)
+    folder = Path(where).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"model.path={path}: this folder has no config.json, so it is not a transformers model")
+        return None
+    if where.startswith((".", "/", "~")) or where.count("/") != 1:
+        raise ConfigError(f"model.path={path}: no such folder; give a folder or the name of a repository, org/name")
+    names = ("config.json", "model.safetensors", "model.safetensors.index.json")
+    held = {name: isinstance(try_to_load_from_cache(where, name, revision=revision), str) for name in names}
+    if held["config.json"] and (held["model.safetensors"] or held["model.safetensors.index.json"]):
+        return None
+    at = f" --revision {revision}" if revision else ""
+    return f"weights of {where} are not on this machine; fetch them: hf download {where}{at}"
+
+
+def load_model(
+    name_or_path: str | None = "embedded",
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: str | Mapping[str, Any] | None = None,
+    attn_implementation: str = "auto",
+    trust_remote_code: bool = False,
+    max_context_length: int | None = None,
+    template: str = "auto",
+) -> Model:
+    """Load a model from a folder or the local cache, never from the network.
+
+    `device` auto: the first GPU, else the CPU. `dtype` auto: fp32 on the CPU, the stored one on a GPU. `template` auto
+    (use the tokenizer's chat template where it has one) or none.
+
+    Raises MissingFiles, ConfigError and UnsupportedModel.
+    """
+    lacking = missing(name_or_path, revision)
+    if lacking:
+        raise MissingFiles(lacking)
+    where = locate(name_or_path)
+    common = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(where, **common)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path={where}: cannot be read as a transformers model: {_first_line(error)}") from error
+    check_supported(config, where)
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    settings: dict[str, Any] = {"device_map": device_map} if device_map else {}
+    if attn_implementation != "auto":
+        settings["attn_implementation"] = attn_implementation
+    try:
+        kind = _dtype(dtype, target)
+        hf = AutoModelForCausalLM.from_pretrained(where, config=config, dtype=kind, **common, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(where, **common)
+        hf = hf if device_map else hf.to(target)
+    except ImportError as error:
+        extra = "; install the extra: pip install 'sahub[flash-attn]'" if "flash" in attn_implementation else ""
+        raise ConfigError(f"model.attn_implementation={attn_implementation}: {_first_line(error)}{extra}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"model.path={where}: could not be loaded: {_first_line(error)}") from error
+    return wrap_model(
+        hf.eval(), tokenizer, name=name or str(name_or_path), max_context_length=max_context_length, template=template
+    )
+
+
+def wrap_model(
+    hf: PreTrainedModel,
+    tokenizer: Any,
+    *,
+    name: str = "model",
+    max_context_length: int | None = None,
+    template: str = "auto",
+) -> Model:
+    """A Model around a transformers model and tokenizer that are already loaded."""
+    config = hf.config.get_text_config()
+    check_supported(config, name)
+    limit = max_context_length or getattr(config, "max_position_embeddings", None) or 2**31
+    chat = getattr(tokenizer, "chat_template", None)
+    return Model(
+        name=name,
+        hf=hf,
+        tokenizer=tokenizer,
+        geometry=geometry(config),
+        max_context_length=int(limit),
+        stop_ids=_stop_ids(hf, tokenizer),
+        template=template == "auto" and bool(chat),
+        counters=Counters(loads=1),
+    )
+
+
+def geometry(config: PretrainedConfig) -> Geometry:
+    """Layers, heads and head size, from a transformers configuration."""
+    heads = config.num_attention_heads
+    return Geometry(
+        num_layers=config.num_hidden_layers,
+        num_heads=heads,
+        num_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+    )
+
+
+def check_supported(config: PretrainedConfig, name: str) -> None:
+    """Raise UnsupportedModel, by name, for an architecture whose attention is not plain softmax over all past keys."""
+    text = config.get_text_config()
+    kind = f"{name} ({text.model_type})"
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(f"model={kind}: encoder-decoder models are not supported; use a causal LM")
+    window, longest = getattr(text, "sliding_window", None), getattr(text, "max_position_embeddings", 0)
+    uses = getattr(text, "use_sliding_window", True)
+    layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
+    if window and uses and window < longest and (layers or getattr(text, "layer_types", None) is None):
+        raise UnsupportedModel(
+            f"model={kind}: sliding_window={window} is shorter than its context ({longest}); layers with a window are "
+            "not supported. Set sliding_window to null in a copy of its config.json if the model allows it"
+        )
+    if layers - {"sliding_attention"}:
+        raise UnsupportedModel(f"model={kind}: layers of type {', '.join(sorted(layers))} are not supported")
+    for part in ("attn_logit_softcapping", "kv_lora_rank"):
+        if getattr(text, part, None):
+            raise UnsupportedModel(f"model={kind}: {part}={getattr(text, part)} is not supported")
+    if text.model_type == "gpt_oss":
+        raise UnsupportedModel(f"model={kind}: learned attention sinks are not supported")
+
+
+def _stop_ids(hf: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    declared = getattr(hf.generation_config, "eos_token_id", None)
+    ids = [declared] if isinstance(declared, int) else list(declared or [])
+    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
+
+
+def _dtype(name: str, device: str) -> Any:
+    if name == "auto":
+        return torch.float32 if device == "cpu" else "auto"
+    kind = getattr(torch, name, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ConfigError(f"model.dtype={name}: must be auto, float32, bfloat16 or float16")
+    return kind
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+

@@ -1,0 +1,153 @@
+"""One model at work: contexts prefilled once, rewound for every question and every stack; answers forced or generated."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sahub.builder import Stack
+from sahub.errors import ConfigError, RunError
+from sahub.hook import Hook, attached
+from sahub.model import Model
+from sahub.prefix import Prefix, PrefixStore, prefill
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """How question and answer are attended to: a stack (None: the model's own attention) and its protocol."""
+
+    stack: Stack | None = None
+    dense_layers: tuple[int, ...] = ()
+    dense_question: bool = False  # setup A
+    measure: int = 1  # dense output beside the sparse one at every nth call of a phase, 0: never
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one question cost and gave. `hook` holds the tallies (None for the model's own attention)."""
+
+    ids: list[int]
+    logits: Tensor  # fp32 [n, vocabulary]: before each id of the answer
+    hook: Hook | None
+    seconds: float
+
+
+class OutOfTime(RunError):
+    """A limit on seconds was reached inside a request."""
+
+
+class Session:
+    """A loaded model with its prefixes. Not thread-safe: one request at a time."""
+
+    def __init__(self, model: Model, *, prefix_bytes: int = 4 << 30) -> None:
+        self.model = model
+        self._prefixes = PrefixStore(prefix_bytes)
+
+    def prefix(self, context_ids: tuple[int, ...], room: int) -> Prefix:
+        """The prefilled context, computed when it is not held."""
+
+        def make() -> Prefix:
+            counters = self.model.counters
+            counters.prefills += 1
+            counters.prefill_tokens += len(context_ids)
+            ids = torch.tensor([context_ids], device=self.model.device)
+            return prefill(self.model.hf, ids, num_layers=self.model.geometry.num_layers, room=room)
+
+        return self._prefixes.get(context_ids, make)
+
+    @torch.inference_mode()
+    def force(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Run:
+        """Teacher-forced: question and `answer` in one chunk, or in two where the question is dense (setup A)."""
+        begin = time.perf_counter()
+        with self._request(prefix, attention) as forward:
+            if attention.dense_question:
+                first = forward(question, "question", keep=1)
+                rest = [forward(answer[:-1], "decode", keep=len(answer) - 1)] if len(answer) > 1 else []
+                logits = torch.cat([first, *rest])
+            else:
+                logits = forward(question + answer[:-1], "question", keep=len(answer))
+        return Run(ids=answer, logits=logits, hook=forward.hook, seconds=time.perf_counter() - begin)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prefix: Prefix,
+        question: list[int],
+        attention: Attention,
+        *,
+        max_new_tokens: int,
+        deadline: float | None = None,
+    ) -> Run:
+        """Greedy decoding until a stop token, which is kept as the last id, or `max_new_tokens`.
+
+        Raises OutOfTime once `time.monotonic()` passes `deadline`.
+        """
+        begin = time.perf_counter()
+        ids: list[int] = []
+        with self._request(prefix, attention) as forward:
+            logits = [forward(question, "question", keep=1)]
+            while True:
+                ids.append(int(logits[-1].argmax()))
+                self.model.counters.generated_tokens += 1
+                if ids[-1] in self.model.stop_ids or len(ids) == max_new_tokens:
+                    break
+                if deadline is not None and time.monotonic() > deadline:
+                    raise OutOfTime(f"out of time after {len(ids)} of at most {max_new_tokens} tokens")
+                logits.append(forward(ids[-1:], "decode", keep=1))
+        return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
+
+    @contextmanager
+    def _request(self, prefix: Prefix, attention: Attention) -> Iterator["_Forward"]:
+        """Forward passes after a rewound prefix; the receipts are checked once they are done."""
+        prefix.rewind()
+        hook = self._hook(prefix, attention)
+        forward = _Forward(self.model, prefix, hook)
+        with attached(self.model.hf, hook) if hook else nullcontext():
+            yield forward
+        if hook:
+            hook.verify(forward.calls)
+
+    def _hook(self, prefix: Prefix, attention: Attention) -> Hook | None:
+        if attention.stack is None:
+            return None
+        layers = self.model.geometry.num_layers
+        dense = frozenset(attention.dense_layers)
+        if any(layer >= layers for layer in dense) or len(dense) == layers:
+            raise ConfigError(f"protocol.dense_layers={sorted(dense)}: must be in 0..{layers - 1}, and not every layer")
+        hook = Hook(
+            stack=attention.stack,
+            geometry=self.model.geometry,
+            dense_layers=dense,
+            dense_phases=frozenset({"question"} if attention.dense_question else ()),
+            measure=attention.measure,
+            seed=attention.seed,
+        )
+        hook.start(prefix)
+        return hook
+
+
+class _Forward:
+    """Forward passes after a prefix, counted by phase for the receipts."""
+
+    def __init__(self, model: Model, prefix: Prefix, hook: Hook | None) -> None:
+        self.model, self.prefix, self.hook = model, prefix, hook
+        self.calls: Counter[str] = Counter()
+
+    def __call__(self, ids: list[int], phase: str, *, keep: int) -> Tensor:
+        """Logits fp32 [keep, vocabulary] after the last `keep` of `ids`."""
+        if self.hook:
+            self.hook.phase = phase
+        chunk = torch.tensor([ids], device=self.model.device)
+        output = self.model.hf(
+            input_ids=chunk, past_key_values=self.prefix.cache, use_cache=True, logits_to_keep=keep
+        )
+        self.calls[phase] += 1
+        if self.hook:
+            self.hook.step += len(ids)
+        logits: Tensor = output.logits[0].float()
+        return logits
