@@ -35,7 +35,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:
-    """Write one JSON document: sorted keys, floats in their shortest exact form. Raises DataError for NaN and infinity."""
+    """Write one JSON document: sorted keys, shortest exact floats. Raises DataError for NaN and infinity."""
     return write_text(path, json.dumps(_plain(value, Path(path).name), indent=2, **_JSON) + "\n")
 
 
