@@ -1,6 +1,7 @@
 """What can be chosen: the files of every configuration group, nested ones by their full names."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,19 +17,19 @@ def conf_dir() -> Path:
 def group_choices(group: str, roots: Iterable[Path]) -> list[str]:
     """Names of a group's files under these folders, sorted, such as `ruler/niah_single_1`."""
     folders = [root / group for root in roots]
+    names = {
+        file.relative_to(folder).with_suffix("").as_posix() for folder in folders for file in folder.rglob("*.yaml")
+    }
     return sorted(
-        {file.relative_to(folder).with_suffix("").as_posix() for folder in folders for file in folder.rglob("*.yaml")}
+        names, key=lambda name: [part.zfill(8) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
     )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean ruler/vt?` where something is close to the word, else nothing."""
-    names = list(known)
-    tails = {name.rpartition("/")[2]: name for name in names}
-    close = difflib.get_close_matches(word, names, n=2) or [
-        tails[tail] for tail in difflib.get_close_matches(word, tails, n=2)
-    ]
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    tails = {tail: name for name in known for tail in (name.rpartition("/")[2], name)}
+    close = difflib.get_close_matches(word, tails, n=1)
+    return f"; did you mean {tails[close[0]]}?" if close else ""
 
 
 def listed(names: Sequence[str], most: int = 150) -> str:

@@ -1,13 +1,14 @@
 """From a composed configuration to a `Cell`: typed settings, the builder's subtree, and what was typed."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -17,30 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from sahub.choices import conf_dir
 from sahub.errors import ConfigError
 from sahub.ranges import setting, typed
+from sahub.schema import opened
 from sahub.settings import Settings
-
-OPEN = ("builder.stages", "builder.search", "builder.limits", "task.options")  # dictionaries that take new keys
-
-
-def schema() -> DictConfig:
-    """The settings as an OmegaConf schema whose values can be overridden."""
-    root = cast(DictConfig, OmegaConf.structured(Settings))
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        OmegaConf.set_readonly(node, None)  # frozen dataclasses make read-only nodes
-        children = [node._get_node(name) for name in node]
-        pending += [child for child in children if isinstance(child, DictConfig) and not child._is_none()]
-    return _opened(root)
-
-
-def _opened(root: DictConfig) -> DictConfig:
-    for path in OPEN:
-        OmegaConf.set_struct(OmegaConf.select(root, path), False)
-    return root
-
-
-ConfigStore.instance().store(name="settings", node=schema(), provider="sahub")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +60,23 @@ class Cell:
         """`{model}_{task}_{builder}_{objective}`."""
         return self.choices.name
 
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Within this, log records go to the cell's own log file too."""
+        file = self.directory / "sahub.log"
+        handlers = [item for item in logging.getLogger().handlers if isinstance(item, logging.FileHandler)]
+        if str(file.absolute()) in {item.baseFilename for item in handlers}:
+            yield  # a single run: its log is the cell's
+            return
+        handler = logging.FileHandler(file, encoding="utf-8", delay=True)
+        handler.setFormatter(handlers[0].formatter if handlers else None)
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
     def is_pinned(self, leaf: str) -> bool:
         """Whether the stage field `leaf`, such as `sink.sink_size.of_budget`, was typed, in whole or in part."""
         return any(f"{leaf}.".startswith(f"{pin}.") or pin.startswith(f"{leaf}.") for pin in self.pins)
@@ -92,7 +88,7 @@ class Cell:
         """
         root = OmegaConf.create(self.composed)
         OmegaConf.set_struct(root, True)
-        _opened(root)
+        opened(root)
         for override in parse(overrides):
             if not override.key_or_group.startswith("builder."):
                 raise ConfigError(f"{override.input_line}: must be an override of builder.*")
@@ -113,7 +109,7 @@ def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
 
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Overrides in Hydra's grammar, one value each."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: must be one value, not a sweep")
@@ -147,7 +143,7 @@ def _resolved(root: DictConfig, name: str) -> Any:
 
 def _missing(node: Any, address: str) -> Iterator[str]:
     if isinstance(node, DictConfig):
-        for name in node:
+        for name in map(str, node):
             path = f"{address}.{name}"
             if OmegaConf.is_missing(node, name):
                 yield path
@@ -157,7 +153,7 @@ def _missing(node: Any, address: str) -> Iterator[str]:
 
 def settings_of(cfg: DictConfig) -> Settings:
     """The typed settings of a composed configuration; ConfigError for the first value that cannot be."""
-    settings = cast(Settings, typed(Settings, {item.name: _resolved(cfg, item.name) for item in fields(Settings)}))
+    settings = cast(Settings, typed(Settings, {str(name): _resolved(cfg, str(name)) for name in cfg}))
     if not settings.phases:
         raise ConfigError("phases=[]: must name search, validate or both")
     if settings.objective.budget is None:
@@ -171,15 +167,15 @@ def settings_of(cfg: DictConfig) -> Settings:
 def nouns(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[Override]) -> Choices:
     """The cell's nouns; what was typed over a group's file shows in its name, so that names stay true."""
     changed = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
-    model = cfg.model.name
-    if cfg.model.path and (model is None or ("model.path" in changed and "model.name" not in changed)):
-        model = Path(cfg.model.path).name
+    model, path = OmegaConf.select(cfg, "model.name"), OmegaConf.select(cfg, "model.path")  # a missing path is None
+    if path and (model is None or ("model.path" in changed and "model.name" not in changed)):
+        model = Path(path).name
     parts = [str(groups["objective"])]
-    for path, value in changed.items():
-        if path == "objective.density" and parts[0].startswith("sparsity_") and isinstance(value, int | float):
+    for key, value in changed.items():
+        if key == "objective.density" and parts[0].startswith("sparsity_") and isinstance(value, int | float):
             parts[0] = f"sparsity_{100 * value:g}"
-        elif path.startswith("objective."):
-            parts.append(f"{path.removeprefix('objective.')}_{value}")
+        elif key.startswith("objective."):
+            parts.append(f"{key.removeprefix('objective.')}_{value}")
     objective = re.sub(r"[^\w.-]+", "_", "_".join(parts))
     return Choices(model=model or groups["model"], task=groups["task"], builder=groups["builder"], objective=objective)
 

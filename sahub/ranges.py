@@ -1,10 +1,11 @@
 """The typed settings from plain values, each within the range that its field declares."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, cast, get_type_hints
 
+from sahub.choices import did_you_mean, listed
 from sahub.errors import ConfigError
 
 
@@ -14,6 +15,11 @@ def typed(cls: type, values: Mapping[str, Any], address: str = "") -> Any:
     Raises ConfigError `search.num_samples=-1: must be at least 1 trials` for the first value out of its range.
     """
     hints = get_type_hints(cls)
+    for name in values:
+        if name not in hints:
+            raise ConfigError(
+                f"{address}{name}: no such key{did_you_mean(name, hints)}; must be one of {listed([*hints])}"
+            )
     arguments: dict[str, Any] = {}
     for item in fields(cast(Any, cls)):
         value, path = values[item.name], f"{address}{item.name}"
@@ -24,7 +30,7 @@ def typed(cls: type, values: Mapping[str, Any], address: str = "") -> Any:
         for element in value if isinstance(value, list) else [value]:
             problem = "" if element is None else violation(element, item.metadata)
             if problem:
-                raise ConfigError(f"{path}={value}: {problem}")
+                raise ConfigError(f"{path}={shown(value)}: {problem}")
     return cls(**arguments)
 
 
@@ -37,6 +43,17 @@ def violation(value: Any, limits: Mapping[str, Any]) -> str:
     if allowed(limits) and not within(value, limits):
         return f"must be {allowed(limits)}" + (f" ({limits['unit']})" if limits["unit"] else "")
     return ""
+
+
+def shown(value: Any) -> str:
+    """The value as it is typed."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(shown, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def within(value: Any, limits: Mapping[str, Any]) -> bool:
@@ -53,11 +70,16 @@ def allowed(limits: Mapping[str, Any]) -> str:
     return " and ".join(f"{word} {limits[name]:g}" for word, name in words if limits.get(name) is not None)
 
 
-def setting(root: type, path: str) -> Mapping[str, Any]:
-    """What the schema says of the key at a dotted path; empty where it says nothing."""
-    owner: Any = root
-    *parents, last = path.split(".")
-    for parent in parents:
-        owner = get_type_hints(owner).get(parent) if is_dataclass(owner) else None
-    known = fields(owner) if is_dataclass(owner) else ()
-    return next((item.metadata for item in known if item.name == last), {})
+def keys(cls: type, address: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Every dotted key of the settings class with its field, in order."""
+    hints = get_type_hints(cls)
+    for item in fields(cast(Any, cls)):
+        if is_dataclass(hints[item.name]):
+            yield from keys(cast(type, hints[item.name]), f"{address}{item.name}.")
+        else:
+            yield f"{address}{item.name}", item
+
+
+def setting(cls: type, path: str) -> Mapping[str, Any]:
+    """What the schema says of a dotted key; empty where it says nothing."""
+    return next((item.metadata for key, item in keys(cls) if key == path), {})

@@ -82,7 +82,7 @@ class Model:
     """Which model, and how it is loaded."""
 
     name: str | None = key(None, "name in results (null: the last part of model.path)")
-    path: str | None = key(None, "folder or Hub name such as org/name (null: the weights inside the package)")
+    path: str | None = key("???", "folder, or Hub name such as org/name (null: the weights inside the package)")
     revision: str | None = key(None, "Hub revision (null: the newest)")
     device: str = key("auto", "where the model runs", pattern=DEVICE, expected="auto, cpu, mps, cuda or cuda:N")
     dtype: str = key(

@@ -1,0 +1,8 @@
+"""`python -m pipelines.search ...`: the same as `sahub search ...`."""
+
+import sys
+
+from sahub.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("search", sys.argv[1:]))

@@ -1,0 +1,8 @@
+"""`python -m pipelines.validate ...`: the same as `sahub validate ...`."""
+
+import sys
+
+from sahub.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("validate", sys.argv[1:]))

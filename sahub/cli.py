@@ -1,0 +1,143 @@
+"""The command line: `sahub search ...` and `sahub validate ...`, the same as `python -m pipelines.search ...`."""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sahub.choices import conf_dir, did_you_mean
+from sahub.errors import ConfigError, SahubError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from sahub.config import Cell
+
+COMMANDS = ("search", "validate")
+MOST_LINES = 8  # of what is said about a failure
+
+
+def main() -> None:
+    """`sahub COMMAND ...`: exit status 0 when every cell succeeded, 1 when not, 2 for no such command."""
+    command, *arguments = sys.argv[1:] or [""]
+    if command in COMMANDS:
+        sys.exit(run(command, arguments))
+    if command not in {"", "-h", "--help"}:
+        _say(f"sahub {command}: no such command{did_you_mean(command, COMMANDS)}")
+    _say(f"usage: sahub {'|'.join(COMMANDS)} [KEY=VALUE ...]; sahub {COMMANDS[0]} --help explains every key")
+    sys.exit(0 if command in {"-h", "--help"} else 2)
+
+
+@dataclass
+class Run:
+    """What planning leaves: cells, what is wrong with others, and the directory of the run."""
+
+    cells: list["Cell"] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    directory: Path | None = None
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Plan the cells that the arguments ask for and run them; the exit status."""
+    if {"-h", "--help"} & set(arguments):
+        from sahub.help import help_text
+
+        sys.stdout.write(help_text(command, _roots(arguments)))
+        return 0
+    planned = Run()
+    try:
+        plan_cells(planned, command, arguments)
+        return run_cells(planned)
+    except SahubError as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _say(f"interrupted; what was finished stays in {planned.directory or 'no directory: nothing was started'}")
+        return 130
+    except Exception as error:
+        file = _write_traceback(planned.directory)
+        first = (str(error).splitlines() or [""])[0]
+        _say(f"{type(error).__name__}: {first[:300]}\nthe full traceback is in {file}")
+        raise SystemExit(1) from error
+
+
+def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
+    """Let Hydra compose the configuration of every cell, and plan each; ConfigError in our words where it cannot."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from sahub.config import plan
+    from sahub.explain import COMPLAINTS, explain
+
+    def collect(cfg: "DictConfig") -> None:
+        job = HydraConfig.get()
+        planned.directory = Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir)
+        try:
+            if cfg.configs is not None and command != "validate":
+                raise ConfigError(f"configs={cfg.configs}: must be null, as only `sahub validate` reads it")
+            planned.cells.append(plan(cfg))
+        except SahubError as error:
+            planned.problems.append(str(error))
+
+    given = list(arguments)
+    if any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate":
+        given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
+    before, debugged = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"sahub {command}", *given], "1"  # Hydra hands its errors to us
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
+    except COMPLAINTS as error:
+        if debugged == "1":
+            raise
+        raise ConfigError(explain(error, _roots(arguments))) from None
+    finally:
+        sys.argv = before
+
+
+def run_cells(planned: Run) -> int:
+    """Check the stages of every cell, then run all cells that can be; the exit status."""
+    cells, problems = [], list(dict.fromkeys(planned.problems))
+    if planned.cells:
+        from sahub.builder import build_stack  # imports torch: only once everything cheap is right
+
+        for cell in planned.cells:
+            try:
+                build_stack(cell.builder["stages"], density=cell.settings.objective.budget)
+                cells.append(cell)
+            except SahubError as error:
+                problems.append(str(error))
+    problems = list(dict.fromkeys(problems))
+    for problem in problems:
+        _say(problem)
+    if not cells:
+        return 1 if problems else 0
+
+    from sahub.matrix import run_matrix
+
+    failed = [result for result in run_matrix(cells) if not result.ok]
+    _say(*(f"failed: {result.cell.directory.name}: {result.message}" for result in failed))
+    return 1 if failed or problems else 0
+
+
+def _roots(arguments: Sequence[str]) -> list[Path]:
+    """The folders with configuration files: ours, then that of --config-dir."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    typed = [Path(after) for item, after in pairs if item in {"--config-dir", "-cd"}]
+    typed += [Path(item.partition("=")[2]) for item in arguments if item.startswith("--config-dir=")]
+    return [conf_dir(), *(folder for folder in typed if folder.is_dir())]
+
+
+def _say(*messages: str) -> None:
+    sys.stderr.write("".join(f"{message.rstrip()}\n" for message in messages))
+
+
+def _write_traceback(directory: Path | None) -> Path:
+    folder = directory if directory is not None and directory.is_dir() else Path(tempfile.gettempdir())
+    file = folder / f"error_{os.getpid()}.txt"
+    file.write_text(traceback.format_exc(), encoding="utf-8")
+    return file

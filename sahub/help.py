@@ -1,0 +1,117 @@
+"""The text of `--help`: every key with its default, unit and range, and every choice, from the schema and the files."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sahub.choices import GROUPS, group_choices
+from sahub.ranges import allowed, keys, shown
+from sahub.settings import Settings
+
+ABOUT = {
+    "search": "Find the best configuration of a sparse-attention builder, then validate it on other examples.",
+    "validate": "Run one configuration, or all winners of a run directory, on validation examples.",
+}
+EXAMPLES = {
+    "search": """\
+sahub {command} +experiment=debug                                   a small matrix, minutes on two cores
+sahub {command} builder=quest objective=sparsity_5                  one search: 5 % of the keys
+sahub {command} builder=quest builder.stages.quest.page_size=32     the page size is fixed, the rest is searched
+sahub {command} -m 'task=glob(ruler/*)' builder=quest,oracle_topk   every pair of task and builder
+sahub {command} model=hf model.path=org/name task=loogle/shortdep_qa""",
+    "validate": """\
+sahub {command} configs=latest                                     the winners of the newest run
+sahub {command} configs=multirun/2030-01-01_12-00-00               the winners of that one
+sahub {command} builder=quest builder.stages.quest.page_size=32    this configuration""",
+}
+
+
+INDENT = 42  # column at which the explanation of a key starts
+
+
+def help_text(command: str, roots: Sequence[Path]) -> str:
+    """What `sahub <command> --help` prints; `roots` are the folders with configuration files."""
+    defaults = _chosen(roots[0])
+    lines = [
+        ABOUT[command],
+        "",
+        f"  sahub {command} [-m] [+experiment=NAME] [GROUP=CHOICE ...] [KEY=VALUE ...]",
+        "",
+        "-m runs every combination of comma-separated values; task=glob(ruler/*) names all that match;",
+        "--config-dir DIR adds a folder with files of your own; --cfg job prints the configuration and stops.",
+        f"In a checkout `python -m pipelines.{command}` is the same.",
+        "",
+        "Examples",
+        *(f"  {line.format(command=command)}" for line in EXAMPLES[command].splitlines()),
+        "",
+        "Groups: GROUP=CHOICE (* the default)",
+        *_groups(roots, defaults),
+        "",
+        "Keys and their defaults; null stands for nothing [unit; range or choices]",
+        *_keys(command, roots[0], defaults),
+        "",
+        "Stage fields: builder.stages.STAGE.FIELD=VALUE; typed, they leave the search space. + marks what is searched",
+        *_stages(roots),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+
+
+def _chosen(root: Path) -> dict[str, str]:
+    """Each group's default choice."""
+    entries = _read(root / "search.yaml")["defaults"]
+    return {group: name for entry in entries if isinstance(entry, dict) for group, name in entry.items()}
+
+
+def _groups(roots: Sequence[Path], defaults: Mapping[str, str]) -> Iterator[str]:
+    for group in GROUPS:
+        names = [f"{name}*" if name == defaults.get(group) else name for name in group_choices(group, roots)]
+        yield from _wrapped(f"  {group + ' ':<12}", ", ".join(names))
+
+
+def _keys(command: str, root: Path, defaults: Mapping[str, str]) -> Iterator[str]:
+    files = {group: _read(root / group / f"{name}.yaml") for group, name in defaults.items() if group in GROUPS}
+    files[""] = _read(root / "search.yaml") | _read(root / f"{command}.yaml")
+    for path, item in keys(Settings):
+        section, _, name = path.partition(".")
+        if path in {"builder.stages", "builder.search"}:
+            continue  # below, stage by stage
+        of_file = files.get(section, {}).get(name) if name else files[""].get(section)
+        yield from _described(path, item, of_file)
+
+
+def _described(path: str, item: Field[Any], of_file: Any) -> Iterator[str]:
+    fallback = item.default if item.default is not MISSING else {}
+    head = f"  {path}={shown(fallback if of_file is None else of_file)}"
+    limits = item.metadata
+    facts = [limits["unit"], ", ".join(limits["choices"]) or limits["expected"] or allowed(limits)]
+    facts = [fact for fact in facts if fact]
+    text = f"{limits['help']} [{'; '.join(facts)}]" if facts else limits["help"]
+    if len(head) >= INDENT:
+        yield head
+        head = ""
+    yield from _wrapped(f"{head:<{INDENT}}", text)
+
+
+def _stages(roots: Sequence[Path]) -> Iterator[str]:
+    for root in roots:
+        for name in group_choices("builder", [root]):
+            builder = _read(root / "builder" / f"{name}.yaml")
+            yield from _wrapped(f"  {name + ' ':<16}", builder.get("description", ""))
+            for stage, fields in (builder.get("stages") or {}).items():
+                free = (builder.get("search") or {}).get(stage) or {}
+                facts = [f"{'+' if key in free else ''}{key}={shown(value)}" for key, value in (fields or {}).items()]
+                yield from _wrapped(f"    {stage + ' ':<14}", " ".join(facts))
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    return textwrap.wrap(text, 118, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False) or [
+        head.rstrip()
+    ]
