@@ -1,5 +1,6 @@
 """Sparse attention inside a transformers model, through its public attention interface, with receipts."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,20 @@ class Tally:
     norm: Tensor | float = 0.0
 
 
+    def summary(self) -> dict[str, float | int | None]:
+        """Plain numbers: means per row, sums of squares, and e where it was measured."""
+        error, norm = float(self.error), float(self.norm)
+        return {
+            "rows": self.rows,
+            "density": float(self.density) / self.rows,
+            "kv_density": float(self.kv_density) / self.rows,
+            "selected": float(self.selected) / self.rows,
+            "error": error,
+            "norm": norm,
+            "e": math.sqrt(error / norm) if norm else None,
+        }
+
+
 @dataclass
 class Hook:
     """One request's sparse attention: a state per layer, and a tally per layer and phase (question, decode).
@@ -70,15 +85,16 @@ class Hook:
         """Take the state at the end of the prefix, building what no stack with the same indexes built before."""
         for layer in self.layers:
             key = (layer, self.stack.index_keys())
-            keys, values = prefix.keys_values(layer)
-            state = self.stack.new_state(
-                layer=layer, seed=self.seed, example=self.example, indexes=prefix.indexes.get(key)
-            )
             if key not in prefix.indexes:
-                state.append(keys, values, None)
-                state.freeze()
-                prefix.indexes[key] = state.share()
-            self.states[layer] = state
+                built = self._new_state(layer)
+                keys, values = prefix.keys_values(layer)
+                built.append(keys, values, None)
+                built.freeze()
+                prefix.indexes[key] = built.indexes
+            self.states[layer] = self._new_state(layer, indexes=prefix.indexes[key], length=prefix.length)
+
+    def _new_state(self, layer: int, **known: Any) -> StackState:
+        return self.stack.new_state(layer=layer, seed=self.seed, example=self.example, **known)
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
@@ -133,7 +149,7 @@ class Hook:
     def _state(self, layer: int, chunk: int, length: int) -> StackState:
         state = self.states.get(layer)
         if state is None or state.length > length - chunk:  # a new sequence began
-            state = self.stack.new_state(layer=layer, seed=self.seed, example=self.example)
+            state = self._new_state(layer)
             self.states[layer] = state
         return state
 

@@ -3,19 +3,17 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from sahub.errors import ConfigError, MissingFiles, UnsupportedModel
 from sahub.protocols import Geometry
+from sahub.weights import locate, missing
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = Path(__file__).parent / "embedded"
 # Stands between context and question while a chat template is rendered, to find where the context ends.
 _SPLIT = "<|context-ends-here|>"
 
@@ -25,6 +23,7 @@ class Counters:
     """Receipts of expensive work: what was loaded, prefilled and generated."""
 
     loads: int = 0
+    contexts: int = 0  # different ones
     prefills: int = 0
     prefill_tokens: int = 0
     generated_tokens: int = 0
@@ -91,32 +90,6 @@ class Model:
         """Tokens that the template or BOS add to context and question."""
         plain = 0 if self.template else self.count_tokens("\n")
         return len(self.context_ids("")) + self.count_tokens(self.wrap("")[1]) - plain
-
-
-def locate(path: str | None) -> str:
-    """The packaged model for None or `embedded`, else the path or repository name as given."""
-    return str(EMBEDDED) if path in (None, "", "embedded") else str(path)
-
-
-def missing(path: str | None, revision: str | None = None) -> str | None:
-    """What has to be fetched before the model can be loaded, with the command; None when nothing. No network.
-
-    Raises ConfigError for a folder that does not exist or holds no model.
-    """
-    where = locate(path)
-    folder = Path(where).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"model.path={path}: this folder has no config.json, so it is not a transformers model")
-        return None
-    if where.startswith((".", "/", "~")) or where.count("/") != 1:
-        raise ConfigError(f"model.path={path}: no such folder; give a folder or the name of a repository, org/name")
-    names = ("config.json", "model.safetensors", "model.safetensors.index.json")
-    held = {name: isinstance(try_to_load_from_cache(where, name, revision=revision), str) for name in names}
-    if held["config.json"] and (held["model.safetensors"] or held["model.safetensors.index.json"]):
-        return None
-    at = f" --revision {revision}" if revision else ""
-    return f"weights of {where} are not on this machine; fetch them: hf download {where}{at}"
 
 
 def load_model(

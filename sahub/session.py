@@ -1,7 +1,7 @@
 """One model at work: contexts prefilled once, rewound for every question and every stack; answers forced or generated."""
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -44,21 +44,38 @@ class OutOfTime(RunError):
 class Session:
     """A loaded model with its prefixes. Not thread-safe: one request at a time."""
 
-    def __init__(self, model: Model, *, prefix_bytes: int = 4 << 30) -> None:
+    def __init__(self, model: Model, *, prefix_bytes: int = 4 << 30, answer_bytes: int = 1 << 30) -> None:
         self.model = model
         self._prefixes = PrefixStore(prefix_bytes)
+        self._seen: set[tuple[int, ...]] = set()
+        self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int], Run] = OrderedDict()
+        self._answer_bytes = answer_bytes
 
     def prefix(self, context_ids: tuple[int, ...], room: int) -> Prefix:
         """The prefilled context, computed when it is not held."""
 
         def make() -> Prefix:
             counters = self.model.counters
+            counters.contexts += context_ids not in self._seen
+            self._seen.add(context_ids)
             counters.prefills += 1
             counters.prefill_tokens += len(context_ids)
             ids = torch.tensor([context_ids], device=self.model.device)
             return prefill(self.model.hf, ids, num_layers=self.model.geometry.num_layers, room=room)
 
         return self._prefixes.get(context_ids, make)
+
+    def dense_answer(
+        self, prefix: Prefix, context_ids: tuple[int, ...], question: tuple[int, ...], *, max_new_tokens: int
+    ) -> Run:
+        """The model's own answer with its own attention, made once per question and kept while there is room."""
+        key = (context_ids, question, max_new_tokens)
+        if key not in self._answers:
+            self._answers[key] = self.generate(prefix, list(question), Attention(), max_new_tokens=max_new_tokens)
+            while len(self._answers) > 1 and sum(run.logits.nbytes for run in self._answers.values()) > self._answer_bytes:
+                self._answers.popitem(last=False)
+        self._answers.move_to_end(key)
+        return self._answers[key]
 
     @torch.inference_mode()
     def force(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Run:

@@ -48,6 +48,8 @@ def leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Mapp
     """(address, settings) of every distribution in a search tree."""
     for name, node in tree.items():
         address = f"{above}{name}"
+        if node is None:  # a range that the objective leaves out
+            continue
         if not isinstance(node, Mapping):
             raise ConfigError(f"builder.search.{address}={node}: must be a mapping with choices, or with low and high")
         if LEAF_KEYS & node.keys():

@@ -1,0 +1,35 @@
+"""How far a sparse run is from the dense one: attention error, and the distance of its answers."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def answer_kl(dense: Tensor, sparse: Tensor) -> float:
+    """Mean over answer tokens of KL(dense || sparse), in nats; logits fp32 [n, vocabulary] for the same tokens."""
+    p, q = dense.log_softmax(-1), sparse.log_softmax(-1)
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def answer_nll(logits: Tensor, ids: Sequence[int]) -> float:
+    """Mean negative log-likelihood of the ids [n] under logits fp32 [n, vocabulary], in nats."""
+    target = torch.tensor(list(ids), device=logits.device)
+    return float(torch.nn.functional.cross_entropy(logits, target))
+
+
+def error_by_example(micro: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Attention error of each example: mean over layers of sqrt(sum |sparse - dense|^2 / sum |dense|^2) over its rows."""
+    sums: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+    for row in micro:
+        if row["norm"]:
+            pair = sums[row["example"]][row["layer"]]
+            pair[0] += row["error"]
+            pair[1] += row["norm"]
+    return {
+        example: fmean(math.sqrt(error / norm) for error, norm in layers.values()) for example, layers in sums.items()
+    }

@@ -1,0 +1,211 @@
+"""The table, the summary file, the picture and the one-page report of a run."""
+
+import base64
+import html
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sahub.store import write_json, write_text
+
+if TYPE_CHECKING:
+    from sahub.matrix import CellResult
+    from sahub.model import Counters
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "task", "builder", "objective", "n", "dense", "sparse", "sparse - dense", "default",
+    "KL", "e", "density", "trials", "s",
+)  # fmt: skip
+NOTE = (
+    "dense, sparse, default: accuracy in %, 95 % interval; default: the builder's own values, untuned; sparse - dense: "
+    "points, paired by context; KL: answer KL to dense (tuned / default); e: attention error; density: asked / measured; "
+    "trials: complete, rejected, failed; s: seconds"
+)
+
+
+def write(root: Path, found: Sequence["CellResult"], counters: Mapping[str, "Counters"], seconds: float) -> None:
+    """`benchmark_summary.json`, `report.html` and its picture below `root`, and the table on standard output."""
+    rows = [row(result) for result in found]
+    work = {name: asdict(counter) for name, counter in counters.items()}
+    write_json(root / "benchmark_summary.json", {"cells": rows, "work": work, "seconds": round(seconds, 3)})
+    picture = frontier(found)
+    if picture:
+        (root / "frontier.png").write_bytes(picture)
+    write_text(root / "report.html", page(found, rows, work, seconds, picture))
+    console = Console(width=max(150, Console().width))
+    console.print(table(found, rows))
+    console.print(NOTE, style="dim")
+    for line in work_lines(work, seconds):
+        console.print(line, highlight=False)
+    console.print(f"files: {root}", highlight=False, soft_wrap=True)
+
+
+def row(result: "CellResult") -> dict[str, Any]:
+    """One cell as it stands in the summary file."""
+    cell, study = result.cell, result.study
+    best = study.best if study else None
+    return {
+        **asdict(cell.choices),
+        "ok": result.ok,
+        "message": result.message,
+        "directory": cell.directory.name,
+        "target_density": cell.settings.objective.density,
+        "target_aux_bits": cell.settings.objective.aux_bits,
+        "trials": study.counts() if study else None,
+        "best": None if best is None else {"overrides": list(best.overrides), "value": best.value, **best.measures},
+        "values": _values(study.trials) if study else None,
+        "calibration": None if study is None or study.tau is None else {**study.tau._asdict(), "regret": study.regret},
+        "validation": result.figures or None,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _values(trials: Sequence[Any]) -> dict[str, float] | None:
+    values = [trial.value for trial in trials if trial.state == "complete" and trial.fidelity == trials[0].fidelity]
+    return {"best": min(values), "worst": max(values)} if values else None
+
+
+def cells_of(row: Mapping[str, Any]) -> list[str]:
+    """A row of the table as text."""
+    found, trials, best = row["validation"], row["trials"], row["best"] or {}
+    head = [row["task"], row["builder"], row["objective"]]
+    counts = " ".join(str(trials[state]) for state in ("complete", "rejected", "failed")) if trials else "-"
+    tail = [counts, f"{row['seconds']:.0f}"]
+    asked = "-" if row["target_density"] is None else f"{row['target_density']:.3g}"
+    if not found:
+        why = ["-"] * 5 + [_short(best.get("answer_kl")), _short(best.get("attention_error"))]
+        return [*head, *why, f"{asked} / {_short(best.get('density'))}", *tail]
+    measures, default = found["measures"], found.get("default_measures") or {}
+    kl = _short(measures["answer_kl"]) + (f" / {_short(default['answer_kl'])}" if default else "")
+    return [
+        *head,
+        str(found["n"]),
+        percent(found["dense_score"]),
+        percent(found["sparse_score"]),
+        percent(found["difference"], sign=True),
+        percent(found.get("default_score")),
+        kl,
+        _short(measures.get("attention_error")),
+        f"{asked} / {measures['density']:.3f}",
+        *tail,
+    ]
+
+
+def percent(interval: Mapping[str, float | None] | None, sign: bool = False) -> str:
+    """A mean in percent with its interval."""
+    if not interval or interval["mean"] is None:
+        return "-"
+    plus = "+" if sign else ""
+    mean = f"{100 * interval['mean']:{plus}.1f}"
+    if interval["low"] is None or interval["high"] is None:
+        return mean
+    return f"{mean} [{100 * interval['low']:{plus}.0f}, {100 * interval['high']:{plus}.0f}]"
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def table(found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The final table, with why a cell failed below it."""
+    models = sorted({result.cell.choices.model for result in found})
+    drawn = Table(title=f"model: {', '.join(models)}", title_justify="left", header_style="bold")
+    for name in COLUMNS:
+        drawn.add_column(name, justify="left" if name in COLUMNS[:3] else "right", no_wrap=name in COLUMNS[:4])
+    for one in rows:
+        drawn.add_row(*cells_of(one), style=None if one["ok"] else "red")
+    return drawn
+
+
+def work_lines(work: Mapping[str, Mapping[str, int]], seconds: float) -> list[str]:
+    """What was loaded, prefilled and generated, per model."""
+    return [
+        f"{name}: model loads {done['loads']}, contexts {done['contexts']}, prefills {done['prefills']} "
+        f"({done['prefill_tokens']} tokens), generated tokens {done['generated_tokens']}; {seconds:.0f} s in all"
+        for name, done in work.items()
+    ]
+
+
+def frontier(found: Sequence["CellResult"]) -> bytes | None:
+    """A PNG of every complete trial, density against the measure, one panel per task; None without trials."""
+    studied = [result for result in found if result.study is not None]
+    if not studied:
+        return None
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys((result.cell.choices.model, result.cell.choices.task) for result in studied))
+    figure = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axis, (model, task) in zip(axes, tasks, strict=True):
+        for result in studied:
+            choices, study = result.cell.choices, result.study
+            if (choices.model, choices.task) != (model, task) or study is None:
+                continue
+            measure = result.cell.settings.objective.measure
+            points = [t for t in study.trials if t.state == "complete" and measure in t.measures]
+            [drawn] = axis.plot(
+                [t.measures["density"] for t in points],
+                [t.measures[measure] for t in points],
+                "o", alpha=0.55, markersize=5, label=f"{choices.builder}, {choices.objective}",
+            )  # fmt: skip
+            if study.best is not None:
+                best = study.best.measures
+                axis.plot([best["density"]], [best[measure]], "*", color=drawn.get_color(), markersize=15)
+            if result.cell.settings.objective.density is not None:
+                axis.axvline(result.cell.settings.objective.density, color="grey", linewidth=0.8, linestyle=":")
+            axis.set_ylabel(f"{measure} (search examples)")
+        axis.set(title=f"{model}, {task}", xlabel="density: share of keys attended to")
+        axis.legend(fontsize=8, title="star: the winner", title_fontsize=8)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    return image.getvalue()
+
+
+def page(
+    found: Sequence["CellResult"],
+    rows: Sequence[Mapping[str, Any]],
+    work: Mapping[str, Mapping[str, int]],
+    seconds: float,
+    picture: bytes | None,
+) -> str:
+    """The report: one HTML file that needs nothing else."""
+    escape = html.escape
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    body = "".join(
+        f"<tr class='{'ok' if one['ok'] else 'bad'}'>{''.join(f'<td>{escape(text)}</td>' for text in cells_of(one))}</tr>"
+        for one in rows
+    )
+    failures = "".join(
+        f"<li><b>{escape(result.cell.name)}</b>: {escape(result.message)}</li>" for result in found if not result.ok
+    )
+    winners = "".join(
+        f"<li><b>{escape(result.cell.name)}</b> <code>{escape(' '.join(result.study.best.overrides))}</code></li>"
+        for result in found
+        if result.study is not None and result.study.best is not None
+    )
+    image = base64.b64encode(picture).decode() if picture else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>sahub report</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; font-size: 13px; }} td, th {{ padding: .3rem .7rem; border-bottom: 1px solid #ddd; }}
+th {{ text-align: left; background: #f4f4f4; }} td {{ white-space: nowrap; }} tr.bad td {{ color: #b00; }}
+code {{ font-size: 12px; }} img {{ max-width: 100%; }} .wide {{ overflow-x: auto; }} .note {{ color: #666; font-size: 13px; }}
+</style></head><body><h1>sahub report</h1>
+<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
+<p class="note">{escape(NOTE)}</p>
+{f"<h2>Failed cells</h2><ul>{failures}</ul>" if failures else ""}
+{f'<h2>Trials</h2><img alt="density against measure, every complete trial" src="data:image/png;base64,{image}">' if image else ""}
+{f"<h2>Winners</h2><ul>{winners}</ul>" if winners else ""}
+<h2>Work</h2><ul>{"".join(f"<li>{escape(line)}</li>" for line in work_lines(work, seconds))}</ul>
+<details><summary>All figures</summary><pre>{escape(json.dumps(rows, indent=1, sort_keys=True))}</pre></details>
+</body></html>
+"""

@@ -1,0 +1,60 @@
+"""The overrides and the command lines that give a configuration again."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sahub.config import Cell, compose_cell
+
+# What does not move a result, or is said by the command itself; stage fields come from the winner.
+LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "cache_dir")
+
+
+def reproducing(cell: Cell) -> list[str]:
+    """The cell's nouns, and every setting in which it differs from what these alone compose to."""
+    nouns = [f"{group}={choice}" for group, choice in cell.groups.items()]
+    plain = compose_cell(nouns).composed
+    ours, theirs = (dict(_leaves(tree)) for tree in (cell.composed, plain))
+    changed = []
+    for path, value in ours.items():
+        if path.split(".")[0] in LEFT_OUT or (path in theirs and theirs[path] == value):
+            continue
+        changed.append(f"{'' if path in theirs else '++'}{path}={_text(value)}")
+    return [*nouns, *changed]
+
+
+def command_line(command: str, overrides: Sequence[str]) -> str:
+    """A line to paste into a shell."""
+    return shlex.join(["python", "-m", f"pipelines.{command}", *overrides])
+
+
+def merged(first: Sequence[str], then: Sequence[str]) -> list[str]:
+    """Both lists, a later override of a key replacing an earlier one."""
+    by_key = {override.lstrip("+").split("=")[0]: override for override in [*first, *then]}
+    return list(by_key.values())
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _text(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_text, value)) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if _needs_quotes(value) else value
+    return repr(value)
+
+
+def _needs_quotes(text: str) -> bool:
+    plain = all(sign.isalnum() or sign in "_-./:~" for sign in text)
+    return not plain or text.lower() in {"", "null", "true", "false"} or text[0] in "-." or text[0].isdigit()

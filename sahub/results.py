@@ -1,0 +1,147 @@
+"""The files of a cell: best configuration, trials, answers and metrics. Only these functions know names and columns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sahub.config import Cell
+from sahub.evaluate import Outcome, Request
+from sahub.reproduce import command_line, merged, reproducing
+from sahub.store import write_csv, write_json, write_jsonl, write_text
+from sahub.trials import Study, Trial
+from sahub.validate import Validation
+
+PACKAGES = ("sahub", "torch", "transformers", "tokenizers", "optuna", "hydra-core")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that computes numbers here."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def figures(trial: Trial) -> dict[str, Any]:
+    """A trial's numbers."""
+    return {"value": trial.value, "feasible": trial.feasible, **trial.measures}
+
+
+def write_study(cell: Cell, study: Study, requests: Sequence[Request]) -> Path:
+    """`_trials.json`, `_analysis.csv`, and the best file where there is a winner. Returns the folder."""
+    folder = cell.directory / "optimal_configs"
+    write_json(folder / f"{cell.name}_trials.json", [_trial_row(trial) for trial in study.trials])
+    write_csv(folder / f"{cell.name}_analysis.csv", [_analysis_row(trial) for trial in study.trials])
+    for trial in study.trials:
+        if trial.details:
+            write_text(folder / f"{cell.name}_trial_{trial.number}_error.txt", trial.details)
+    if study.best is not None:
+        write_json(folder / f"{cell.name}.json", _best(cell, study, study.best, requests))
+    return folder
+
+
+def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request]) -> dict[str, Any]:
+    overrides = merged(reproducing(cell), best.overrides)
+    tau = study.tau
+    return {
+        **asdict(cell.choices),
+        "overrides": overrides,
+        "commands": {command: command_line(command, overrides) for command in ("search", "validate")},
+        "stage_overrides": list(best.overrides),
+        "figures": figures(best),
+        "default_figures": figures(study.default) if study.default.state == "complete" else None,
+        "n": sum(len(request.example.questions) for request in requests),
+        "contexts": len(requests),
+        "trials": study.counts(),
+        "fidelity": best.fidelity,
+        "calibration": None if tau is None else {**tau._asdict(), "regret": study.regret},
+        "protocol": asdict(cell.settings.protocol),
+        "seed": cell.settings.search.seed,
+        "versions": versions(),
+        "seconds": {"search": round(study.seconds, 3), "trial": round(best.seconds, 3)},
+    }
+
+
+def _trial_row(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "reason": trial.reason,
+        "fidelity": trial.fidelity,
+        "feasible": trial.feasible,
+        "overrides": list(trial.overrides),
+        "value": trial.value,
+        "measures": dict(trial.measures),
+        "seconds": round(trial.seconds, 3),
+    }
+
+
+def _analysis_row(trial: Trial) -> dict[str, Any]:
+    measures = trial.measures
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "reason": trial.reason,
+        "fidelity": trial.fidelity,
+        "feasible": trial.feasible,
+        "overrides": " ".join(trial.overrides),
+        "value": trial.value,
+        "e": measures.get("attention_error"),
+        "density": measures.get("density"),
+        "kv_density": measures.get("kv_density"),
+        "aux_bits": measures.get("aux_bits"),
+        "score": measures.get("benchmark_score"),
+        "answer_kl": measures.get("answer_kl"),
+        "answer_nll": measures.get("answer_nll"),
+        "seconds": round(trial.seconds, 3),
+    }
+
+
+def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, Any]) -> None:
+    """Answers, metrics, configuration and micro metrics of the dense, the tuned and the default run."""
+    root = cell.directory / "benchmark_results" / cell.choices.model
+    task = cell.choices.task.replace("/", "_")
+    name = f"{cell.choices.builder}_{cell.choices.objective}"
+    entry = validation.entry
+    runs: list[tuple[str, Outcome | None, tuple[str, ...] | None, Any]] = [
+        ("dense", validation.dense, None, {"score": figures["dense_score"]}),
+        (name, validation.sparse, entry.overrides, dict(figures)),
+        (f"{name}_default", validation.default, entry.default, {"score": figures.get("default_score")}),
+    ]
+    for label, outcome, overrides, metrics in runs:
+        if outcome is None or outcome.state != "complete":
+            continue
+        folder = root / label / task
+        write_csv(folder / "raw_results.csv", [_answer_row(answer) for answer in outcome.answers], RAW_COLUMNS)
+        write_jsonl(folder / "micro_metrics.jsonl", outcome.micro)
+        write_json(folder / "metrics.json", {**metrics, "seconds": round(outcome.seconds, 3)})
+        write_json(folder / "config.json", _config(cell, overrides))
+
+
+RAW_COLUMNS = ("id", "question", "answer", "references", "score", "answer_nll", "n_context", "n_new", "seconds")
+
+
+def _answer_row(answer: Any) -> dict[str, Any]:
+    return {
+        "id": f"{answer.example_id}/{answer.question_id}",
+        "question": answer.question,
+        "answer": answer.answer,
+        "references": list(answer.references),
+        "score": answer.score,
+        "answer_nll": answer.answer_nll,
+        "n_context": answer.n_context,
+        "n_new": answer.n_new,
+        "seconds": round(answer.seconds, 4),
+    }
+
+
+def _config(cell: Cell, overrides: tuple[str, ...] | None) -> dict[str, Any]:
+    settings = json.loads(json.dumps(asdict(cell.settings), default=str))
+    builder = {"dense": None} if overrides is None else cell.builder_with(overrides)["stages"]
+    return {**asdict(cell.choices), "settings": settings, "stages": builder, "versions": versions()}

@@ -1,0 +1,225 @@
+"""One cell's search: Optuna in generations over trials that each end in a state, then a few promoted to dearer measures."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import optuna
+from optuna.trial import TrialState
+
+from sahub import objectives
+from sahub.config import Cell
+from sahub.errors import ConfigError, Infeasible, RunError
+from sahub.evaluate import Plan, Request, evaluate
+from sahub.intervals import Tau, kendall_tau
+from sahub.session import Session
+from sahub.space import Point, Space, overrides_of, space_of
+from sahub.trials import Study, Trial, attention_of, check_limits, judge
+
+log = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# How often a sampler may repeat itself or hit a limit before a generation is closed short.
+MOST_MISSES = 25
+
+
+class Search:
+    """The search of one cell on prepared requests."""
+
+    def __init__(
+        self, cell: Cell, session: Session, requests: Sequence[Request], on_trial: Callable[[int], None] = lambda n: None
+    ) -> None:
+        self.cell, self.session, self.requests, self.on_trial = cell, session, requests, on_trial
+        self.settings, self.objective = cell.settings.search, cell.settings.objective
+        self.space: Space = space_of(cell.builder, cell.is_pinned if self.settings.pin else lambda leaf: False)
+        self.trials: list[Trial] = []
+        self.num_keys = min(len(request.context_ids) for request in requests)
+        needed = objectives.FIDELITY_OF[self.objective.measure]
+        self.fidelity = "generate" if needed == "generate" else self.settings.fidelity
+        attention_of(cell, overrides_of(self.space.default))  # a wrong field is an error, not a rejected point
+
+    def run(self) -> Study:
+        """Search, promote, decide. Raises RunError or ConfigError where no trial could run."""
+        begin = time.monotonic()
+        end = begin + (self.settings.time_budget_s or math.inf)
+        default = self._trials([self.space.default], self.fidelity)[0]
+        for points in self._generations(end):
+            points.tell(self._trials(points.points, self.fidelity))
+        if not any(trial.state == "complete" for trial in self.trials):
+            raise self._nothing()
+        primary = sorted((t for t in self.trials if t.state == "complete"), key=lambda trial: trial.rank)
+        best = next((trial for trial in primary if trial.feasible), None)
+        tau, regret = self._promote(primary, best, default) if self.fidelity == "teacher" else (None, None)
+        return Study(
+            trials=tuple(self.trials),
+            best=best,
+            default=default,
+            seconds=time.monotonic() - begin,
+            tau=tau,
+            regret=regret,
+        )
+
+    def _generations(self, end: float) -> Iterator["Generation"]:
+        """Batches of new points until num_samples are asked, the space is exhausted, or the time is over."""
+        seen = {overrides_of(self.space.default)}
+        everything = self.space.points()
+        if not self.space.free:
+            return
+        if everything is not None and len(everything) <= self.settings.num_samples:
+            left = [point for point in everything if overrides_of(point) not in seen]
+            for start in range(0, len(left), self.settings.batch):
+                if time.monotonic() > end:
+                    return
+                yield Generation(left[start : start + self.settings.batch])
+            return
+        study = self._study()
+        ran = 1
+        while ran < self.settings.num_samples and time.monotonic() < end:
+            generation = self._ask(study, seen, min(self.settings.batch, self.settings.num_samples - ran))
+            if not generation.points:
+                return
+            ran += len(generation.points)
+            yield generation
+
+    def _study(self) -> optuna.Study:
+        """A seeded sampler that knows the default's value where the default lies in the space."""
+        study = optuna.create_study(
+            sampler=optuna.samplers.TPESampler(
+                seed=self.settings.seed, n_startup_trials=self.settings.batch, constant_liar=True
+            )
+        )
+        default, point = self.trials[0], self.space.default
+        inside = all(_contains(distribution, point[leaf]) for leaf, distribution in self.space.free.items())
+        if default.value is not None and inside:
+            study.add_trial(
+                optuna.trial.create_trial(params=point, distributions=self.space.free, value=default.value)
+            )
+        return study
+
+    def _ask(self, study: optuna.Study, seen: set[tuple[str, ...]], count: int) -> "Generation":
+        """`count` new points; repeated ones are asked again, rejected ones recorded and asked again, both boundedly."""
+        generation = Generation([], study, [])
+        misses = 0
+        while len(generation.points) < count and misses < MOST_MISSES * count:
+            trial = study.ask(self.space.free)
+            overrides = overrides_of(trial.params)
+            if overrides in seen:
+                study.tell(trial, state=TrialState.FAIL)
+                misses += 1
+                continue
+            seen.add(overrides)
+            rejected = self._rejection(overrides)
+            if rejected:
+                study.tell(trial, state=TrialState.PRUNED)
+                self._record(rejected)
+                misses += 1
+                continue
+            generation.points.append(dict(trial.params))
+            generation.asked.append(trial)
+        return generation
+
+    def _rejection(self, overrides: tuple[str, ...]) -> Trial | None:
+        number = len(self.trials)
+        try:
+            stack = attention_of(self.cell, overrides).stack
+            assert stack is not None
+            check_limits(stack, self.cell.builder.get("limits") or {}, self.session.model.geometry, self.num_keys)
+        except (Infeasible, ConfigError) as error:
+            if not self.space.free:
+                raise
+            return Trial(number=number, state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error))
+        return None
+
+    def _trials(self, points: Sequence[Point], fidelity: str) -> list[Trial]:
+        """Evaluate points (those within the limits) and record them, in the order given."""
+        waiting: list[tuple[tuple[str, ...], Trial | None]] = []
+        for point in points:
+            overrides = overrides_of(point)
+            waiting.append((overrides, self._rejection(overrides)))
+        allowed = [overrides for overrides, rejected in waiting if rejected is None]
+        attentions = [attention_of(self.cell, overrides) for overrides in allowed]
+        done = iter(evaluate(self.session, self.requests, attentions, self._plan(fidelity)))
+        return [
+            self._record(rejected or judge(self.cell, overrides, next(done), fidelity)) for overrides, rejected in waiting
+        ]
+
+    def _plan(self, fidelity: str) -> Plan:
+        task = self.cell.settings.task
+        return Plan(
+            task=f"{task.benchmark}/{task.subset}",
+            metric=task.metric,
+            generate=fidelity == "generate",
+            max_new_tokens=self.settings.max_new_tokens,
+            timeout_s=self.settings.timeout_s,
+        )
+
+    def _record(self, trial: Trial) -> Trial:
+        numbered = replace(trial, number=len(self.trials))
+        self.trials.append(numbered)
+        self.on_trial(len(self.trials))
+        if trial.state == "failed":
+            log.warning("trial=%d failed: %s", numbered.number, trial.reason)
+        return numbered
+
+    def _promote(self, ranked: list[Trial], best: Trial | None, default: Trial) -> tuple[Tau | None, float | None]:
+        """Generate answers with the best few, the default and some spread over the ranking; compare the two rankings."""
+        top = [trial for trial in ranked if trial.feasible][: self.settings.promote]
+        spread = self.settings.calibrate
+        some = [ranked[round(i * (len(ranked) - 1) / max(1, spread - 1))] for i in range(spread)]
+        first = [default] if default.state == "complete" and (top or some) else []
+        chosen = list({trial.overrides: trial for trial in [*top, *first, *some]}.values())
+        if not chosen:
+            return None, None
+        attentions = [attention_of(self.cell, trial.overrides) for trial in chosen]
+        outcomes = evaluate(self.session, self.requests, attentions, self._plan("generate"))
+        pairs = []
+        for trial, outcome in zip(chosen, outcomes, strict=True):
+            dear = self._record(judge(self.cell, trial.overrides, outcome, "generate"))
+            if dear.state == "complete":
+                pairs.append((trial, dear))
+        if len(pairs) < 2:
+            return None, None
+        scores = [dear.measures["benchmark_score"] for _, dear in pairs]
+        tau = kendall_tau([-trial.rank[0] for trial, _ in pairs], scores)
+        won = [dear.measures["benchmark_score"] for trial, dear in pairs if best and trial.overrides == best.overrides]
+        return tau, (max(scores) - won[0] if won else None)
+
+    def _nothing(self) -> RunError | ConfigError:
+        failed = [trial for trial in self.trials if trial.state == "failed"]
+        if failed:
+            return RunError(
+                f"{self.cell.name}: none of {len(self.trials)} trials completed, {len(failed)} failed; the first: "
+                f"{failed[0].reason}"
+            )
+        reasons = [trial.reason for trial in self.trials]
+        return ConfigError(
+            f"{self.cell.name}: no point of the space is within its limits ({len(reasons)} tried); most often: "
+            f"{max(set(reasons), key=reasons.count)}"
+        )
+
+
+@dataclass
+class Generation:
+    """Points asked together; told together, in the order asked, so that results do not depend on who finished first."""
+
+    points: list[Point]
+    study: optuna.Study | None = None
+    asked: list[optuna.Trial] = field(default_factory=list)
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Hand the values to the sampler; a failed trial has none."""
+        for asked, trial in zip(self.asked, trials, strict=True) if self.study else ():
+            assert self.study is not None
+            if trial.value is None:
+                self.study.tell(asked, state=TrialState.FAIL)
+            else:
+                self.study.tell(asked, trial.value)
+
+
+def _contains(distribution: optuna.distributions.BaseDistribution, value: object) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False

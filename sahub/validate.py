@@ -1,0 +1,114 @@
+"""Winners on examples that no search has seen: dense once per model and task, sparse beside it, paired by context."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from sahub.config import Cell
+from sahub.errors import RunError
+from sahub.evaluate import Outcome, Plan, Request, evaluate
+from sahub.intervals import Interval, mean_interval, paired_interval
+from sahub.session import Attention, Session
+from sahub.trials import attention_of, is_feasible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One configuration of a cell to validate; `default` are the builder's own values, None when they are the same."""
+
+    cell: Cell
+    overrides: tuple[str, ...]
+    default: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The same questions answered densely, with the winner, and with the builder's default (None: not asked)."""
+
+    entry: Entry
+    dense: Outcome
+    sparse: Outcome
+    default: Outcome | None
+
+    def figures(self) -> dict[str, Any]:
+        """Accuracies with 95 % intervals, their paired difference, and the winner's measures. Raises RunError."""
+        for name, outcome in (("dense", self.dense), ("sparse", self.sparse)):
+            if outcome.state != "complete":
+                raise RunError(f"{self.entry.cell.name}: the {name} validation failed: {outcome.reason}")
+        measures = self.sparse.measures()
+        figures: dict[str, Any] = {
+            "n": len(self.sparse.answers),
+            "contexts": len({answer.example_id for answer in self.sparse.answers}),
+            "dense_score": interval(accuracy(self.dense)),
+            "sparse_score": interval(accuracy(self.sparse)),
+            "difference": interval(difference(self.sparse, self.dense)),
+            "measures": measures,
+            "by_phase": by_phase(self.sparse.micro),
+            "feasible": is_feasible(self.entry.cell, self.sparse, measures),
+        }
+        if self.default is not None and self.default.state == "complete":
+            figures["default_score"] = interval(accuracy(self.default))
+            figures["tuned_minus_default"] = interval(difference(self.sparse, self.default))
+            figures["default_measures"] = self.default.measures()
+        return figures
+
+
+def validate(
+    session: Session,
+    entries: Sequence[Entry],
+    requests: Sequence[Request],
+    plan: Plan,
+    on_request: Callable[[], None] = lambda: None,
+) -> list[Validation]:
+    """All entries of one model, task and protocol over the same requests."""
+    attentions = [Attention()]
+    for entry in entries:
+        wanted = [entry.overrides] if entry.default is None else [entry.overrides, entry.default]
+        attentions += [attention_of(entry.cell, overrides) for overrides in wanted]
+    outcomes = iter(evaluate(session, requests, attentions, plan, on_request))
+    dense = next(outcomes)
+    return [
+        Validation(
+            entry=entry,
+            dense=dense,
+            sparse=next(outcomes),
+            default=None if entry.default is None else next(outcomes),
+        )
+        for entry in entries
+    ]
+
+
+def accuracy(outcome: Outcome) -> Interval:
+    """Mean score with its interval; questions about one context are one cluster."""
+    return mean_interval(scores_of(outcome), [answer.example_id for answer in outcome.answers])
+
+
+def difference(one: Outcome, other: Outcome) -> Interval:
+    """Mean of one minus other, paired by question, clustered by context."""
+    return paired_interval(scores_of(one), scores_of(other), [answer.example_id for answer in one.answers])
+
+
+def scores_of(outcome: Outcome) -> list[float]:
+    """The score of every answer."""
+    return [answer.score for answer in outcome.answers if answer.score is not None]
+
+
+def interval(found: Interval) -> dict[str, float | None]:
+    """An interval as it is written to files."""
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def by_phase(micro: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Row-weighted densities of the question chunk and of decoding, apart."""
+    found: dict[str, dict[str, float]] = {}
+    for phase in sorted({row["phase"] for row in micro}):
+        rows = [row for row in micro if row["phase"] == phase]
+        total = sum(row["rows"] for row in rows)
+        found[phase] = {
+            name: sum(row[name] * row["rows"] for row in rows) / total for name in ("density", "kv_density")
+        }
+        errors = [row["e"] for row in rows if row["e"] is not None]
+        if errors:
+            found[phase]["attention_error"] = fmean(errors)
+    return found

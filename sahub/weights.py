@@ -1,0 +1,35 @@
+"""Where a model's weights are, and what to do when they are not here. No torch, no network."""
+
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+from sahub.errors import ConfigError
+
+EMBEDDED = Path(__file__).parent / "embedded"
+
+
+def locate(path: str | None) -> str:
+    """The packaged model for None or `embedded`, else the path or repository name as given."""
+    return str(EMBEDDED) if path in (None, "", "embedded") else str(path)
+
+
+def missing(path: str | None, revision: str | None = None) -> str | None:
+    """What has to be fetched before the model can be loaded, with the command; None when nothing. No network.
+
+    Raises ConfigError for a folder that does not exist or holds no model.
+    """
+    where = locate(path)
+    folder = Path(where).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"model.path={path}: this folder has no config.json, so it is not a transformers model")
+        return None
+    if where.startswith((".", "/", "~")) or where.count("/") != 1:
+        raise ConfigError(f"model.path={path}: no such folder; give a folder or the name of a repository, org/name")
+    names = ("config.json", "model.safetensors", "model.safetensors.index.json")
+    held = {name: isinstance(try_to_load_from_cache(where, name, revision=revision), str) for name in names}
+    if held["config.json"] and (held["model.safetensors"] or held["model.safetensors.index.json"]):
+        return None
+    at = f" --revision {revision}" if revision else ""
+    return f"weights of {where} are not on this machine; fetch them: hf download {where}{at}"
