@@ -1,0 +1,124 @@
+"""Attention over a selection: softmax(q.k * scale + log_weight) v, with the row maximum over the kept keys."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sahub.errors import ConfigError, SahubError
+from sahub.rows import rows_of
+from sahub.selection import Kind, Selection, is_shared
+
+_CHUNK_ELEMENTS = 4_000_000  # of the largest temporary: 16 MB in fp32
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    selection: Selection,
+    *,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    backend: str = "gather",
+) -> Tensor:
+    """Attention output [b, q, h, dv] in q's dtype, computed in fp32; q [b, h, q, d], k [b, g, k, d], v [b, g, k, dv].
+
+    backend  `gather` reads only the chosen keys and holds no tensor of h*q*k elements; `reference` is dense and plain.
+    A row without a valid key gives 0. An empty selection raises SahubError, an unknown backend ConfigError.
+    """
+    if backend not in _BACKENDS:
+        raise ConfigError(f"backend={backend}: must be one of {', '.join(_BACKENDS)}")
+    if selection.kind is Kind.NONE:
+        raise SahubError(
+            "nothing is selected: a stack must keep at least one key of each row (use `dense` to keep all)"
+        )
+    if mask is not None and mask is not selection.rows.mask:
+        selection = _restricted(selection, q, k, mask)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return _BACKENDS[backend](q, k, v, selection, scale).to(q.dtype)
+
+
+def _restricted(selection: Selection, q: Tensor, k: Tensor, mask: Tensor) -> Selection:
+    """The selection without the keys that `mask` forbids."""
+    rows = rows_of(q, k, mask)
+    bare = Selection.none(rows, selection.num_heads, selection.num_kv_heads)
+    if selection.kind is Kind.ALL:
+        return bare.all()
+    allowed = rows.admits(selection.indices)
+    return bare.of(selection.indices, selection.log_weight.masked_fill(~allowed, float("-inf")))
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+    """The formula as it is written, on dense tensors."""
+    group = q.shape[1] // k.shape[1]
+    keys, values = (x.float().repeat_interleave(group, dim=1) for x in (k, v))
+    probabilities = selection.probabilities()
+    logits = (q.float() @ keys.transpose(-1, -2) * scale - probabilities.log()).masked_fill(
+        probabilities == 0, float("-inf")
+    )
+    return (_softmax(logits) @ values).transpose(1, 2)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis; 0 where every logit is -inf."""
+    top = logits.amax(dim=-1, keepdim=True)
+    weights = torch.exp(logits - top.masked_fill(top == float("-inf"), 0.0))
+    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+    """Read the chosen keys alone, some rows at a time; heads of a group that chose alike read them once."""
+    if selection.kind is Kind.ALL:
+        return _everything(q, k, v, selection, scale)
+    batch, heads, rows, _ = q.shape
+    units = k.shape[1] if is_shared(selection.indices, selection.log_weight) else heads
+    step = heads // units  # query heads that share one gathered block
+    indices, weights = selection.indices[:, :: heads // units], selection.log_weight[:, :: heads // units]
+    grouped = q.float().unflatten(1, (units, step)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
+    kv_head = torch.arange(units, device=q.device) * k.shape[1] // units
+    out = q.new_empty(batch, rows, heads, v.shape[-1], dtype=torch.float32)
+    for part in _row_chunks(rows, batch * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
+        slots, weight = indices[:, :, part], weights[:, :, part]
+        logits = grouped[:, :, part] @ _rows_at(k, kv_head, slots).transpose(-1, -2) * scale + weight[..., None, :]
+        block = _softmax(logits) @ _rows_at(v, kv_head, slots)  # [b, u, part, step, dv]
+        out[:, part] = block.transpose(1, 2).flatten(2, 3)
+    return out
+
+
+def _row_chunks(rows: int, elements_per_row: int) -> Iterator[slice]:
+    size = max(1, _CHUNK_ELEMENTS // elements_per_row)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _rows_at(x: Tensor, head: Tensor, slots: Tensor) -> Tensor:
+    """x[b, head[u], slots] as fp32 [b, u, q, s, d] from x [b, g, k, d]; a view into a larger buffer is not copied."""
+    width = x.shape[-1]
+    batch_step, head_step, key_step, inner = x.stride()
+    start = torch.arange(x.shape[0], device=x.device)[:, None]
+    if width == 0 or inner != 1 or any(step % width for step in (batch_step, head_step, key_step)):
+        return x[start[..., None, None], head[:, None, None], slots].float()
+    last = sum((size - 1) * step for size, step in zip(x.shape[:3], (batch_step, head_step, key_step), strict=True))
+    table = x.as_strided((last // width + 1, width), (width, 1))
+    origin = (start * batch_step + head * head_step) // width
+    flat = origin[:, :, None, None] + slots * (key_step // width)
+    return table.index_select(0, flat.reshape(-1)).view(*flat.shape, width).float()
+
+
+def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+    """Dense attention over the valid keys, some rows at a time."""
+    visible = selection.rows.visible()
+    keys, values = k.float(), v.float()
+    group = q.shape[1] // k.shape[1]
+    out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1], dtype=torch.float32)
+    for part in _row_chunks(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2]):
+        grouped = q[:, :, part].float().unflatten(1, (k.shape[1], group)).flatten(2, 3)  # [b, g, group * part, d]
+        logits = (grouped @ keys.transpose(-1, -2) * scale).unflatten(2, (group, -1))
+        if visible is not None:
+            logits = logits.masked_fill(~visible[:, None, None, part], float("-inf"))
+        block = _softmax(logits).flatten(2, 3) @ values
+        out[:, part] = block.unflatten(2, (group, -1)).flatten(1, 2).transpose(1, 2)
+    return out
+
+
+_BACKENDS = {"gather": _gather, "reference": _reference}

@@ -1,0 +1,187 @@
+"""Choosing keys by score: any scorer, at token or page granularity, with any selector."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sahub.errors import ConfigError
+from sahub.protocols import Call
+from sahub.selection import Selection, is_shared
+from sahub.selectors import Picks, threshold, top_k, top_p
+from sahub.sizes import Density, Size, at_layer, check_density, check_size, most_tokens, row_share, row_tokens, share_of
+
+_OUT = float("-inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Approximate logits of the units of a call: keys, or pages of consecutive keys.
+
+    logits     fp32 [b, h, q, m], multiplied by the softmax scale; units that a row cannot see may hold anything
+    page_size  tokens of a unit; 1 = the units are the keys
+    first      position at which page 0 starts, int64 [b] (None = 0)
+    """
+
+    logits: Tensor
+    page_size: int = 1
+    first: Tensor | None = None
+
+    def starts(self) -> Tensor:
+        """Position of the first key of each unit, int64 [b or 1, 1, m]."""
+        starts = torch.arange(self.logits.shape[-1], device=self.logits.device)[None, None] * self.page_size
+        return starts if self.first is None else starts + self.first[:, None, None]
+
+    def unit_of(self, positions: Tensor) -> Tensor:
+        """The unit that holds each key position [b, h, q, s]; clamped inside."""
+        if self.first is not None:
+            positions = positions - self.first[:, None, None, None]
+        units = positions if self.page_size == 1 else positions.div(self.page_size, rounding_mode="floor")
+        return units.clamp(0, self.logits.shape[-1] - 1)
+
+    def keys_of(self, picks: Picks) -> Picks:
+        """The picked units written out as key positions [b, h, q, s * page_size]; some may lie outside the row."""
+        if self.page_size == 1:
+            return picks
+        first = 0 if self.first is None else self.first[:, None, None, None, None]
+        offsets = torch.arange(self.page_size, device=picks.units.device)
+        keys = picks.units[..., None] * self.page_size + offsets + first
+        return Picks(keys.flatten(-2), picks.log_weight.repeat_interleave(self.page_size, dim=-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """How a scored stage chooses; exactly one of density, heavy_size, top_p and threshold is set.
+
+    density     share of the valid keys kept once the stage is done: it fills up; scalar or one per layer
+    heavy_size  what the stage adds: tokens (int), a share of the valid keys (float) or of the budget
+    top_p       share in [0, 1] of the softmax mass of the scores; `mass` says of what: the residual or the total
+    threshold   least logit (scaled) of a kept unit
+    min_units   pages to take when fewer fit into what is left of a budget, unless nothing is left
+    """
+
+    density: Density | None = None
+    heavy_size: Size | None = None
+    top_p: float | None = None
+    threshold: float | None = None
+    mass: str = "residual"
+    min_units: int = 1
+
+    def __post_init__(self) -> None:
+        ways = {name: getattr(self, name) for name in ("density", "heavy_size", "top_p", "threshold")}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) != 1:
+            shown = ", ".join(f"{name}={ways[name]}" for name in given or ("density", "heavy_size"))
+            raise ConfigError(f"{shown}: exactly one of density, heavy_size and select must be set")
+        if self.density is not None:
+            check_density("density", self.density)
+        if self.heavy_size is not None:
+            check_size("heavy_size", self.heavy_size)
+        if self.top_p is not None and not _in_unit_interval(self.top_p):
+            raise ConfigError(f"top_p={self.top_p}: must be a share of the softmax mass in [0, 1]")
+        if self.threshold is not None and not isinstance(self.threshold, (int, float)):
+            raise ConfigError(f"threshold={self.threshold}: must be a logit, the softmax scale included")
+        if self.mass not in ("residual", "total"):
+            raise ConfigError(f"mass={self.mass}: must be residual or total")
+
+    @classmethod
+    def of(cls, select: Mapping[str, Any] | None = None, **ways: Any) -> "Selector":
+        """From a stage's fields, `select` being {top_p: 0.9}, {threshold: 2.0}, {density: 0.1} or {heavy_size: 64}."""
+        known = {field.name for field in fields(cls)} - {"min_units"}
+        given = {key: value for key, value in ways.items() if value is not None}
+        if select is None:
+            return cls(**given)
+        if not isinstance(select, Mapping) or not select or not set(select) <= known:
+            shown = dict(select) if isinstance(select, Mapping) else select
+            raise ConfigError(
+                f"select={shown}: must be a mapping such as {{top_p: 0.9}}; keys: {', '.join(sorted(known))}"
+            )
+        if twice := [key for key in ("density", "heavy_size") if key in given]:
+            raise ConfigError(f"select={dict(select)}, {twice[0]}={given[twice[0]]}: exactly one of them must be set")
+        return cls(**{**given, **select})
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the fields alone say that every valid key is kept."""
+        shares = self.density if isinstance(self.density, (list, tuple)) else [self.density]
+        return all(share == 1 for share in shares) or (isinstance(self.heavy_size, float) and self.heavy_size == 1)
+
+
+def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> Selection:
+    """The keys that `selector` adds to `taken` by `scores`; keys kept for certain are no candidates, nor full pages.
+
+    A key that an earlier stage merely sampled is a candidate: it is raised to certain if it is chosen.
+    """
+    if selector.keeps_all:
+        return taken.all()
+    logits, sizes = _candidates(call, taken, scores)
+    if selector.top_p is not None:
+        before = _log_mass(taken, scores) if selector.mass == "total" else None
+        picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before)
+    elif selector.threshold is not None:
+        picks = threshold(logits, float(selector.threshold))
+    else:
+        num, bound = _budget(call, taken, selector)
+        if scores.page_size > 1:
+            num = torch.where(num > 0, (num // scores.page_size).clamp(min=selector.min_units), 0)
+            bound = max(selector.min_units, bound // scores.page_size)
+        picks = top_k(logits, num, bound)
+    keys, log_weight = scores.keys_of(picks)
+    if scores.page_size > 1:
+        log_weight = log_weight.masked_fill(~call.rows.admits(keys), _OUT)
+    return taken.of(keys, log_weight)
+
+
+def _candidates(call: Call, taken: Selection, scores: Scores) -> tuple[Tensor, Tensor | None]:
+    """Logits with -inf for the units that cannot be added, and the number of keys each unit would add (None = 1)."""
+    logits, certain = scores.logits, taken.log_weight == 0
+    if scores.page_size == 1:
+        visible = call.rows.visible()
+        if visible is not None:
+            logits = logits.masked_fill(~visible[:, None], _OUT)
+        if taken.indices.shape[-1] == 0:
+            return logits, None
+        barred = torch.where(certain, _OUT, -_OUT)
+        return logits.scatter_reduce(-1, taken.indices, barred, "amin"), None
+    starts = scores.starts()
+    sizes = (call.rows.before(starts + scores.page_size) - call.rows.before(starts))[:, None]
+    if taken.indices.shape[-1]:
+        heads = 1 if is_shared(taken.indices, certain) else taken.num_heads
+        units = scores.unit_of(taken.indices[:, :heads])
+        full = torch.zeros(*units.shape[:3], logits.shape[-1], dtype=torch.int64, device=logits.device)
+        sizes = sizes - full.scatter_add_(-1, units, certain[:, :heads].long())
+    return logits.masked_fill(sizes <= 0, _OUT), sizes
+
+
+def _log_mass(taken: Selection, scores: Scores) -> Tensor:
+    """Log of the softmax numerator that the certain keys already hold, by these scores: [b, h, q, 1]."""
+    held = scores.logits.gather(-1, scores.unit_of(taken.indices))
+    return held.masked_fill(taken.log_weight != 0, _OUT).logsumexp(-1, keepdim=True)
+
+
+def _budget(call: Call, taken: Selection, selector: Selector) -> tuple[Tensor, int]:
+    """Tokens to add for each row, int64 [b or 1, h or 1, q], and an upper bound of them."""
+    counts, most = call.rows.counts[:, None], call.rows.num_keys
+    if selector.heavy_size is not None:
+        num = row_tokens(selector.heavy_size, counts, call.density)
+        return num, most_tokens(selector.heavy_size, most, call.density)
+    density = at_layer(selector.density, call.layer)
+    assert density is not None
+    return row_share(density, counts) - taken.counts(), share_of(density, most)
+
+
+def _in_unit_interval(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def exact_scores(call: Call, *, value_weighted: bool = False) -> Scores:
+    """The true logits q.k * scale of every key, fp32; value_weighted adds log |v|. Reads all keys: for oracles."""
+    group = call.num_heads // call.num_kv_heads
+    grouped = call.q.float().unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
+    logits = grouped @ call.k.float().transpose(-1, -2) * call.scale  # [b, g, group * q, k]
+    if value_weighted:
+        norms = torch.linalg.vector_norm(call.v.float(), dim=-1)
+        logits = logits + norms.clamp(min=torch.finfo(torch.float32).tiny).log()[:, :, None]
+    return Scores(logits=logits.unflatten(2, (group, -1)).flatten(1, 2))

@@ -1,0 +1,1 @@
+"""One file per sparse-attention method; `builder` finds them by name, nothing imports them."""

@@ -1,0 +1,25 @@
+"""Dense: keep every key, and say so."""
+
+from dataclasses import dataclass
+
+from sahub.protocols import Call, Index, Stage
+from sahub.selection import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Stage):
+    """Attend to every valid key: density 1, error 0, the reference of all other methods.
+
+    Differs  an explicit choice, never the meaning of an empty stack
+    Memory   0 bits per key and KV head
+    """
+
+    def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
+        """Everything."""
+        del call, index
+        return taken.all()
+
+    @property
+    def keeps_all(self) -> bool:
+        """Always."""
+        return True

@@ -1,0 +1,81 @@
+"""Local: keep the most recent keys."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sahub.errors import ConfigError
+from sahub.protocols import Call, Index, Stage
+from sahub.rows import Rows
+from sahub.selection import Selection, is_shared
+from sahub.sizes import Density, Size, at_layer, check_density, check_size, most_tokens, row_share, row_tokens, share_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local(Stage):
+    """Attend to a sliding window that ends at the row's own key.
+
+    window_size  kept(i) = the window_size most recent valid keys
+    density      kept(i) = the most recent valid keys not yet kept, until density * N(i) are kept in total
+
+    Source   Child et al. 2019, arXiv:1904.10509; with sinks Xiao et al. 2023, arXiv:2309.17453
+    Differs  counts valid keys, so that padding moves nothing
+    Memory   0 bits per key and KV head
+    """
+
+    window_size: Size | None = field(
+        default=None, metadata={"unit": "tokens", "search": {"low": 8, "high": 512, "log": True}}
+    )
+    density: Density | None = field(default=None, metadata={"unit": "share of the valid keys"})
+
+    def __post_init__(self) -> None:
+        if (self.window_size is None) == (self.density is None):
+            raise ConfigError(f"window_size={self.window_size}, density={self.density}: exactly one must be set")
+        if self.window_size is not None:
+            check_size("window_size", self.window_size)
+        else:
+            check_density("density", self.density)
+
+    def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
+        """The most recent valid keys; a window is the same for every head."""
+        del index
+        rows = call.rows
+        density = at_layer(self.density, call.layer)
+        size = _most(rows, self.window_size, density, call.density)
+        if size >= rows.num_keys:
+            return taken.all()
+        ages = torch.arange(size, device=rows.device)  # 0 = the row's newest key
+        ranks = rows.counts[..., None] - 1 - ages
+        if density is None:
+            assert self.window_size is not None
+            num = row_tokens(self.window_size, rows.counts, call.density)
+            chosen = ((ages < num[..., None]) & (ranks >= 0))[:, None]
+        else:
+            free = ~_kept_by_age(rows, taken, size) & (ranks >= 0)[:, None]
+            left = row_share(density, rows.counts)[:, None] - taken.counts()
+            chosen = free & (free.cumsum(-1) <= left[..., None])
+        return taken.of(rows.positions(ranks)[:, None], torch.where(chosen, 0.0, float("-inf")))
+
+    @property
+    def keeps_all(self) -> bool:
+        """Only as the share 1.0."""
+        shares = self.density if isinstance(self.density, (list, tuple)) else [self.density]
+        return all(share == 1 for share in shares) or (isinstance(self.window_size, float) and self.window_size == 1)
+
+
+def _most(rows: Rows, window_size: Size | None, density: float | None, budget: float | None) -> int:
+    """The most keys that any row can keep: tokens."""
+    if density is not None:
+        return share_of(density, rows.num_keys)
+    assert window_size is not None
+    return most_tokens(window_size, rows.num_keys, budget)
+
+
+def _kept_by_age(rows: Rows, taken: Selection, size: int) -> Tensor:
+    """Whether the row's key of age 0 .. size - 1 is kept already: bool [b, h or 1, q, size]."""
+    heads = 1 if is_shared(taken.indices, taken.log_weight) else taken.num_heads
+    indices, kept = taken.indices[:, :heads], taken.kept()[:, :heads]
+    ages = rows.counts[:, None, :, None] - 1 - rows.before(indices)
+    table = torch.zeros(*indices.shape[:3], size + 1, dtype=torch.bool, device=indices.device)
+    return table.scatter_(-1, torch.where(kept & (ages < size), ages, size), True)[..., :size]

@@ -1,0 +1,129 @@
+"""What a sparse-attention method is: a stage that adds keys, its index over the keys, and the call it answers.
+
+Axis letters: b batch, h query heads, g KV heads, q query rows of a call, k keys, d head dim, s slots, p pages.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sahub.choosing import Scores
+    from sahub.rows import Rows
+    from sahub.selection import Selection
+    from sahub.sizes import Density
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The numbers of a model that the costs of a method depend on."""
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One attention call of one layer: Q rows at the end of K keys; row i sits at key K - Q + i.
+
+    Randomness is a function of (seed, example, layer, head, step, the row's valid keys), never of batch mates.
+    """
+
+    q: "Tensor"  # [b, h, q, d], after the rotary embedding
+    k: "Tensor"  # [b, g, k, d]; read only by oracles and by an index for the pages or blocks that the rows touch
+    v: "Tensor"  # [b, g, k, dv]
+    scale: float  # of q.k before the softmax
+    rows: "Rows"  # which keys each row may attend to
+    valid: "Tensor | None" = None  # bool [b, k]: which keys were valid when they were appended; None = all
+    density: float | None = None  # the budget that `of_budget` sizes are shares of, at this layer
+    layer: int = 0
+    seed: int = 0
+    example: int = 0
+    step: int = 0
+
+    @property
+    def num_heads(self) -> int:
+        """Query heads."""
+        return self.q.shape[1]
+
+    @property
+    def num_kv_heads(self) -> int:
+        """KV heads; query head h reads KV head h // (num_heads // num_kv_heads)."""
+        return self.k.shape[1]
+
+
+class Index(Protocol):
+    """What a method remembers about the keys of one (example, layer), fed as they arrive.
+
+    Any chunking of the same keys gives the same index. A selection for Q > 1 rows is asked after all K keys were
+    appended and must equal asking row by row, each with the index as it was when the row's own key was the last.
+    """
+
+    length: int  # keys appended so far, padding included
+
+    def append(self, k_new: "Tensor", v_new: "Tensor", valid_new: "Tensor | None") -> None:
+        """Take [b, g, n, d] more keys, [b, g, n, dv] values and [b, n] validity (None = all valid)."""
+
+    def freeze(self) -> None:
+        """End the prefix: what is learned from it (centroids, hash centres) is fixed from here on."""
+
+    def truncate(self, length: int, k: "Tensor", v: "Tensor", valid: "Tensor | None") -> None:
+        """Become exactly what the index was at `length` keys; k, v, valid hold at least those keys."""
+
+    def fork(self) -> Self:
+        """An independent copy; cheap, buffers are copied when one of the two writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Base of every method: the dataclass fields are its hyperparameters, checked in `__post_init__`.
+
+    A field's metadata may hold `unit` and `search`, the default range a search draws it from:
+    {low, high, log?, step?} or {choices}. Wrong values raise ConfigError as `field=value: what must hold`.
+    """
+
+    samples: ClassVar[bool] = False  # keeps keys by chance, with log-weight -log p; at most one such stage in a stack
+
+    def add(self, call: Call, taken: "Selection", index: Index | None) -> "Selection":
+        """The keys this stage adds to those already `taken`; a function of its arguments alone."""
+        raise NotImplementedError
+
+    def index_key(self) -> Hashable | None:
+        """Identity of the index: method and index hyperparameters, no budgets. None = the stage needs no index."""
+        return None
+
+    def new_index(self, *, layer: int, seed: int, example: int) -> Index:
+        """An empty index; only asked of stages with an index_key."""
+        raise NotImplementedError
+
+    def aux_bits(self, geometry: Geometry, num_keys: int) -> float:
+        """Index bits read per key and KV head in one decode step over num_keys keys."""
+        del geometry, num_keys
+        return 0.0
+
+    @property
+    def granule(self) -> int:
+        """Tokens by which a met budget may be exceeded: the page size of a paged stage, else 0."""
+        return 0
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the fields say that every valid key is kept."""
+        return False
+
+    @property
+    def budget(self) -> "Density | None":
+        """The `density` this stage fills up to, where it has one."""
+        return getattr(self, "density", None)
+
+
+class Scorer(Protocol):
+    """Approximate logits of the keys (or pages of keys) of a call, from an index."""
+
+    def __call__(self, call: Call, index: Index | None) -> "Scores":
+        """Logits, already multiplied by the softmax scale, at token or page granularity."""
+        ...
