@@ -6,6 +6,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,20 @@ if TYPE_CHECKING:
     from sahub.config import Cell
 
 COMMANDS = ("search", "validate")
-MOST_LINES = 8  # of what is said about a failure
+OPTIONS: tuple[str, ...] = (
+    "-m",
+    "--multirun",
+    "-r",
+    "--run",
+    "-c",
+    "--cfg",
+    "--resolve",
+    "-p",
+    "--package",
+    "-cd",
+    "--config-dir",
+)
+OPTIONS += ("-i", "--info", "-cn", "--config-name", "-cp", "--config-path", "-sc", "--shell-completion", "--hydra-help")
 
 
 def main() -> None:
@@ -26,6 +40,9 @@ def main() -> None:
     command, *arguments = sys.argv[1:] or [""]
     if command in COMMANDS:
         sys.exit(run(command, arguments))
+    if command == "--version":
+        sys.stdout.write(f"sahub {version('sahub')}\n")
+        sys.exit(0)
     if command not in {"", "-h", "--help"}:
         _say(f"sahub {command}: no such command{did_you_mean(command, COMMANDS)}")
     _say(f"usage: sahub {'|'.join(COMMANDS)} [KEY=VALUE ...]; sahub {COMMANDS[0]} --help explains every key")
@@ -84,6 +101,10 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         except SahubError as error:
             planned.problems.append(str(error))
 
+    for item in arguments:
+        if item.startswith("-") and item.partition("=")[0] not in OPTIONS:
+            close = did_you_mean(item, OPTIONS)
+            raise ConfigError(f"{item}: no such option{close}; must be one of -m, --config-dir DIR, --cfg job, --help")
     given = list(arguments)
     if any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate":
         given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
@@ -119,7 +140,7 @@ def run_cells(planned: Run) -> int:
 
     from sahub.matrix import run_matrix
 
-    failed = [result for result in run_matrix(cells) if not result.ok]
+    failed = [result for result in run_matrix(cells, planned.directory) if not result.ok]
     _say(*(f"failed: {result.cell.directory.name}: {result.message}" for result in failed))
     return 1 if failed or problems else 0
 

@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sahub.choices import conf_dir
+from sahub.choices import GROUPS, conf_dir
 from sahub.errors import ConfigError
 from sahub.ranges import setting, typed
 from sahub.schema import opened
@@ -41,6 +41,7 @@ class Choices:
 class Cell:
     """One model x task x builder x objective.
 
+    groups     the file chosen in each configuration group, such as `objective: sparsity_10`
     overrides  what the person typed, in order
     pins       the stage fields among it, such as `quest.page_size` or `sink.sink_size.of_budget`
     builder    stages, search and limits as plain values, every interpolation resolved
@@ -49,6 +50,7 @@ class Cell:
 
     settings: Settings
     choices: Choices
+    groups: dict[str, str]
     overrides: tuple[str, ...]
     pins: tuple[str, ...]
     directory: Path
@@ -194,7 +196,7 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     Raises ConfigError with the key, its value and what must hold.
     """
     hydra = HydraConfig.get() if hydra is None else hydra
-    overrides = parse(hydra.overrides.task)
+    overrides, groups = parse(hydra.overrides.task), hydra.runtime.choices
     settings = settings_of(cfg)
     pins = [
         leaf
@@ -204,7 +206,8 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     ]
     return Cell(
         settings=settings,
-        choices=nouns(cfg, hydra.runtime.choices, overrides),
+        choices=nouns(cfg, groups, overrides),
+        groups={group: groups[group] for group in GROUPS if groups.get(group) and group != "experiment"},
         overrides=tuple(hydra.overrides.task),
         pins=tuple(dict.fromkeys(pins)),
         directory=Path(hydra.runtime.output_dir),
@@ -213,13 +216,19 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     )
 
 
-def compose_cell(overrides: Sequence[str], *, command: str = "search", directory: Path = Path("outputs")) -> Cell:
-    """The cell that `sahub <command> <overrides>` would plan, with its files in `directory`."""
+def composed(overrides: Sequence[str], command: str = "search") -> tuple[DictConfig, DictConfig]:
+    """What `sahub <command> <overrides>` composes, unchecked: the configuration, and Hydra's own part of it."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
     hydra = cfg.hydra
-    OmegaConf.set_readonly(hydra, False)
-    hydra.runtime.output_dir = str(directory)
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, hydra
+
+
+def compose_cell(overrides: Sequence[str], *, command: str = "search", directory: Path = Path("outputs")) -> Cell:
+    """The cell that `sahub <command> <overrides>` would plan, with its files in `directory`."""
+    cfg, hydra = composed(overrides, command)
+    with read_write(hydra):
+        hydra.runtime.output_dir = str(directory)
     return plan(cfg, hydra)
