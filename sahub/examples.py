@@ -140,9 +140,9 @@ def missing(spec: TaskSpec) -> str | None:
 
 
 def _benchmark(name: str) -> ModuleType:
-    import sahub.tasks as family
-
-    choices = sorted(module.name for module in iter_modules(family.__path__) if not module.name.startswith("_"))
+    # By name, not by an import statement: tasks import this module.
+    family = import_module("sahub.tasks").__path__
+    choices = sorted(module.name for module in iter_modules(family) if not module.name.startswith("_"))
     if name not in choices:
         close = get_close_matches(name, choices, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
