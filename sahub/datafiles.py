@@ -46,7 +46,8 @@ def read_rows(spec: TaskSpec, columns: Sequence[str]) -> Iterator[dict[str, Any]
         raise MissingFiles(_advice(spec))
     count, others = 0, set()
     for file in files:
-        named = spec.subset in (file.stem, file.parent.name) or file.suffix == ".arrow" or str(file) == spec.path
+        given = spec.path is not None and file == Path(spec.path).expanduser()
+        named = given or spec.subset in (file.stem, file.parent.name) or file.suffix == ".arrow"
         for row in _rows(file, columns, needs_task=not named):
             task = row.pop("task", None)
             if task is None or task == spec.subset:
