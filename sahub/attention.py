@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sahub.errors import ConfigError, SahubError
 from sahub.rows import rows_of
-from sahub.selection import Kind, Selection, is_shared
+from sahub.selection import Kind, Selection
 
 _CHUNK_ELEMENTS = 4_000_000  # of the largest temporary: 16 MB in fp32
 
@@ -72,9 +72,9 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float)
     if selection.kind is Kind.ALL:
         return _everything(q, k, v, selection, scale)
     batch, heads, rows, _ = q.shape
-    units = k.shape[1] if is_shared(selection.indices, selection.log_weight) else heads
-    step = heads // units  # query heads that share one gathered block
-    indices, weights = selection.indices[:, :: heads // units], selection.log_weight[:, :: heads // units]
+    units = k.shape[1] if selection.slots.shape[1] == 1 else heads  # blocks that are gathered, each for some heads
+    step = heads // units
+    indices, weights = selection.indices[:, ::step], selection.log_weight[:, ::step]
     grouped = q.float().unflatten(1, (units, step)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
     kv_head = torch.arange(units, device=q.device) * k.shape[1] // units
     out = q.new_empty(batch, rows, heads, v.shape[-1], dtype=torch.float32)
@@ -106,19 +106,26 @@ def _rows_at(x: Tensor, head: Tensor, slots: Tensor) -> Tensor:
 
 
 def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
-    """Dense attention over the valid keys, some rows at a time."""
-    visible = selection.rows.visible()
-    keys, values = k.float(), v.float()
-    group = q.shape[1] // k.shape[1]
-    out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1], dtype=torch.float32)
-    for part in _row_chunks(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2]):
-        grouped = q[:, :, part].float().unflatten(1, (k.shape[1], group)).flatten(2, 3)  # [b, g, group * part, d]
-        logits = (grouped @ keys.transpose(-1, -2) * scale).unflatten(2, (group, -1))
-        if visible is not None:
-            logits = logits.masked_fill(~visible[:, None, None, part], float("-inf"))
-        block = _softmax(logits).flatten(2, 3) @ values
-        out[:, part] = block.unflatten(2, (group, -1)).flatten(1, 2).transpose(1, 2)
-    return out
+    """Dense attention over the valid keys, some rows at a time, each chunk over the keys that its last row can see."""
+    rows = selection.rows
+    queries, keys, values = q.float(), k.float(), v.float()
+    blocks = []
+    for part in _row_chunks(rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
+        end = rows.num_keys - rows.num_rows + part.stop
+        visible = rows.visible(part)
+        block = torch.nn.functional.scaled_dot_product_attention(
+            queries[:, :, part],
+            keys[:, :, :end],
+            values[:, :, :end],
+            attn_mask=None if visible is None else visible[:, None, :, :end],
+            scale=scale,
+            enable_gqa=True,
+        )
+        blocks.append(block)
+    out = torch.cat(blocks, dim=2)
+    if rows.mask is not None:
+        out = out.masked_fill((rows.counts == 0)[:, None, :, None], 0.0)
+    return out.transpose(1, 2)
 
 
 _BACKENDS = {"gather": _gather, "reference": _reference}

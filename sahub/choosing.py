@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sahub.errors import ConfigError
 from sahub.protocols import Call
-from sahub.selection import Selection, is_shared
+from sahub.selection import Selection
 from sahub.selectors import Picks, threshold, top_k, top_p
 from sahub.sizes import Density, Size, at_layer, check_density, check_size, most_tokens, row_share, row_tokens, share_of
 
@@ -136,22 +136,21 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
 
 def _candidates(call: Call, taken: Selection, scores: Scores) -> tuple[Tensor, Tensor | None]:
     """Logits with -inf for the units that cannot be added, and the number of keys each unit would add (None = 1)."""
-    logits, certain = scores.logits, taken.log_weight == 0
+    logits, certain = scores.logits, taken.weights == 0
     if scores.page_size == 1:
         visible = call.rows.visible()
         if visible is not None:
             logits = logits.masked_fill(~visible[:, None], _OUT)
-        if taken.indices.shape[-1] == 0:
+        if taken.slots.shape[-1] == 0:
             return logits, None
-        barred = torch.where(certain, _OUT, -_OUT)
+        barred = torch.where(certain, _OUT, -_OUT).expand_as(taken.indices)
         return logits.scatter_reduce(-1, taken.indices, barred, "amin"), None
     starts = scores.starts()
     sizes = (call.rows.before(starts + scores.page_size) - call.rows.before(starts))[:, None]
-    if taken.indices.shape[-1]:
-        heads = 1 if is_shared(taken.indices, certain) else taken.num_heads
-        units = scores.unit_of(taken.indices[:, :heads])
+    if taken.slots.shape[-1]:
+        units = scores.unit_of(taken.slots)
         full = torch.zeros(*units.shape[:3], logits.shape[-1], dtype=torch.int64, device=logits.device)
-        sizes = sizes - full.scatter_add_(-1, units, certain[:, :heads].long())
+        sizes = sizes - full.scatter_add_(-1, units, certain.long())
     return logits.masked_fill(sizes <= 0, _OUT), sizes
 
 
@@ -163,13 +162,13 @@ def _log_mass(taken: Selection, scores: Scores) -> Tensor:
 
 def _budget(call: Call, taken: Selection, selector: Selector) -> tuple[Tensor, int]:
     """Tokens to add for each row, int64 [b or 1, h or 1, q], and an upper bound of them."""
-    counts, most = call.rows.counts[:, None], call.rows.num_keys
+    rows = call.rows
     if selector.heavy_size is not None:
-        num = row_tokens(selector.heavy_size, counts, call.density)
-        return num, most_tokens(selector.heavy_size, most, call.density)
+        num = row_tokens(selector.heavy_size, rows, call.density)[:, None]
+        return num, most_tokens(selector.heavy_size, rows.num_keys, call.density)
     density = at_layer(selector.density, call.layer)
     assert density is not None
-    return row_share(density, counts) - taken.counts(), share_of(density, most)
+    return row_share(density, rows)[:, None] - taken.num_kept(), share_of(density, rows.num_keys)
 
 
 def _in_unit_interval(value: object) -> bool:

@@ -42,17 +42,18 @@ class Rows:
         """Position of each row's own key, int64 [q]."""
         return torch.arange(self.num_keys - self.num_rows, self.num_keys, device=self.device)
 
+    @property
+    def single(self) -> int | None:
+        """N(i) as a plain number where every row has the same: one row, no mask. None where that needs a look."""
+        return self.num_keys if self.mask is None and self.num_rows == 1 else None
+
     @cached_property
     def _running(self) -> Tensor:
         """Number of valid keys before a position: int64 [b, k + 1], or [b, q, k + 1] for a row mask."""
         assert self.mask is not None
-        allowed = self.mask if self.mask.dim() == 2 else self.mask[:, 0].logical_and(self._causal)
+        allowed = self.mask if self.mask.dim() == 2 else self.visible()
+        assert allowed is not None
         return torch.nn.functional.pad(allowed.cumsum(-1), (1, 0))
-
-    @cached_property
-    def _causal(self) -> Tensor:
-        """bool [q, k]: not after the row's own key."""
-        return torch.arange(self.num_keys, device=self.device) <= self.last[:, None]
 
     @cached_property
     def counts(self) -> Tensor:
@@ -67,7 +68,8 @@ class Rows:
     def _order(self) -> Tensor:
         """Positions of the valid keys in ascending order, then the others: int64 [b, 1 or q, k]."""
         assert self.mask is not None
-        allowed = self.mask[:, None] if self.mask.dim() == 2 else self.mask[:, 0].logical_and(self._causal)
+        allowed = self.mask[:, None] if self.mask.dim() == 2 else self.visible()
+        assert allowed is not None
         return allowed.logical_not().to(torch.uint8).sort(dim=-1, stable=True).indices
 
     def positions(self, ranks: Tensor) -> Tensor:
@@ -99,13 +101,14 @@ class Rows:
         table = mask.expand(self.batch, heads, self.num_rows, self.num_keys)
         return inside & table.gather(-1, positions.clamp(0, self.num_keys - 1).expand(self.batch, -1, -1, -1))
 
-    def visible(self) -> Tensor | None:
-        """bool [b or 1, q, k], or None when every row sees every key."""
+    def visible(self, part: slice = slice(None)) -> Tensor | None:
+        """bool [b or 1, part of q, k], or None when every row of the part sees every key."""
+        if self.mask is None and self.num_rows == 1:
+            return None
+        causal = torch.arange(self.num_keys, device=self.device) <= self.last[part, None]
         if self.mask is None:
-            return None if self.num_rows == 1 else self._causal[None]
-        if self.mask.dim() == 2:
-            return self.mask[:, None] & self._causal
-        return self.mask[:, 0] & self._causal
+            return causal[None]
+        return (self.mask[:, None] if self.mask.dim() == 2 else self.mask[:, 0, part]) & causal
 
 
 def rows_of(q: Tensor, k: Tensor, mask: Tensor | None) -> Rows:

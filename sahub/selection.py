@@ -23,46 +23,51 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Key positions with log-weights; NONE and ALL are explicit and store no tensor.
+    """Key positions with log-weights; NONE and ALL are explicit and store no slots.
 
-    indices     int64 [b, h, q, s], each key at most once per row; the head axis may be a stride-0 view
-    log_weight  fp32 [b, h, q, s]: -inf = empty slot (its index means nothing), 0 = kept, -log p = sampled
+    slots    int64 [b, h or 1, q, s]: key positions, each at most once per row; one head speaks for all
+    weights  fp32, same shape: -inf = empty slot (its position means nothing), 0 = kept, -log p = sampled
     """
 
     kind: Kind
     rows: Rows
     num_heads: int
     num_kv_heads: int
-    indices: Tensor
-    log_weight: Tensor
+    slots: Tensor
+    weights: Tensor
 
     @classmethod
-    def none(cls, rows: Rows, num_heads: int, num_kv_heads: int) -> Self:
+    def none(cls, rows: Rows, num_heads: int, num_kv_heads: int) -> "Selection":
         """Nothing selected yet. Attending to it raises."""
-        empty = torch.empty(rows.batch, num_heads, rows.num_rows, 0, device=rows.device)
+        empty = torch.empty(rows.batch, 1, rows.num_rows, 0, device=rows.device)
         return cls(Kind.NONE, rows, num_heads, num_kv_heads, empty.long(), empty)
 
     def all(self) -> "Selection":
         """Every valid key of the same rows."""
-        empty = Selection.none(self.rows, self.num_heads, self.num_kv_heads)
-        return replace(empty, kind=Kind.ALL)
+        return replace(Selection.none(self.rows, self.num_heads, self.num_kv_heads), kind=Kind.ALL)
 
-    def of(self, indices: Tensor, log_weight: Tensor) -> "Selection":
-        """These keys of the same rows: int64 and fp32 [1 or b, 1 or h, 1 or q, s], broadcast without a copy."""
-        shape = (self.rows.batch, self.num_heads, self.rows.num_rows, max(indices.shape[-1], log_weight.shape[-1]))
-        return replace(
-            self, kind=Kind.PARTIAL, indices=indices.expand(shape), log_weight=log_weight.float().expand(shape)
-        )
+    def of(self, slots: Tensor, weights: Tensor) -> "Selection":
+        """These keys of the same rows; axes [b, h, q] of size 1 are broadcast, the heads only in name."""
+        shape = torch.broadcast_shapes(slots.shape, weights.shape, (self.rows.batch, 1, self.rows.num_rows, 1))
+        return replace(self, kind=Kind.PARTIAL, slots=slots.expand(shape), weights=weights.float().expand(shape))
 
-    def kept(self) -> Tensor:
-        """bool [b, h, q, s]: slots that hold a key."""
-        return self.log_weight > _EMPTY
+    @property
+    def indices(self) -> Tensor:
+        """Key positions for every head, int64 [b, h, q, s]."""
+        return self.slots.expand(-1, self.num_heads, -1, -1)
+
+    @property
+    def log_weight(self) -> Tensor:
+        """Log-weights for every head, fp32 [b, h, q, s]."""
+        return self.weights.expand(-1, self.num_heads, -1, -1)
+
+    def num_kept(self) -> Tensor:
+        """Number of keys of each row, int64 [b or 1, h or 1, q]."""
+        return self.rows.counts[:, None] if self.kind is Kind.ALL else (self.weights > _EMPTY).sum(-1)
 
     def counts(self) -> Tensor:
         """Number of keys of each row, int64 [b, h, q]."""
-        if self.kind is Kind.ALL:
-            return self.rows.counts[:, None].expand(self.rows.batch, self.num_heads, self.rows.num_rows)
-        return self.kept().sum(-1)
+        return self.num_kept().expand(self.rows.batch, self.num_heads, -1)
 
     def then(self, other: "Selection") -> "Selection":
         """Both selections together. A key in both keeps 1 - (1-p)(1-p'): one that is certain in either is certain."""
@@ -70,25 +75,28 @@ class Selection:
             return self
         if other.kind is Kind.ALL or self.kind is Kind.NONE:
             return other
-        first, second = _same_heads(self, other)
-        indices = torch.cat([first[0], second[0]], dim=-1)
-        weight = torch.cat([first[1], second[1]], dim=-1)
-        slots = torch.where(weight > _EMPTY, indices, self.rows.num_keys)  # empty slots sort to the end
+        heads = max(self.slots.shape[1], other.slots.shape[1])
+        slots, weights = (
+            torch.cat([x.expand(-1, heads, -1, -1) for x in pair], dim=-1)
+            for pair in ((self.slots, other.slots), (self.weights, other.weights))
+        )
+        slots = torch.where(weights > _EMPTY, slots, self.rows.num_keys)  # empty slots sort to the end
         slots, order = slots.sort(dim=-1)
-        weight = weight.gather(-1, order)
+        weights = weights.gather(-1, order)
         used = slots < self.rows.num_keys
         twice = (slots[..., 1:] == slots[..., :-1]) & used[..., 1:]
-        merged = _either(weight[..., :-1], weight[..., 1:])
-        weight = torch.cat([torch.where(twice, merged, weight[..., :-1]), weight[..., -1:]], dim=-1)
-        weight[..., 1:].masked_fill_(twice, _EMPTY)
-        return self.of(slots.where(used, 0), weight)._trimmed(used)
+        if twice.device.type != "cpu" or bool(twice.any()):
+            merged = _either(weights[..., :-1], weights[..., 1:])
+            weights = torch.cat([torch.where(twice, merged, weights[..., :-1]), weights[..., -1:]], dim=-1)
+            weights[..., 1:].masked_fill_(twice, _EMPTY)
+        return self.of(slots.where(used, 0), weights)._trimmed(used)
 
     def _trimmed(self, used: Tensor) -> "Selection":
         """Without the trailing slots that no row uses: where reading a number costs nothing, that is on the CPU."""
-        if used.device.type != "cpu":
+        if used.device.type != "cpu" or not used.numel():
             return self
-        width = int(used.sum(-1).max()) if used.numel() else 0
-        return replace(self, indices=self.indices[..., :width], log_weight=self.log_weight[..., :width])
+        width = int(used.sum(-1).max())
+        return replace(self, slots=self.slots[..., :width], weights=self.weights[..., :width])
 
     def probabilities(self) -> Tensor:
         """Inclusion probability of every key, dense fp32 [b, h, q, k]: 0 dropped, 1 kept, p sampled. For tests."""
@@ -98,52 +106,44 @@ class Selection:
             ones = torch.ones(shape, device=self.rows.device)
             return ones if visible is None else ones * visible[:, None]
         dense = torch.zeros(shape, device=self.rows.device)
-        chance = torch.where(self.kept(), torch.exp(-self.log_weight), 0.0)
+        chance = torch.where(self.log_weight > _EMPTY, torch.exp(-self.log_weight), 0.0)
         return dense.scatter_reduce_(-1, self.indices, chance, "amax")
 
     def density(self) -> Tensor:
         """Share of the valid keys that are kept, mean over rows with a valid key (b, h, q): fp64 scalar tensor."""
-        return self._mean_share(self.counts())
+        return self._mean_share(self.num_kept())
 
     def kv_density(self) -> Tensor:
         """Share of the valid keys that a KV head loads for all its query heads, mean over (b, g, q): fp64 scalar."""
-        group = self.num_heads // self.num_kv_heads
-        if self.kind is not Kind.PARTIAL or group == 1 or is_shared(self.indices, self.log_weight):
+        heads = self.slots.shape[1]
+        if self.kind is not Kind.PARTIAL or heads in (1, self.num_kv_heads):
             return self.density()
-        slots = torch.where(self.kept(), self.indices, self.rows.num_keys)
-        slots = slots.unflatten(1, (self.num_kv_heads, group)).transpose(2, 3).flatten(3).sort(dim=-1).values
-        fresh = torch.ones_like(slots, dtype=torch.bool)
-        fresh[..., 1:] = slots[..., 1:] != slots[..., :-1]
-        return self._mean_share((fresh & (slots < self.rows.num_keys)).sum(-1))
+        slots = torch.where(self.weights > _EMPTY, self.slots, self.rows.num_keys)
+        slots = slots.unflatten(1, (self.num_kv_heads, -1)).transpose(2, 3).flatten(3).sort(dim=-1).values
+        fresh = slots < self.rows.num_keys
+        fresh[..., 1:] &= slots[..., 1:] != slots[..., :-1]
+        return self._mean_share(fresh.sum(-1))
 
     def _mean_share(self, counts: Tensor) -> Tensor:
-        valid = self.rows.counts[:, None].expand(self.rows.batch, counts.shape[1], -1)
+        valid = self.rows.counts[:, None]
+        if self.rows.mask is None:
+            return (counts / valid.double()).mean()
         share = counts.double() / valid.clamp(min=1)
-        return share.sum() / (valid > 0).sum().clamp(min=1)
+        return share.sum() / ((valid > 0).sum() * share.shape[1]).clamp(min=1)
+
+    def bare(self) -> Tensor:
+        """Rows with a valid key and nothing selected: bool [b, h, q]."""
+        return (self.counts() == 0) & (self.rows.counts > 0)[:, None]
 
     def check(self) -> Self:
         """Raise SahubError if a row with a valid key has nothing selected. Waits for the device: once per request."""
-        bare = (self.counts() == 0) & (self.rows.counts > 0)[:, None]
+        bare = self.bare()
         if bool(bare.any()):
             raise SahubError(
                 f"{int(bare.sum())} of {bare.numel()} rows have valid keys and nothing selected: the stack needs "
                 "a stage that always keeps a key (sink_size, window_size or density above 0)"
             )
         return self
-
-
-def is_shared(*tensors: Tensor) -> bool:
-    """Whether the head axis of every tensor is a broadcast view, so that head 0 speaks for all."""
-    return all(tensor.shape[1] == 1 or tensor.stride(1) == 0 for tensor in tensors)
-
-
-def _same_heads(first: Selection, second: Selection) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Indices and weights of both, with one head only when both are the same for every head."""
-    heads = 1 if is_shared(first.indices, first.log_weight, second.indices, second.log_weight) else first.num_heads
-    return (
-        (first.indices[:, :heads], first.log_weight[:, :heads]),
-        (second.indices[:, :heads], second.log_weight[:, :heads]),
-    )
 
 
 def _either(first: Tensor, second: Tensor) -> Tensor:

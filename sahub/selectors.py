@@ -35,10 +35,9 @@ def _slots(num: Tensor, bound: int) -> int:
 
 def _ranked(scores: Tensor, num: int) -> _Ranked:
     """The best `num` units of each row in order; -inf scores come last and are no candidates."""
-    scores = scores.float() + 0.0  # -0.0 ties with 0.0
-    bits = scores.view(torch.int32)
-    order = (bits ^ ((bits >> 31) & _SIGN)).long() << 32  # ascending with the score
-    order |= torch.arange(scores.shape[-1], device=scores.device)  # then with the index: no ties are left
+    bits = (scores.float() + 0.0).view(torch.int32)  # -0.0 ties with 0.0
+    order = bits.bitwise_xor_((bits >> 31).bitwise_and_(_SIGN)).long()  # ascending with the score
+    order.bitwise_left_shift_(32).bitwise_or_(torch.arange(scores.shape[-1], device=scores.device))  # no ties are left
     best = order.topk(num, dim=-1).values if num < scores.shape[-1] else order.sort(dim=-1, descending=True).values
     units = best & 0xFFFFFFFF
     return _Ranked(units, scores.gather(-1, units))
@@ -72,18 +71,27 @@ def top_p(scores: Tensor, share: float, *, sizes: Tensor | None = None, taken: T
     sizes   candidate keys of each unit, [b or 1, h or 1, q, m]; None = 1
     taken   log of the mass kept before, [b, h, q, 1] (-inf = none); None = the share is of the candidates' mass alone
     """
-    ranked = _ranked(scores, scores.shape[-1])
-    top = ranked.scores[..., :1] if taken is None else torch.maximum(ranked.scores[..., :1], taken)
+    top = scores.amax(dim=-1, keepdim=True)
+    top = top if taken is None else torch.maximum(top, taken)
     top = top.masked_fill(top == _OUT, 0.0)
-    mass = torch.exp(ranked.scores - top).double()
-    if sizes is not None:
-        mass *= sizes.expand_as(scores).gather(-1, ranked.units)
-    held = mass.cumsum(-1)
+    every = torch.exp(scores - top).double()
     earlier = 0.0 if taken is None else torch.exp(taken - top).double()
-    total = held[..., -1:] + earlier
-    kept = (held - mass + earlier <= share * total) & (mass > 0)
+    total = (every if sizes is None else every * sizes).sum(dim=-1, keepdim=True) + earlier
+    width = scores.shape[-1] if scores.device.type != "cpu" else max(1, scores.shape[-1] // 8)
+    while True:  # on the CPU, where looking at the result costs nothing, rank only as many as are needed
+        ranked = _ranked(scores, width)
+        mass = every.gather(-1, ranked.units)
+        if sizes is not None:
+            mass = mass * sizes.expand_as(scores).gather(-1, ranked.units)
+        kept = mass > 0
+        if share < 1:
+            kept &= mass.cumsum(-1) - mass + earlier <= share * total
+        if width == scores.shape[-1] or not bool(kept[..., -1].any()):
+            break
+        width = min(4 * width, scores.shape[-1])
     num = kept.sum(-1)
-    return _first(_Ranked(*(x[..., : _slots(num, scores.shape[-1])] for x in ranked)), num)
+    width = _slots(num, width)
+    return _first(_Ranked(ranked.units[..., :width], ranked.scores[..., :width]), num)
 
 
 def sample(candidates: Tensor, num: Tensor, noise: Tensor, bound: int | None = None) -> Picks:

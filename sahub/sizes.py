@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sahub.errors import ConfigError
+from sahub.rows import Rows
 
 Size: TypeAlias = int | float | Mapping[str, Any]
 Density: TypeAlias = float | Sequence[float]
@@ -86,26 +87,31 @@ def most_tokens(size: Size, num_keys: int, budget: float | None) -> int:
     """What `size` means for a row with num_keys valid keys: an upper bound for every row of a call, without a sync."""
     if isinstance(size, Mapping):
         assert budget is not None, "build_stack demands a budget for of_budget sizes"
-        part = math.floor(size["of_budget"] * math.floor(budget * num_keys + 1e-6) + 1e-6)
+        part = int(size["of_budget"] * math.floor(budget * num_keys + 1e-6) + 1e-6)
         low, high = int(size.get("at_least", 1)), int(size.get("at_most") or part)
         return min(num_keys, max(low, min(part, high)))
     return min(num_keys, int(size)) if is_count(size) else share_of(float(size), num_keys)
 
 
-def row_tokens(size: Size, counts: Tensor, budget: float | None) -> Tensor:
-    """What `size` means for each row: int64 of the shape of `counts`, never more than the row's valid keys."""
+def row_tokens(size: Size, rows: Rows, budget: float | None) -> Tensor:
+    """What `size` means for each row, never more than its valid keys: int64 [b or 1, q]."""
+    counts = rows.counts
+    if rows.single is not None:
+        return counts.new_full((1, 1), most_tokens(size, rows.single, budget))
     if isinstance(size, Mapping):
         assert budget is not None, "build_stack demands a budget for of_budget sizes"
         part = _floor(_floor(counts, budget), size["of_budget"])
         return torch.minimum(part.clamp(size.get("at_least", 1), size.get("at_most")), counts)
     if is_count(size):
         return counts.clamp(max=int(size))
-    return row_share(float(size), counts)
+    return row_share(float(size), rows)
 
 
-def row_share(share: float, counts: Tensor) -> Tensor:
-    """`share_of` for each row; a row without a valid key gets 0."""
-    return torch.minimum(_floor(counts, share).clamp(min=1), counts)
+def row_share(share: float, rows: Rows) -> Tensor:
+    """`share_of` for each row, int64 [b or 1, q]; a row without a valid key gets 0."""
+    if rows.single is not None:
+        return rows.counts.new_full((1, 1), share_of(share, rows.single))
+    return torch.minimum(_floor(rows.counts, share).clamp(min=1), rows.counts)
 
 
 def _floor(counts: Tensor, share: float) -> Tensor:

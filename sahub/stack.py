@@ -138,7 +138,7 @@ class StackState:
         return twin
 
     def select(
-        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float, step: int = 0
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None, step: int = 0
     ) -> Selection:
         """The keys of q's rows: q [b, h, q, d] at the end of k [b, g, k, d], v [b, g, k, dv], all of them appended.
 
@@ -154,7 +154,7 @@ class StackState:
             q=q,
             k=k,
             v=v,
-            scale=scale,
+            scale=q.shape[-1] ** -0.5 if scale is None else scale,
             rows=rows,
             valid=self.valid,
             density=self._density,
@@ -205,4 +205,4 @@ def select(
     state = stack.new_state(layer=layer, seed=seed, example=example)
     valid = mask.any(dim=2)[:, 0] if mask is not None and mask.dim() == 4 else mask
     state.append(k, v, valid)
-    return state.select(q, k, v, mask=mask, scale=q.shape[-1] ** -0.5 if scale is None else scale, step=step)
+    return state.select(q, k, v, mask=mask, scale=scale, step=step)

@@ -8,7 +8,7 @@ from torch import Tensor
 from sahub.errors import ConfigError
 from sahub.protocols import Call, Index, Stage
 from sahub.rows import Rows
-from sahub.selection import Selection, is_shared
+from sahub.selection import Selection
 from sahub.sizes import Density, Size, at_layer, check_density, check_size, most_tokens, row_share, row_tokens, share_of
 
 
@@ -49,11 +49,11 @@ class Local(Stage):
         ranks = rows.counts[..., None] - 1 - ages
         if density is None:
             assert self.window_size is not None
-            num = row_tokens(self.window_size, rows.counts, call.density)
+            num = row_tokens(self.window_size, rows, call.density)
             chosen = ((ages < num[..., None]) & (ranks >= 0))[:, None]
         else:
             free = ~_kept_by_age(rows, taken, size) & (ranks >= 0)[:, None]
-            left = row_share(density, rows.counts)[:, None] - taken.counts()
+            left = row_share(density, rows)[:, None] - taken.num_kept()
             chosen = free & (free.cumsum(-1) <= left[..., None])
         return taken.of(rows.positions(ranks)[:, None], torch.where(chosen, 0.0, float("-inf")))
 
@@ -74,8 +74,7 @@ def _most(rows: Rows, window_size: Size | None, density: float | None, budget: f
 
 def _kept_by_age(rows: Rows, taken: Selection, size: int) -> Tensor:
     """Whether the row's key of age 0 .. size - 1 is kept already: bool [b, h or 1, q, size]."""
-    heads = 1 if is_shared(taken.indices, taken.log_weight) else taken.num_heads
-    indices, kept = taken.indices[:, :heads], taken.kept()[:, :heads]
-    ages = rows.counts[:, None, :, None] - 1 - rows.before(indices)
-    table = torch.zeros(*indices.shape[:3], size + 1, dtype=torch.bool, device=indices.device)
-    return table.scatter_(-1, torch.where(kept & (ages < size), ages, size), True)[..., :size]
+    ages = rows.counts[:, None, :, None] - 1 - rows.before(taken.slots)
+    ages = torch.where((taken.weights > float("-inf")) & (ages < size), ages, size)
+    table = torch.zeros(*ages.shape[:3], size + 1, dtype=torch.bool, device=ages.device)
+    return table.scatter_(-1, ages, True)[..., :size]

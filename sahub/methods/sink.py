@@ -32,7 +32,7 @@ class Sink(Stage):
         if size >= rows.num_keys:
             return taken.all()
         ranks = torch.arange(size, device=rows.device)
-        inside = ranks < row_tokens(self.sink_size, rows.counts, call.density)[..., None]
+        inside = ranks < row_tokens(self.sink_size, rows, call.density)[..., None]
         weight = torch.where(inside, 0.0, float("-inf"))
         return taken.of(rows.positions(ranks[None, None])[:, None], weight[:, None])
 
