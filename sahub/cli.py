@@ -125,10 +125,12 @@ def run_cells(planned: Run) -> int:
     cells, problems = [], list(dict.fromkeys(planned.problems))
     if planned.cells:
         from sahub.builder import build_stack  # imports torch: only once everything cheap is right
+        from sahub.space import space_of
 
         for cell in planned.cells:
             try:
                 build_stack(cell.builder["stages"], density=cell.settings.objective.budget)
+                space_of(cell.builder, cell.is_pinned if cell.settings.search.pin else lambda leaf: False)
                 cells.append(cell)
             except SahubError as error:
                 problems.append(str(error))
@@ -141,7 +143,7 @@ def run_cells(planned: Run) -> int:
     from sahub.matrix import run_matrix
 
     failed = [result for result in run_matrix(cells, planned.directory) if not result.ok]
-    _say(*(f"failed: {result.cell.directory.name}: {result.message}" for result in failed))
+    _say(*(f"{result.cell.directory.name if len(cells) > 1 else 'failed'}: {result.message}" for result in failed))
     return 1 if failed or problems else 0
 
 

@@ -118,6 +118,11 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
+def typed_overrides(hydra: DictConfig) -> list[str]:
+    """What was typed for a job, as it was typed: interpolations in it are not resolved."""
+    return cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
+
+
 def _apply(root: DictConfig, override: Override) -> None:
     path, forced = override.key_or_group, override.is_add() or override.is_force_add()
     try:
@@ -135,9 +140,9 @@ def _resolved(root: DictConfig, name: str) -> Any:
     node = root._get_node(name)
     if not OmegaConf.is_config(node):
         return root[name]
-    for path in _missing(node, name):
-        raise ConfigError(f"{path}: must be given ({setting(Settings, path).get('help', 'it has no default')})")
     try:
+        for path in _missing(node, name):
+            raise ConfigError(f"{path}: must be given ({setting(Settings, path).get('help', 'it has no default')})")
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or name}: {str(error).splitlines()[0]}") from error
@@ -196,7 +201,8 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     Raises ConfigError with the key, its value and what must hold.
     """
     hydra = HydraConfig.get() if hydra is None else hydra
-    overrides, groups = parse(hydra.overrides.task), hydra.runtime.choices
+    typed_in, groups = typed_overrides(hydra), hydra.runtime.choices
+    overrides = parse(typed_in)
     settings = settings_of(cfg)
     pins = [
         leaf
@@ -208,7 +214,7 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
         settings=settings,
         choices=nouns(cfg, groups, overrides),
         groups={group: groups[group] for group in GROUPS if groups.get(group) and group != "experiment"},
-        overrides=tuple(hydra.overrides.task),
+        overrides=tuple(typed_in),
         pins=tuple(dict.fromkeys(pins)),
         directory=Path(hydra.runtime.output_dir),
         builder=builder_of(cfg),

@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from omegaconf import DictConfig, open_dict, read_write
 
 from sahub.choices import did_you_mean, group_choices, listed
-from sahub.config import nouns, parse
+from sahub.config import nouns, parse, typed_overrides
 from sahub.errors import ConfigError
 
 Job = list[str]  # the overrides of one cell
@@ -118,7 +118,9 @@ def plan_jobs(launcher: Any, job_overrides: Sequence[Job], first: int) -> list[J
 
 def directory_names(configs: Sequence[DictConfig], job_overrides: Sequence[Job]) -> list[str]:
     """`{model}_{task}_{builder}_{objective}`; where jobs share that, what they differ in is added."""
-    names = [nouns(config, config.hydra.runtime.choices, parse(config.hydra.overrides.task)).name for config in configs]
+    names = [
+        nouns(config, config.hydra.runtime.choices, parse(typed_overrides(config.hydra))).name for config in configs
+    ]
     shared = {item for item in itertools.chain(*job_overrides) if all(item in job for job in job_overrides)}
     counts = Counter(names)
     for index, job in enumerate(job_overrides):

@@ -1,0 +1,66 @@
+"""What holds of the source tree: short files, no dead or unexplained keys, plug-ins where Hydra finds them."""
+
+import ast
+import re
+from dataclasses import Field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sahub.choices import GROUPS, conf_dir
+from sahub.examples import TaskSpec
+from sahub.ranges import keys
+from sahub.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(
+    [*(ROOT / "sahub").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
+)
+READERS = [file for file in SOURCES if file.name != "settings.py"]
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_file_is_short_and_says_what_it_is(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+@cache
+def names_read() -> set[str]:
+    """Attributes, keyword arguments and texts of the code, and what configuration files refer to."""
+    nodes = [node for file in READERS for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    keywords = {node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg}
+    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    files = "".join(file.read_text(encoding="utf-8") for file in conf_dir().rglob("*.yaml"))
+    attributes |= set(TaskSpec.__dataclass_fields__)  # filled field by field from settings.task
+    return attributes | keywords | words | {path.rpartition(".")[2] for path in re.findall(r"\$\{([\w.]+)\}", files)}
+
+
+@pytest.mark.parametrize(("key", "field"), list(keys(Settings)), ids=[key for key, _ in keys(Settings)])
+def test_every_key_is_explained_and_read(key: str, field: Field[Any]) -> None:
+    assert field.metadata["help"]
+    assert key.rpartition(".")[2] in names_read()
+
+
+def test_every_group_has_files_that_say_what_they_are() -> None:
+    for group in GROUPS:
+        files = sorted((conf_dir() / group).rglob("*.yaml"))
+        assert files
+        for file in files:
+            text = file.read_text(encoding="utf-8")
+            assert text.startswith(("#", "description:")), file
+            assert "name:" not in text or group in {"model", "compute"}, f"{file}: the file's stem is its name"
+
+
+def test_hydra_finds_the_plugins() -> None:
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.launcher import Launcher
+    from hydra.plugins.sweeper import Sweeper
+
+    assert "MatrixLauncher" in {found.__name__ for found in Plugins.instance().discover(Launcher)}
+    assert "MatrixSweeper" in {found.__name__ for found in Plugins.instance().discover(Sweeper)}
+    assert not (ROOT / "hydra_plugins" / "__init__.py").exists()
