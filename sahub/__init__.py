@@ -1,0 +1,35 @@
+"""sahub: which sparse-attention method, with which hyperparameters, loses least on a model, a task and a budget.
+
+Axis letters: b batch, h query heads, g KV heads, q query rows, k keys, d head dim, l layers, p pages, s selected slots.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sahub.api import load_model, optimize, optimize_matrix, sparse
+    from sahub.attention import attend
+    from sahub.builder import build_stack, register_method
+    from sahub.stack import select
+    from sahub.scores import aggregate, score
+
+# Names are imported when they are used: `import sahub` alone loads neither torch nor transformers.
+_HOMES = {
+    "aggregate": "sahub.scores",
+    "attend": "sahub.attention",
+    "build_stack": "sahub.builder",
+    "load_model": "sahub.api",
+    "optimize": "sahub.api",
+    "optimize_matrix": "sahub.api",
+    "register_method": "sahub.builder",
+    "score": "sahub.scores",
+    "select": "sahub.stack",
+    "sparse": "sahub.api",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sahub' has no attribute {name!r}; it has {', '.join(_HOMES)}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 
 from sahub.attention import attend
-from sahub.builder import Stack, StackState
+from sahub.stack import Stack, StackState
 from sahub.errors import SahubError, SparseNeverRan, UnsupportedModel
 from sahub.prefix import Prefix
 from sahub.protocols import Geometry
@@ -137,14 +137,18 @@ class Hook:
                     f"sparse attention never ran: layer {layer} made {seen} sparse calls in {calls} forward passes "
                     f"({phase}); the model does not route its attention through the hook"
                 )
+        self.check_rows()
         tallies = list(self.tallies.values())
-        if float(sum(tally.bare for tally in tallies)) > 0:
-            raise SahubError("a row with valid keys had nothing selected: give the stack a sink, a window or a density")
         rows = sum(tally.rows for tally in tallies)
         density = float(sum(tally.density for tally in tallies)) / rows if rows else 0.0
         asked = self.stack.density
         if rows and density >= 1.0 - 1e-9 and asked is not None and asked < 1.0 and not self.stack.is_dense:
             raise SparseNeverRan(f"sparse attention never ran: every key was kept where the stack asks for {asked:g}")
+
+    def check_rows(self) -> None:
+        """Raise SahubError if a row with a valid key had nothing selected. Waits for the device."""
+        if float(sum(tally.bare for tally in self.tallies.values())) > 0:
+            raise SahubError("a row with valid keys had nothing selected: give the stack a sink, a window or a density")
 
     def _state(self, layer: int, chunk: int, length: int) -> StackState:
         state = self.states.get(layer)

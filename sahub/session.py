@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sahub.builder import Stack
+from sahub.stack import Stack
 from sahub.errors import ConfigError, RunError
 from sahub.hook import Hook, attached
 from sahub.model import Model

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sahub import objectives
-from sahub.builder import Stack, build_stack
+from sahub.builder import build_stack
 from sahub.config import Cell
 from sahub.errors import ConfigError, Infeasible, RunError
 from sahub.evaluate import Outcome
 from sahub.intervals import Tau
 from sahub.protocols import Geometry
 from sahub.session import Attention
+from sahub.stack import Stack
 
 
 @dataclass(frozen=True, kw_only=True)

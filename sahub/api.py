@@ -1,0 +1,132 @@
+"""The Python interface to models and searches; everything here is also a command."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+from sahub import model as models
+from sahub.builder import build_stack
+from sahub.config import compose_cell
+from sahub.errors import RunError
+from sahub.hook import Hook, attached
+from sahub.model import check_supported, geometry
+from sahub.session import Attention, Session
+from sahub.stack import Stack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from sahub.matrix import CellResult
+
+Stages = Stack | Sequence[dict[str, Any]]
+
+
+class Model(Session):
+    """A loaded model that answers questions about contexts, densely or with a stack."""
+
+    def answer(
+        self,
+        context: str,
+        questions: str | Sequence[str],
+        stack: Stages | None = None,
+        *,
+        answer_prefix: str = "",
+        max_new_tokens: int = 64,
+        dense_layers: Sequence[int] = (),
+        dense_question: bool = False,
+        seed: int = 0,
+    ) -> list[str]:
+        """Greedy answers, one per question. The context is prefilled densely, once, whatever is asked about it.
+
+        `stack` None: the model's own attention throughout; else question and answer are sparse (`dense_question`: the
+        answer alone), except in `dense_layers`.
+        """
+        asked = [questions] if isinstance(questions, str) else list(questions)
+        ids = [self.model.question_ids(question, answer_prefix) for question in asked]
+        room = max(map(len, ids), default=0) + max_new_tokens
+        prefix = self.prefix(tuple(self.model.context_ids(context)), room)
+        attention = Attention(
+            stack=None if stack is None else _stack(stack),
+            dense_layers=tuple(dense_layers),
+            dense_question=dense_question,
+            measure=0,
+            seed=seed,
+        )
+        runs = [self.generate(prefix, one, attention, max_new_tokens=max_new_tokens) for one in ids]
+        return [self.model.decode(run.ids) for run in runs]
+
+
+def load_model(name_or_path: str | None = "embedded", **settings: Any) -> Model:
+    """Load a model from a folder, the local cache or the package; `settings` are those of `conf/model`.
+
+    Raises MissingFiles (with the command that fetches the weights), ConfigError and UnsupportedModel.
+    """
+    return Model(models.load_model(name_or_path, **settings))
+
+
+@contextmanager
+def sparse(model: "PreTrainedModel", stack: Stages, *, dense_layers: Sequence[int] = (), seed: int = 0) -> Iterator[Hook]:
+    """Attend sparsely inside a plain transformers model: prompts (calls with no past keys) dense, all later tokens sparse.
+
+    Yields the hook, whose tallies say what was kept. Raises UnsupportedModel, and SparseNeverRan where nothing went
+    through the stack although the model decoded.
+    """
+    check_supported(model.config, model.config.model_type)
+    hook = Hook(
+        stack=_stack(stack),
+        geometry=geometry(model.config.get_text_config()),
+        dense_layers=frozenset(dense_layers),
+        measure=0,
+        seed=seed,
+    )
+    with attached(model, hook):
+        yield hook
+    hook.check_rows()
+
+
+def optimize(
+    *,
+    model: str = "embedded",
+    task: str = "ruler/niah_multikey_2",
+    builder: str = "quest",
+    objective: str = "sparsity_10",
+    overrides: Sequence[str] = (),
+    directory: str | Path | None = None,
+) -> "CellResult":
+    """One cell, as `sahub search model=... task=... builder=... objective=...` runs it; its files go to `directory`.
+
+    Raises RunError where the cell has no result.
+    """
+    [found] = optimize_matrix(
+        models=[model], tasks=[task], builders=[builder], objectives=[objective], overrides=overrides, directory=directory
+    )
+    if not found.ok:
+        raise RunError(found.message)
+    return found
+
+
+def optimize_matrix(
+    *,
+    models: Sequence[str],
+    tasks: Sequence[str],
+    builders: Sequence[str],
+    objectives: Sequence[str],
+    overrides: Sequence[str] = (),
+    directory: str | Path | None = None,
+) -> "list[CellResult]":
+    """Every combination as one matrix; a cell that fails says so in its result and loses nothing else."""
+    from sahub.matrix import run_matrix
+
+    root = Path(directory) if directory is not None else Path(mkdtemp(prefix="sahub_"))
+    cells = []
+    for nouns in product(models, tasks, builders, objectives):
+        named = [f"{group}={noun}" for group, noun in zip(("model", "task", "builder", "objective"), nouns, strict=True)]
+        cells.append(compose_cell([*named, *overrides], directory=root / "_".join(nouns).replace("/", "_")))
+    return run_matrix(cells, root)
+
+
+def _stack(stack: Stages) -> Stack:
+    return stack if isinstance(stack, Stack) else build_stack(stack)
