@@ -4,7 +4,8 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -73,7 +74,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         _say(str(error))
         return 1
     except KeyboardInterrupt:
-        _say(f"interrupted; what was finished stays in {planned.directory or 'no directory: nothing was started'}")
+        _say("interrupted" + (f"; what was finished stays in {planned.directory}" if planned.directory else ""))
         return 130
     except Exception as error:
         file = _write_traceback(planned.directory)
@@ -108,16 +109,27 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     given = list(arguments)
     if any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate":
         given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
-    before, debugged = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"sahub {command}", *given], "1"  # Hydra hands its errors to us
+    raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
+        with _command_line(command, given):
+            hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
     except COMPLAINTS as error:
-        if debugged == "1":
+        if raw:
             raise
         raise ConfigError(explain(error, _roots(arguments))) from None
+
+
+@contextmanager
+def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
+    """What Hydra reads: the arguments, and the variable that makes it hand its errors to us."""
+    before, variable = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"sahub {command}", *arguments], "1"
+    try:
+        yield
     finally:
         sys.argv = before
+        del os.environ["HYDRA_FULL_ERROR"]
+        os.environ.update({} if variable is None else {"HYDRA_FULL_ERROR": variable})
 
 
 def run_cells(planned: Run) -> int:

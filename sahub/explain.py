@@ -37,14 +37,14 @@ def explain(error: Exception, roots: Sequence[Path]) -> str:
     if "requires --multirun" in text:
         override = text.partition("'")[2].rpartition("'")[0] or text
         return f"{override}: more than one value, which needs -m (or --multirun)"
-    for link in _chain(error):
-        if isinstance(link, ConfigKeyError | ConfigAttributeError) and link.full_key:
-            return _unknown_key(link.full_key, _typed(text) or link.full_key)
+    links = [link for link in _chain(error) if isinstance(link, OmegaConfBaseException) and link.full_key]
+    for link in links:
+        if isinstance(link, ConfigKeyError | ConfigAttributeError):
+            return _unknown_key(str(link.full_key), _typed(text) or str(link.full_key))
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1], _typed(text) or found[1])
-    for link in _chain(error):
-        if isinstance(link, OmegaConfBaseException) and link.full_key:
-            return f"{_typed(text) or link.full_key}: {_wanted(link.full_key, str(link))}"
+    if links:
+        return _wrong_value(str(links[0].full_key), str(links[0]).splitlines()[0], _typed(text))
     lines = [line.strip() for link in _chain(error) for line in str(link).splitlines() if line.strip()]
     return "\n".join(dict.fromkeys(lines[:3]))
 
@@ -82,12 +82,14 @@ def _unknown_key(path: str, typed: str) -> str:
     return f"{typed}: no such key{did_you_mean(path, [*names, *known])}\nkeys: {listed(names)}"
 
 
-def _wanted(path: str, complaint: str) -> str:
-    """What must stand at a key of the schema whose value has the wrong type."""
+def _wrong_value(path: str, complaint: str, typed: str) -> str:
+    """What must stand at a key whose value has the wrong type or cannot be resolved."""
+    if path in {"hydra.run.dir", "hydra.sweep.dir"}:
+        return f"results_dir: no folder can be made in it ({complaint})"
     item = dict(keys(Settings)).get(path)
-    if item is None:
-        return complaint.splitlines()[0]
+    if item is None or "interpolation" in complaint.lower():
+        return f"{typed or path}: {complaint}"
     kinds = get_args(item.type) if isinstance(item.type, UnionType) else (item.type,)
     words = " or ".join(TYPES.get(get_origin(kind) or kind, str(kind)) for kind in kinds)
     bounds = allowed(item.metadata)
-    return f"must be {words}{', ' if bounds else ''}{bounds}"
+    return f"{typed or path}: must be {words}{', ' if bounds else ''}{bounds}"

@@ -1,0 +1,154 @@
+"""The command line in a process of its own: what it says, how it ends, and what it does not import."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Runs many command lines in one process, to import torch once; prints [exit status, output] of each.
+MANY = """
+import contextlib, io, json, sys
+from sahub.cli import run
+for arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            status = run("search", arguments)
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps([status, said.getvalue()]))
+"""
+
+
+def run(*arguments: str, command: str = "search", folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    line = [sys.executable, "-m", f"pipelines.{command}", *arguments]
+    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory without configuration files, for all commands of this module."""
+    return tmp_path_factory.mktemp("work")
+
+
+WRONG = [
+    (
+        ["task=ruler/niah_multikey2"],
+        ["task=ruler/niah_multikey2", "did you mean ruler/niah_multikey_2?", "ruler/niah_single_1"],
+    ),
+    (["builder=questt"], ["builder=questt", "did you mean quest?", "oracle_topk", "streaming_llm"]),
+    (["tsk=1"], ["tsk=1", "no such key; did you mean task?", "keys: builder"]),
+    (["search.numsamples=3"], ["did you mean search.num_samples?", "search.max_requests"]),
+    (["search.num_samples=-1"], ["search.num_samples=-1", "at least 1"]),
+    (["search.num_samples=many"], ["search.num_samples=many", "a whole number, at least 1"]),
+    (["objective.density=0"], ["objective.density=0", "above 0 and at most 1"]),
+    (["model.path=/nonexistent"], ["model.path=/nonexistent", "no such folder", "Hub name"]),
+    (["-m", "task=glob(rulr/*)"], ["task=glob(rulr/*)", "did you mean ruler?", "ruler/niah_single_1"]),
+    (["task=glob(ruler/*)"], ["task=glob(ruler/*)", "needs -m"]),
+    (["builder=quest,dense"], ["builder=quest,dense", "needs -m"]),
+    (["experiment=debug"], ["write +experiment=debug"]),
+    (["quest"], ["quest: is not of the form key=value"]),
+    (["--multirum"], ["--multirum: no such option; did you mean --multirun?"]),
+    (["configs=latest"], ["configs=latest", "validate"]),
+    (["results_dir=/dev/null"], ["results_dir", "NotADirectoryError"]),
+    (
+        ["builder.stages.quest.pagesize=8"],
+        ["builder.stages.quest.pagesize", "did you mean page_size?", "fields: density"],
+    ),
+    (["builder.stages.quest.page_size=0"], ["builder.stages.quest.page_size=0", "at least 1 token"]),
+    (["builder.search.quest.page_size=8"], ["builder.search.quest.page_size=8", "choices"]),
+]
+
+
+@pytest.fixture(scope="module")
+def endings(folder: Path) -> list[tuple[int, str]]:
+    """Exit status and output of every wrong command line."""
+    line = [sys.executable, "-c", MANY, json.dumps([arguments for arguments, _ in WRONG])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    return [json.loads(item) for item in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("index", range(len(WRONG)), ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_a_mistake_is_named_in_few_lines_without_a_traceback(index: int, endings: list[tuple[int, str]]) -> None:
+    status, output = endings[index]
+    assert status == 1
+    assert len(output.splitlines()) <= 8
+    assert "Traceback" not in output
+    for words in WRONG[index][1]:
+        assert words in output
+
+
+def test_a_mistake_ends_the_process_with_a_failure(folder: Path) -> None:
+    done = run("task=ruler/niah_multikey2", folder=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "task=ruler/niah_multikey2: no such task; did you mean ruler/niah_multikey_2?\nchoices: "
+    )
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_an_error_of_the_run_itself_ends_without_a_traceback_too(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    done = run("model=hf", "model.path=./empty", folder=folder)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "model.path=./empty" in done.stderr
+
+
+def test_a_winner_file_that_is_none_is_refused(folder: Path) -> None:
+    best = folder / "run" / "optimal_configs" / "best.json"
+    best.parent.mkdir(parents=True)
+    best.write_text("{}")
+    done = run("configs=run", command="validate", folder=folder)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "is no best file" in done.stderr
+
+
+def test_an_experiment_of_ones_own_may_use_globs(folder: Path) -> None:
+    mine = folder / "mine" / "experiment" / "all.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {task: glob(*/nothing)}}}\n")
+    done = run("--config-dir", "mine", "+experiment=all", folder=folder)
+    assert done.returncode == 1
+    assert done.stderr.startswith("task=glob(*/nothing): matches nothing\nchoices: loogle/")
+
+
+def test_help_explains_keys_and_choices_quickly_and_imports_nothing_heavy(folder: Path) -> None:
+    begin = time.monotonic()
+    done = run("--help", folder=folder)
+    assert time.monotonic() - begin < 1.5
+    assert done.returncode == 0
+    for words in ("search.num_samples=50", "trials; at least 1", "ruler/niah_single_1", "streaming_llm", "sparsity_50"):
+        assert words in done.stdout
+    code = "import sys; from sahub.cli import run; run('search', ['--help']); sys.stderr.write(' '.join(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stderr.split()
+    assert not {"torch", "ray", "transformers", "optuna", "datasets"} & set(loaded)
+
+
+def test_every_key_and_choice_is_in_the_help(folder: Path) -> None:
+    from sahub.choices import GROUPS, conf_dir, group_choices
+    from sahub.ranges import keys
+    from sahub.settings import Settings
+
+    text = run("--help", command="validate", folder=folder).stdout
+    for key, _ in keys(Settings):
+        assert f"  {key}=" in text or key in {"builder.stages", "builder.search"}
+    for group in GROUPS:
+        assert all(choice in text for choice in group_choices(group, [conf_dir()]))
+
+
+def test_the_console_command_is_the_same(folder: Path) -> None:
+    code = "import sys; from sahub.cli import main; sys.argv = ['sahub', 'serch']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert "did you mean search?" in done.stderr
