@@ -1,0 +1,49 @@
+# Every target makes its own virtual environment when there is none, and does nothing twice.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup debug test check
+
+VENV ?= .venv
+PYTHON ?= python3
+TORCH_BACKEND ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.sahub-ready
+UV := $(shell command -v uv 2>/dev/null)
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "variables: VENV=$(VENV)  PYTHON=$(PYTHON)  ARGS=... (for debug: key=value; for test: pytest's)"
+	@echo "           TORCH_BACKEND=cpu|cu128|auto (uv only; default: the build that PyPI has)"
+
+setup: $(READY) ## the environment: uv where it is present, else pip
+
+$(READY): pyproject.toml constraints.txt
+ifdef UV
+	@test -x $(BIN)/python || $(UV) venv --quiet --python '>=3.11' $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND)) \
+		--constraint constraints.txt --editable '.[dev]'
+else
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
+	@echo "installing with pip; this takes minutes"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+endif
+	@touch $@
+
+debug: $(READY) ## search and validate a small matrix on the embedded model: no GPU, no download
+	$(BIN)/python -m pipelines.search +experiment=debug compute=inline $(ARGS)
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## format, lint, types, layers, tests: all that must hold
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(ARGS)
