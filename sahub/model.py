@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from sahub.errors import ConfigError, MissingFiles, UnsupportedModel
 from sahub.protocols import Geometry
@@ -123,6 +124,7 @@ def load_model(
         raise ConfigError(f"model.path={where}: cannot be read as a transformers model: {_first_line(error)}") from error
     check_supported(config, where)
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    transformers_logging.disable_progress_bar()  # ours is the one that is shown
     settings: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if attn_implementation != "auto":
         settings["attn_implementation"] = attn_implementation

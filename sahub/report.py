@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COLUMNS = (
-    "task", "builder", "objective", "n", "dense", "sparse", "sparse - dense", "default",
-    "KL", "e", "density", "trials", "s",
+    "task", "tokens", "builder", "objective", "n", "dense", "sparse", "difference", "default",
+    "KL", "KL default", "e", "asked", "density", "trials", "seconds",
 )  # fmt: skip
+LEFT = {"task", "builder", "objective"}
 NOTE = (
-    "dense, sparse, default: accuracy in %, 95 % interval; default: the builder's own values, untuned; sparse - dense: "
-    "points, paired by context; KL: answer KL to dense (tuned / default); e: attention error; density: asked / measured; "
-    "trials: complete, rejected, failed; s: seconds"
+    "tokens: mean context. dense, sparse, default: accuracy in % with its 95 % interval, on n questions no search has seen; "
+    "sparse: the tuned winner, default: the builder's own values. difference: sparse minus dense in points, paired by "
+    "context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
+    "trials: complete/rejected/failed."
 )
 
 
@@ -41,12 +43,24 @@ def write(root: Path, found: Sequence["CellResult"], counters: Mapping[str, "Cou
     if picture:
         (root / "frontier.png").write_bytes(picture)
     write_text(root / "report.html", page(found, rows, work, seconds, picture))
-    console = Console(width=max(150, Console().width))
-    console.print(table(found, rows))
+    show(root, found, rows, work, seconds)
+
+
+def show(
+    root: Path,
+    found: Sequence["CellResult"],
+    rows: Sequence[Mapping[str, Any]],
+    work: Mapping[str, Mapping[str, int]],
+    seconds: float,
+) -> None:
+    """The table on standard output, as wide as it must be: a wrapped table cannot be read."""
+    drawn = table(found, rows)
+    wide = Console(width=1000).measure(drawn).maximum
+    Console(width=max(wide, Console().width)).print(drawn)
+    console = Console(soft_wrap=True, highlight=False)
     console.print(NOTE, style="dim")
-    for line in work_lines(work, seconds):
-        console.print(line, highlight=False)
-    console.print(f"files: {root}", highlight=False, soft_wrap=True)
+    for line in [*work_lines(work, seconds), f"files: {root}"]:
+        console.print(line)
 
 
 def row(result: "CellResult") -> dict[str, Any]:
@@ -76,27 +90,25 @@ def _values(trials: Sequence[Any]) -> dict[str, float] | None:
 
 def cells_of(row: Mapping[str, Any]) -> list[str]:
     """A row of the table as text."""
-    found, trials, best = row["validation"], row["trials"], row["best"] or {}
-    head = [row["task"], row["builder"], row["objective"]]
-    counts = " ".join(str(trials[state]) for state in ("complete", "rejected", "failed")) if trials else "-"
-    tail = [counts, f"{row['seconds']:.0f}"]
-    asked = "-" if row["target_density"] is None else f"{row['target_density']:.3g}"
-    if not found:
-        why = ["-"] * 5 + [_short(best.get("answer_kl")), _short(best.get("attention_error"))]
-        return [*head, *why, f"{asked} / {_short(best.get('density'))}", *tail]
-    measures, default = found["measures"], found.get("default_measures") or {}
-    kl = _short(measures["answer_kl"]) + (f" / {_short(default['answer_kl'])}" if default else "")
+    found, trials, best = row["validation"] or {}, row["trials"], row["best"] or {}
+    measures, default = found.get("measures") or best, found.get("default_measures") or {}
     return [
-        *head,
-        str(found["n"]),
-        percent(found["dense_score"]),
-        percent(found["sparse_score"]),
-        percent(found["difference"], sign=True),
+        row["task"],
+        _short(found.get("tokens"), "{:.0f}"),
+        row["builder"],
+        row["objective"],
+        _short(found.get("n"), "{}"),
+        percent(found.get("dense_score")),
+        percent(found.get("sparse_score")),
+        percent(found.get("difference"), sign=True),
         percent(found.get("default_score")),
-        kl,
+        _short(measures.get("answer_kl")),
+        _short(default.get("answer_kl")),
         _short(measures.get("attention_error")),
-        f"{asked} / {measures['density']:.3f}",
-        *tail,
+        _short(row["target_density"]),
+        _short(measures.get("density"), "{:.3f}"),
+        "/".join(str(trials[state]) for state in ("complete", "rejected", "failed")) if trials else "-",
+        _short(row["seconds"], "{:.0f}"),
     ]
 
 
@@ -111,8 +123,8 @@ def percent(interval: Mapping[str, float | None] | None, sign: bool = False) -> 
     return f"{mean} [{100 * interval['low']:{plus}.0f}, {100 * interval['high']:{plus}.0f}]"
 
 
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _short(value: float | None, form: str = "{:.3g}") -> str:
+    return "-" if value is None else form.format(value)
 
 
 def table(found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -120,7 +132,7 @@ def table(found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]) -> T
     models = sorted({result.cell.choices.model for result in found})
     drawn = Table(title=f"model: {', '.join(models)}", title_justify="left", header_style="bold")
     for name in COLUMNS:
-        drawn.add_column(name, justify="left" if name in COLUMNS[:3] else "right", no_wrap=name in COLUMNS[:4])
+        drawn.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
     for one in rows:
         drawn.add_row(*cells_of(one), style=None if one["ok"] else "red")
     return drawn

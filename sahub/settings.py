@@ -48,7 +48,7 @@ class Search:
         "what the trials are measured by first: teacher-forced answers, or generated ones",
         choices=FIDELITIES,
     )
-    promote: int = key(4, "best points that generate answers after a teacher-forced search", unit="trials", at_least=1)
+    promote: int = key(4, "best points that generate answers after a teacher-forced search", unit="trials", at_least=0)
     calibrate: int = key(
         4,
         "points spread over the ranking that do so too, to see how well cheap predicts dear",
@@ -166,7 +166,7 @@ class Protocol:
         "middle", "what is cut from a context that is too long: its middle, or its head", choices=("middle", "head")
     )
     measure_error: str = key(
-        "all",
+        "8",
         "decoding steps at which attention errors are measured",
         pattern=r"all|off|[1-9]\d*",
         expected="all, off, or N for every Nth step",

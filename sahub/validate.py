@@ -39,6 +39,7 @@ class Validation:
         measures = self.sparse.measures()
         figures: dict[str, Any] = {
             "n": len(self.sparse.answers),
+            "tokens": fmean(answer.n_context for answer in self.sparse.answers),
             "contexts": len({answer.example_id for answer in self.sparse.answers}),
             "dense_score": interval(accuracy(self.dense)),
             "sparse_score": interval(accuracy(self.sparse)),
