@@ -29,6 +29,11 @@ class Scores:
     page_size: int = 1
     first: Tensor | None = None
 
+    @property
+    def of_keys(self) -> bool:
+        """Whether unit j is key j."""
+        return self.page_size == 1 and self.first is None
+
     def starts(self) -> Tensor:
         """Position of the first key of each unit, int64 [b or 1, 1, m]."""
         starts = torch.arange(self.logits.shape[-1], device=self.logits.device)[None, None] * self.page_size
@@ -43,7 +48,7 @@ class Scores:
 
     def keys_of(self, picks: Picks) -> Picks:
         """The picked units written out as key positions [b, h, q, s * page_size]; some may lie outside the row."""
-        if self.page_size == 1:
+        if self.of_keys:
             return picks
         first = 0 if self.first is None else self.first[:, None, None, None, None]
         offsets = torch.arange(self.page_size, device=picks.units.device)
@@ -124,20 +129,20 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
         picks = threshold(logits, float(selector.threshold))
     else:
         num, bound = _budget(call, taken, selector)
-        if scores.page_size > 1:
-            num = torch.where(num > 0, (num // scores.page_size).clamp(min=selector.min_units), 0)
-            bound = max(selector.min_units, bound // scores.page_size)
+        if not scores.of_keys:
+            num, bound = _pages(call, num, bound, scores.page_size, selector.min_units)
         picks = top_k(logits, num, bound)
     keys, log_weight = scores.keys_of(picks)
-    if scores.page_size > 1:
-        log_weight = log_weight.masked_fill(~call.rows.admits(keys), _OUT)
+    if not scores.of_keys:
+        outside = ~call.rows.admits(keys)
+        keys, log_weight = keys.masked_fill(outside, 0), log_weight.masked_fill(outside, _OUT)
     return taken.of(keys, log_weight)
 
 
 def _candidates(call: Call, taken: Selection, scores: Scores) -> tuple[Tensor, Tensor | None]:
     """Logits with -inf for the units that cannot be added, and the number of keys each unit would add (None = 1)."""
     logits, certain = scores.logits, taken.weights == 0
-    if scores.page_size == 1:
+    if scores.of_keys:
         visible = call.rows.visible()
         if visible is not None:
             logits = logits.masked_fill(~visible[:, None], _OUT)
@@ -169,6 +174,12 @@ def _budget(call: Call, taken: Selection, selector: Selector) -> tuple[Tensor, i
     density = at_layer(selector.density, call.layer)
     assert density is not None
     return row_share(density, rows)[:, None] - taken.num_kept(), share_of(density, rows.num_keys)
+
+
+def _pages(call: Call, num: Tensor, bound: int, page_size: int, least: int) -> tuple[Tensor, int]:
+    """A budget of tokens as pages: those that fit, at least `least` unless nothing is left, and the last if all fit."""
+    fitting = torch.where(num > 0, (num // page_size).clamp(min=least), 0)
+    return fitting + (num >= call.rows.counts[:, None]), max(least, bound // page_size) + 1
 
 
 def _in_unit_interval(value: object) -> bool:

@@ -105,6 +105,8 @@ class StackState:
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None = None) -> None:
         """Take n more keys [b, g, n, d], values [b, g, n, dv] and their validity bool [b, n] (None = all valid)."""
+        if k_new.shape[2] == 0:
+            return
         if valid_new is not None and self._valid is None and says_nothing(valid_new):
             valid_new = None
         for index in self._indexes.values():

@@ -1,0 +1,289 @@
+"""Laws that every method obeys, alone and in the stacks of conf/builder: what a new method gets tested by for free."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from omegaconf import OmegaConf
+
+from sahub.attention import attend
+from sahub.builder import build_stack, method_names, select
+from sahub.selection import Kind
+
+BUDGET = 0.3
+SINK, LOCAL = {"name": "sink", "sink_size": 2}, {"name": "local", "window_size": 3}
+METHODS = {  # at least one stack for each method, the corners of its fields included
+    "dense": [[{"name": "dense"}]],
+    "sink": [[{"name": "sink", "sink_size": 3}], [{"name": "sink", "sink_size": 0.2}]],
+    "local": [[LOCAL], [SINK, {"name": "local", "density": BUDGET}]],
+    "oracle_top_k": [
+        [{"name": "oracle_top_k", "density": BUDGET}],
+        [SINK, LOCAL, {"name": "oracle_top_k", "heavy_size": 4, "rank": "value_weighted"}],
+        [SINK, {"name": "oracle_top_k", "density": BUDGET}, {"name": "local", "density": 0.5}],
+    ],
+    "oracle_top_p": [
+        [SINK, {"name": "oracle_top_p", "top_p": 0.6}],
+        [LOCAL, {"name": "oracle_top_p", "top_p": 0.8, "mass": "total"}],
+    ],
+    "quest": [
+        [{"name": "quest", "density": BUDGET, "page_size": 4}],
+        [SINK, LOCAL, {"name": "quest", "heavy_size": 6, "page_size": 3, "label_bits": 2}],
+        [LOCAL, {"name": "quest", "select": {"top_p": 0.5}, "page_size": 4, "label_bits": 4}],
+        [SINK, {"name": "quest", "density": BUDGET, "page_size": 1}],
+    ],
+}
+
+
+def builders() -> dict[str, dict]:
+    """The stages of every builder in conf/, at this file's budget."""
+    found = {}
+    for path in sorted(Path("conf/builder").glob("*.yaml")):
+        config = OmegaConf.merge(OmegaConf.load(path), {"objective": {"budget": BUDGET, "budget_search": {}}})
+        found[path.stem] = OmegaConf.to_container(config, resolve=True)["stages"]
+    return found
+
+
+CASES = {
+    **{f"{name}-{i}": stages for name, stacks in METHODS.items() for i, stages in enumerate(stacks)},
+    **{f"conf/{name}": stages for name, stages in builders().items()},
+}
+LAW = settings(max_examples=10, deadline=None, derandomize=True)
+every_stack = pytest.mark.parametrize("stages", CASES.values(), ids=CASES.keys())
+
+
+@st.composite
+def calls(draw, max_keys=40):
+    """q, k, v and left padding per sequence; MHA, GQA and MQA, one row or several."""
+    batch, kv_heads, group = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2])), draw(st.sampled_from([1, 2, 3]))
+    keys = draw(st.integers(1, max_keys))
+    rows = draw(st.integers(1, min(keys, 6)))
+    pads = draw(st.lists(st.integers(0, keys // 2), min_size=batch, max_size=batch))
+    noise = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    q = torch.randn(batch, kv_heads * group, rows, 8, generator=noise) * 2
+    k, v = (torch.randn(batch, kv_heads, keys, width, generator=noise) for width in (8, 6))
+    return q, k, v, torch.arange(keys) >= torch.tensor(pads)[:, None]
+
+
+def kept(selection):
+    return selection.probabilities() > 0
+
+
+def stack_of(stages):
+    return build_stack(stages, density=BUDGET)
+
+
+def test_every_method_is_here():
+    assert set(method_names()) == set(METHODS)
+
+
+@every_stack
+@LAW
+@given(call=calls(), data=st.data())
+def test_chunks_of_keys_make_the_same_state_as_all_at_once(stages, call, data):
+    q, k, v, mask = call
+    state = stack_of(stages).new_state(layer=0)
+    cuts = sorted({0, k.shape[2], *data.draw(st.lists(st.integers(0, k.shape[2]), max_size=4))})
+    for start, end in pairwise(cuts):
+        state.append(k[:, :, start:end], v[:, :, start:end], mask[:, start:end])
+    assert torch.equal(kept(state.select(q, k, v)), kept(select(stack_of(stages), q, k, v, mask=mask)))
+
+
+@every_stack
+@LAW
+@given(call=calls())
+def test_rows_together_select_what_they_select_one_by_one(stages, call):
+    q, k, v, mask = call
+    together = kept(select(stack_of(stages), q, k, v, mask=mask))
+    for row in range(q.shape[2]):
+        end = k.shape[2] - q.shape[2] + row + 1
+        alone = select(stack_of(stages), q[:, :, row, None], k[:, :, :end], v[:, :, :end], mask=mask[:, :end])
+        assert torch.equal(together[:, :, row, :end], kept(alone)[:, :, 0])
+        assert not together[:, :, row, end:].any()
+
+
+@every_stack
+@LAW
+@given(call=calls())
+def test_only_valid_keys_each_once_and_at_least_one(stages, call):
+    q, k, v, mask = call
+    selection = select(stack_of(stages), q, k, v, mask=mask).check()
+    visible = mask[:, None] & (torch.arange(k.shape[2]) <= torch.arange(k.shape[2] - q.shape[2], k.shape[2])[:, None])
+    dense = kept(selection)
+    assert not (dense & ~visible[:, None]).any()
+    assert torch.equal(selection.counts(), dense.sum(-1))
+    share = dense.sum(-1)[visible.any(-1)[:, None].expand_as(selection.counts())].double()
+    valid = visible.sum(-1)[:, None].expand_as(selection.counts())[
+        visible.any(-1)[:, None].expand_as(selection.counts())
+    ]
+    assert float(selection.density()) == pytest.approx(float((share / valid).mean()))
+    union = dense.unflatten(1, (k.shape[1], -1)).any(2).sum(-1).double() / visible.sum(-1).clamp(min=1)[:, None]
+    assert float(selection.kv_density()) == pytest.approx(float(union.sum() / (visible.any(-1).sum() * k.shape[1])))
+
+
+@every_stack
+@LAW
+@given(call=calls())
+def test_a_row_mask_that_says_the_same_selects_the_same(stages, call):
+    q, k, v, mask = call
+    last = torch.arange(k.shape[2] - q.shape[2], k.shape[2])
+    rowwise = (mask[:, None] & (torch.arange(k.shape[2]) <= last[:, None]))[:, None]
+    state = stack_of(stages).new_state(layer=0)
+    state.append(k, v, mask)
+    assert torch.equal(kept(state.select(q, k, v, mask=rowwise)), kept(state.select(q, k, v)))
+
+
+@every_stack
+@LAW
+@given(call=calls())
+def test_grouped_heads_agree_with_expanded_heads(stages, call):
+    q, k, v, mask = call
+    group = q.shape[1] // k.shape[1]
+    wide = [x.repeat_interleave(group, dim=1) for x in (k, v)]
+    stack = stack_of(stages)
+    first, second = select(stack, q, k, v, mask=mask), select(stack, q, *wide, mask=mask)
+    assert torch.equal(kept(first), kept(second))
+    torch.testing.assert_close(attend(q, k, v, first), attend(q, *wide, second))
+
+
+@every_stack
+@LAW
+@given(call=calls())
+def test_padding_and_batch_mates_change_nothing(stages, call):
+    q, k, v, mask = call
+    together = kept(select(stack_of(stages), q, k, v, mask=mask))
+    for b in range(q.shape[0]):
+        pad = int((~mask[b]).sum())
+        own = slice(pad, None)
+        rows = slice(max(0, q.shape[2] - int(mask[b].sum())), None)  # rows that are no padding
+        alone = select(stack_of(stages), q[b, None, :, rows], k[b, None, :, own], v[b, None, :, own])
+        assert torch.equal(together[b, :, rows, own], kept(alone)[0])
+
+
+@every_stack
+@LAW
+@given(call=calls(), data=st.data())
+def test_truncate_and_fork_bring_the_old_state_back(stages, call, data):
+    q, k, v, mask = call
+    length = data.draw(st.integers(1, k.shape[2]))
+    state = stack_of(stages).new_state(layer=0)
+    state.append(k[:, :, :length], v[:, :, :length], mask[:, :length])
+    state.freeze()
+    twin, q_then = state.fork(), q[:, :, -1:]
+    before = kept(state.select(q_then, k[:, :, :length], v[:, :, :length]))
+    state.append(k[:, :, length:], v[:, :, length:], mask[:, length:])
+    after = kept(state.select(q, k, v))
+    assert torch.equal(kept(twin.select(q_then, k[:, :, :length], v[:, :, :length])), before)
+    state.truncate(length, k, v, mask)
+    assert state.length == length
+    assert torch.equal(kept(state.select(q_then, k[:, :, :length], v[:, :, :length])), before)
+    for again in (state, twin):
+        again.append(k[:, :, length:], v[:, :, length:], mask[:, length:])
+        assert torch.equal(kept(again.select(q, k, v)), after)
+
+
+@every_stack
+@LAW
+@given(call=calls())
+def test_gather_equals_reference(stages, call):
+    q, k, v, mask = call
+    selection = select(stack_of(stages), q, k, v, mask=mask)
+    gathered, dense = (attend(q, k, v, selection, mask=mask, backend=b) for b in ("gather", "reference"))
+    torch.testing.assert_close(gathered, dense, atol=1e-5, rtol=1e-5)
+    assert gathered.shape == (q.shape[0], q.shape[2], q.shape[1], v.shape[3])
+
+
+@every_stack
+@LAW
+@given(call=calls(max_keys=30), dtype=st.sampled_from([torch.bfloat16, torch.float16]))
+def test_half_precision_inputs_select_what_their_fp32_values_do(stages, call, dtype):
+    q, k, v, mask = call
+    half = [x.to(dtype) for x in (q, k, v)]
+    stack = stack_of(stages)
+    selection = select(stack, *half, mask=mask)
+    assert torch.equal(kept(selection), kept(select(stack, *(x.float() for x in half), mask=mask)))
+    out = attend(*half, selection)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, attend(*(x.float() for x in half), selection).to(dtype))
+
+
+@every_stack
+@LAW
+@given(call=calls())
+def test_permuting_heads_permutes_the_result_and_inputs_stay_as_they_are(stages, call):
+    q, k, v, mask = call
+    before = [x.clone() for x in (q, k, v, mask)]
+    dense = kept(select(stack_of(stages), q, k, v, mask=mask))
+    order = torch.randperm(k.shape[1], generator=torch.Generator().manual_seed(0))
+    grouped = q.unflatten(1, (k.shape[1], -1))
+    swapped = kept(select(stack_of(stages), grouped[:, order].flatten(1, 2), k[:, order], v[:, order], mask=mask))
+    assert torch.equal(swapped, dense.unflatten(1, (k.shape[1], -1))[:, order].flatten(1, 2))
+    assert all(torch.equal(x, y) for x, y in zip(before, (q, k, v, mask), strict=True))
+
+
+BUDGETED = {
+    "local": lambda x: [SINK, {"name": "local", "density": x}],
+    "oracle_top_k": lambda x: [SINK, LOCAL, {"name": "oracle_top_k", "density": x}],
+    "oracle_top_k value": lambda x: [{"name": "oracle_top_k", "density": x, "rank": "value_weighted"}],
+    "oracle_top_p": lambda x: [SINK, {"name": "oracle_top_p", "top_p": x}],
+    "oracle_top_p total": lambda x: [SINK, {"name": "oracle_top_p", "top_p": x, "mass": "total"}],
+    "quest": lambda x: [SINK, LOCAL, {"name": "quest", "density": x, "page_size": 4, "label_bits": 4}],
+    "quest top_p": lambda x: [SINK, {"name": "quest", "select": {"top_p": x}, "page_size": 4}],
+    "sink": lambda x: [{"name": "sink", "sink_size": x}],
+    "window": lambda x: [{"name": "local", "window_size": x}],
+}
+every_budget = pytest.mark.parametrize("stages_at", BUDGETED.values(), ids=BUDGETED.keys())
+
+
+@every_budget
+@settings(LAW, max_examples=25)
+@given(call=calls(), shares=st.tuples(st.floats(0.01, 1.0), st.floats(0.01, 1.0)))
+def test_a_larger_budget_keeps_a_superset(stages_at, call, shares):
+    q, k, v, mask = call
+    less, more = (kept(select(build_stack(stages_at(x)), q, k, v, mask=mask)) for x in sorted(shares))
+    assert not (less & ~more).any()
+
+
+@every_budget
+@LAW
+@given(call=calls())
+def test_the_whole_budget_is_dense_attention(stages_at, call):
+    q, k, v, mask = call
+    selection = select(build_stack(stages_at(1.0)), q, k, v, mask=mask)
+    everything = select(build_stack([{"name": "dense"}]), q, k, v, mask=mask)
+    assert everything.kind is Kind.ALL
+    assert torch.equal(kept(selection), kept(everything))
+    torch.testing.assert_close(attend(q, k, v, selection), attend(q, k, v, everything), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["local", "oracle_top_k", "oracle_top_k value", "quest"])
+@settings(LAW, max_examples=40)
+@given(call=calls(max_keys=90), density=st.floats(0.02, 1.0))
+def test_density_stays_within_its_target_and_one_granule(name, call, density):
+    q, k, v, mask = call
+    stack = build_stack(BUDGETED[name](density))
+    selection = select(stack, q, k, v, mask=mask)
+    alone = select(build_stack(BUDGETED[name](density)[:-1] or [{"name": "sink", "sink_size": 0}]), q, k, v, mask=mask)
+    allowed = (density * selection.rows.counts + 1e-6).floor().clamp(min=1)[:, None] + stack.granule
+    assert (selection.counts() <= torch.maximum(allowed, alone.counts())).all()
+
+
+@pytest.mark.parametrize("name", ["sink", "window", "oracle_top_k", "quest"])
+@LAW
+@given(call=calls())
+def test_sizes_above_the_number_of_keys_keep_them_all(name, call):
+    q, k, v, mask = call
+    fields = {"sink": "sink_size", "window": "window_size"}
+    stage = {"name": "local" if name == "window" else name, fields.get(name, "heavy_size"): 1000}
+    dense = kept(select(build_stack([stage]), q, k, v, mask=mask))
+    assert torch.equal(dense, kept(select(build_stack([{"name": "dense"}]), q, k, v, mask=mask)))
+
+
+@pytest.mark.parametrize("name", ["oracle_top_k", "quest"])
+def test_equal_scores_go_to_the_most_recent_keys(name):
+    q, k = torch.ones(1, 2, 1, 4), torch.ones(1, 1, 40, 4)
+    stage = {"name": name, "heavy_size": 8} | ({"page_size": 4} if name == "quest" else {})
+    dense = kept(select(build_stack([stage]), q, k, k))
+    assert torch.equal(dense, (torch.arange(40) >= 32).expand_as(dense))
