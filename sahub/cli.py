@@ -94,7 +94,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
 
     def collect(cfg: "DictConfig") -> None:
         job = HydraConfig.get()
-        planned.directory = Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir)
+        planned.directory = Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir).absolute()
         try:
             if cfg.configs is not None and command != "validate":
                 raise ConfigError(f"configs={cfg.configs}: must be null, as only `sahub validate` reads it")
