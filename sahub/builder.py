@@ -85,7 +85,7 @@ def _stage(label: str, written: dict[str, Any], address: str) -> Stage:
     here = f"{address}.{label}"
     values = dict(written)
     name = values.pop("method")
-    cls = method(str(name), f"{here}.method" if name != label else here)
+    cls = method(str(name), here if name == label else f"{here}.method={name}")
     known = [field.name for field in fields(cls) if field.init]
     for key in values:
         if key not in known:
@@ -114,8 +114,9 @@ def method_names() -> list[str]:
     return sorted({*own, *found, *_registered})
 
 
-def method(name: str, address: str = "method") -> type[Stage]:
+def method(name: str, address: str | None = None) -> type[Stage]:
     """The class of a method; looked for in sahub.methods, entry points `sahub.methods`, then registered ones."""
+    address = f"method={name}" if address is None else address
     if name in {module.name for module in pkgutil.iter_modules(sahub.methods.__path__)}:
         module = importlib.import_module(f"sahub.methods.{name}")
         wanted = name.replace("_", "")
@@ -125,14 +126,14 @@ def method(name: str, address: str = "method") -> type[Stage]:
         try:
             loaded: type[Stage] = point.load()
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{address}={name}: its entry point {point.value} cannot be loaded: {error}") from error
+            raise ConfigError(f"{address}: its entry point {point.value} cannot be loaded: {error}") from error
         if not _is_method(loaded):
-            raise ConfigError(f"{address}={name}: its entry point {point.value} is not a Stage dataclass")
+            raise ConfigError(f"{address}: its entry point {point.value} is not a Stage dataclass")
         return loaded
     if name in _registered:
         return _registered[name]
     known = method_names()
-    raise ConfigError(f"{address}={name}: unknown method;{_did_you_mean(name, known)} methods: {', '.join(known)}")
+    raise ConfigError(f"{address}: unknown method;{_did_you_mean(name, known)} methods: {', '.join(known)}")
 
 
 def _is_method(candidate: object) -> bool:

@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 
 from sahub.attention import attend
 from sahub.builder import build_stack, method_names, select
-from sahub.selection import Kind
 
 BUDGET = 0.3
 SINK, LOCAL = {"name": "sink", "sink_size": 2}, {"name": "local", "window_size": 3}
@@ -221,69 +220,3 @@ def test_permuting_heads_permutes_the_result_and_inputs_stay_as_they_are(stages,
     swapped = kept(select(stack_of(stages), grouped[:, order].flatten(1, 2), k[:, order], v[:, order], mask=mask))
     assert torch.equal(swapped, dense.unflatten(1, (k.shape[1], -1))[:, order].flatten(1, 2))
     assert all(torch.equal(x, y) for x, y in zip(before, (q, k, v, mask), strict=True))
-
-
-BUDGETED = {
-    "local": lambda x: [SINK, {"name": "local", "density": x}],
-    "oracle_top_k": lambda x: [SINK, LOCAL, {"name": "oracle_top_k", "density": x}],
-    "oracle_top_k value": lambda x: [{"name": "oracle_top_k", "density": x, "rank": "value_weighted"}],
-    "oracle_top_p": lambda x: [SINK, {"name": "oracle_top_p", "top_p": x}],
-    "oracle_top_p total": lambda x: [SINK, {"name": "oracle_top_p", "top_p": x, "mass": "total"}],
-    "quest": lambda x: [SINK, LOCAL, {"name": "quest", "density": x, "page_size": 4, "label_bits": 4}],
-    "quest top_p": lambda x: [SINK, {"name": "quest", "select": {"top_p": x}, "page_size": 4}],
-    "sink": lambda x: [{"name": "sink", "sink_size": x}],
-    "window": lambda x: [{"name": "local", "window_size": x}],
-}
-every_budget = pytest.mark.parametrize("stages_at", BUDGETED.values(), ids=BUDGETED.keys())
-
-
-@every_budget
-@settings(LAW, max_examples=25)
-@given(call=calls(), shares=st.tuples(st.floats(0.01, 1.0), st.floats(0.01, 1.0)))
-def test_a_larger_budget_keeps_a_superset(stages_at, call, shares):
-    q, k, v, mask = call
-    less, more = (kept(select(build_stack(stages_at(x)), q, k, v, mask=mask)) for x in sorted(shares))
-    assert not (less & ~more).any()
-
-
-@every_budget
-@LAW
-@given(call=calls())
-def test_the_whole_budget_is_dense_attention(stages_at, call):
-    q, k, v, mask = call
-    selection = select(build_stack(stages_at(1.0)), q, k, v, mask=mask)
-    everything = select(build_stack([{"name": "dense"}]), q, k, v, mask=mask)
-    assert everything.kind is Kind.ALL
-    assert torch.equal(kept(selection), kept(everything))
-    torch.testing.assert_close(attend(q, k, v, selection), attend(q, k, v, everything), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["local", "oracle_top_k", "oracle_top_k value", "quest"])
-@settings(LAW, max_examples=40)
-@given(call=calls(max_keys=90), density=st.floats(0.02, 1.0))
-def test_density_stays_within_its_target_and_one_granule(name, call, density):
-    q, k, v, mask = call
-    stack = build_stack(BUDGETED[name](density))
-    selection = select(stack, q, k, v, mask=mask)
-    alone = select(build_stack(BUDGETED[name](density)[:-1] or [{"name": "sink", "sink_size": 0}]), q, k, v, mask=mask)
-    allowed = (density * selection.rows.counts + 1e-6).floor().clamp(min=1)[:, None] + stack.granule
-    assert (selection.counts() <= torch.maximum(allowed, alone.counts())).all()
-
-
-@pytest.mark.parametrize("name", ["sink", "window", "oracle_top_k", "quest"])
-@LAW
-@given(call=calls())
-def test_sizes_above_the_number_of_keys_keep_them_all(name, call):
-    q, k, v, mask = call
-    fields = {"sink": "sink_size", "window": "window_size"}
-    stage = {"name": "local" if name == "window" else name, fields.get(name, "heavy_size"): 1000}
-    dense = kept(select(build_stack([stage]), q, k, v, mask=mask))
-    assert torch.equal(dense, kept(select(build_stack([{"name": "dense"}]), q, k, v, mask=mask)))
-
-
-@pytest.mark.parametrize("name", ["oracle_top_k", "quest"])
-def test_equal_scores_go_to_the_most_recent_keys(name):
-    q, k = torch.ones(1, 2, 1, 4), torch.ones(1, 1, 40, 4)
-    stage = {"name": name, "heavy_size": 8} | ({"page_size": 4} if name == "quest" else {})
-    dense = kept(select(build_stack([stage]), q, k, k))
-    assert torch.equal(dense, (torch.arange(40) >= 32).expand_as(dense))
