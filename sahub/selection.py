@@ -75,28 +75,17 @@ class Selection:
             return self
         if other.kind is Kind.ALL or self.kind is Kind.NONE:
             return other
-        heads = max(self.slots.shape[1], other.slots.shape[1])
+        num_keys, heads = self.rows.num_keys, max(self.slots.shape[1], other.slots.shape[1])
         slots, weights = (
             torch.cat([x.expand(-1, heads, -1, -1) for x in pair], dim=-1)
             for pair in ((self.slots, other.slots), (self.weights, other.weights))
         )
-        slots = torch.where(weights > _EMPTY, slots, self.rows.num_keys)  # empty slots sort to the end
-        slots, order = slots.sort(dim=-1)
+        slots, order = slots.masked_fill_(weights == _EMPTY, num_keys).sort(dim=-1)  # empty slots go to the end
         weights = weights.gather(-1, order)
-        used = slots < self.rows.num_keys
-        twice = (slots[..., 1:] == slots[..., :-1]) & used[..., 1:]
-        if twice.device.type != "cpu" or bool(twice.any()):
-            merged = _either(weights[..., :-1], weights[..., 1:])
-            weights = torch.cat([torch.where(twice, merged, weights[..., :-1]), weights[..., -1:]], dim=-1)
-            weights[..., 1:].masked_fill_(twice, _EMPTY)
-        return self.of(slots.where(used, 0), weights)._trimmed(used)
-
-    def _trimmed(self, used: Tensor) -> "Selection":
-        """Without the trailing slots that no row uses: where reading a number costs nothing, that is on the CPU."""
-        if used.device.type != "cpu" or not used.numel():
-            return self
-        width = int(used.sum(-1).max())
-        return replace(self, slots=self.slots[..., :width], weights=self.weights[..., :width])
+        twice = slots[..., 1:] == slots[..., :-1]
+        if slots.device.type != "cpu" or bool(twice.any()):  # looking is free on the CPU alone
+            slots, weights = _merged(slots, weights, twice, num_keys)
+        return replace(self, slots=slots.clamp_(max=num_keys - 1), weights=weights)
 
     def probabilities(self) -> Tensor:
         """Inclusion probability of every key, dense fp32 [b, h, q, k]: 0 dropped, 1 kept, p sampled. For tests."""
@@ -144,6 +133,19 @@ class Selection:
                 "a stage that always keeps a key (sink_size, window_size or density above 0)"
             )
         return self
+
+
+def _merged(slots: Tensor, weights: Tensor, twice: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:
+    """One slot for each key of sorted `slots`, num_keys = empty; on the CPU without the end that no row uses."""
+    used = slots < num_keys
+    twice = twice & used[..., 1:]
+    joined = torch.where(twice, _either(weights[..., :-1], weights[..., 1:]), weights[..., :-1])
+    weights = torch.cat([joined, weights[..., -1:]], dim=-1)
+    weights[..., 1:].masked_fill_(twice, _EMPTY)
+    if slots.device.type != "cpu":
+        return slots, weights
+    width = int(used.sum(-1).max()) if used.numel() else 0
+    return slots[..., :width], weights[..., :width]
 
 
 def _either(first: Tensor, second: Tensor) -> Tensor:
