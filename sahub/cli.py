@@ -149,7 +149,8 @@ def run_cells(planned: Run) -> int:
     problems = list(dict.fromkeys(problems))
     for problem in problems:
         _say(problem)
-    if not cells:
+    if not cells or any(cell.settings.dry_run for cell in cells):
+        sys.stdout.write("".join(f"{_summary(cell)}\n" for cell in cells))
         return 1 if problems else 0
 
     from sahub.matrix import run_matrix
@@ -157,6 +158,16 @@ def run_cells(planned: Run) -> int:
     failed = [result for result in run_matrix(cells, planned.directory) if not result.ok]
     _say(*(f"{result.cell.directory.name if len(cells) > 1 else 'failed'}: {result.message}" for result in failed))
     return 1 if failed or problems else 0
+
+
+def _summary(cell: "Cell") -> str:
+    """What would be run for a cell, in one line."""
+    from sahub.space import space_of
+
+    settings = cell.settings
+    free = space_of(cell.builder, cell.is_pinned if settings.search.pin else lambda leaf: False).free
+    space = f"{settings.search.num_samples if free else 1} trials over {', '.join(free) or 'nothing free'}"
+    return f"{cell.name}: {' and '.join(settings.phases)}" + (f", {space}" if "search" in settings.phases else "")
 
 
 def _roots(arguments: Sequence[str]) -> list[Path]:

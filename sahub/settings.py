@@ -195,6 +195,5 @@ class Settings:
     protocol: Protocol = field(default_factory=Protocol)
     compute: Compute = field(default_factory=Compute)
     configs: str | None = key(None, "`validate` only: validate the winners of this run directory, or `latest`")
-    cache_dir: str = key('${oc.env:SAHUB_CACHE,"~/.cache/sahub"}', "folder for what can be computed again")
     results_dir: str = key(".", "folder in which outputs/<time> and multirun/<time> are made")
     dry_run: bool = key(False, "say what would be run, and stop")

@@ -152,3 +152,26 @@ def test_the_console_command_is_the_same(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert "did you mean search?" in done.stderr
+
+
+def test_a_sweep_with_nested_globs_plans_every_cell_in_a_directory_of_its_name(folder: Path) -> None:
+    done = run(
+        "-m", "task=glob(ruler/niah*)", "builder=dense,quest", "dry_run=true", "results_dir=swept", folder=folder
+    )
+    assert done.returncode == 0, done.stderr
+    tasks = [file.stem for file in (ROOT / "conf" / "task" / "ruler").glob("niah*.yaml")]
+    names = {f"embedded_ruler_{task}_{builder}_sparsity_10" for task in tasks for builder in ("dense", "quest")}
+    assert {line.partition(":")[0] for line in done.stdout.splitlines()} == names
+    [swept] = (folder / "swept" / "multirun").iterdir()
+    assert {cell.name for cell in swept.iterdir() if cell.is_dir()} == names
+    assert all((swept / name / ".hydra" / "overrides.yaml").is_file() for name in names)
+
+
+def test_winners_of_a_directory_are_planned_for_validation_with_what_is_typed_on_top(folder: Path) -> None:
+    best = folder / "won" / "cell" / "optimal_configs" / "best.json"
+    best.parent.mkdir(parents=True)
+    best.write_text(
+        json.dumps({"overrides": ["builder=quest", "builder.stages.quest.page_size=8", "objective=sparsity_5"]})
+    )
+    done = run("configs=won", "dry_run=true", "task=ruler/niah_single_1", command="validate", folder=folder)
+    assert done.stdout == "embedded_ruler_niah_single_1_quest_sparsity_5: validate\n", done.stderr

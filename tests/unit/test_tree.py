@@ -30,14 +30,17 @@ def test_a_file_is_short_and_says_what_it_is(file: Path) -> None:
 
 @cache
 def names_read() -> set[str]:
-    """Attributes, keyword arguments and texts of the code, and what configuration files refer to."""
+    """Attributes, subscripts and `get` arguments of the code, and what configuration files refer to."""
     nodes = [node for file in READERS for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    keywords = {node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg}
-    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    subscripts = [node.slice for node in nodes if isinstance(node, ast.Subscript)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    gets = [argument for node in calls if node.func.attr == "get" for argument in node.args[:1]]  # type: ignore[attr-defined]
+    words = {node.value for node in [*subscripts, *gets] if isinstance(node, ast.Constant)}
     files = "".join(file.read_text(encoding="utf-8") for file in conf_dir().rglob("*.yaml"))
-    attributes |= set(TaskSpec.__dataclass_fields__)  # filled field by field from settings.task
-    return attributes | keywords | words | {path.rpartition(".")[2] for path in re.findall(r"\$\{([\w.]+)\}", files)}
+    referred = {path.rpartition(".")[2] for path in re.findall(r"\$\{([\w.]+)\}", files)}
+    task = set(TaskSpec.__dataclass_fields__)  # filled field by field from settings.task
+    return attributes | words | referred | task
 
 
 @pytest.mark.parametrize(("key", "field"), list(keys(Settings)), ids=[key for key, _ in keys(Settings)])
