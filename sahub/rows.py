@@ -111,6 +111,11 @@ class Rows:
         return (self.mask[:, None] if self.mask.dim() == 2 else self.mask[:, 0, part]) & causal
 
 
+def free_to_read(x: Tensor) -> bool:
+    """Whether looking at values costs nothing: on the CPU. Elsewhere it would wait for the device at every step."""
+    return x.device.type == "cpu"
+
+
 def rows_of(q: Tensor, k: Tensor, mask: Tensor | None) -> Rows:
     """Rows of a call with q [b, h, q, d] and k [b, g, k, d]; shapes that cannot belong together raise ConfigError."""
     if q.dim() != 4 or k.dim() != 4 or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3] or q.shape[1] % k.shape[1]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sahub.errors import SahubError
-from sahub.rows import Rows
+from sahub.rows import Rows, free_to_read
 
 _EMPTY = float("-inf")
 
@@ -83,7 +83,7 @@ class Selection:
         slots, order = slots.masked_fill_(weights == _EMPTY, num_keys).sort(dim=-1)  # empty slots go to the end
         weights = weights.gather(-1, order)
         twice = slots[..., 1:] == slots[..., :-1]
-        if slots.device.type != "cpu" or bool(twice.any()):  # looking is free on the CPU alone
+        if not free_to_read(twice) or bool(twice.any()):
             slots, weights = _merged(slots, weights, twice, num_keys)
         return replace(self, slots=slots.clamp_(max=num_keys - 1), weights=weights)
 
@@ -136,13 +136,13 @@ class Selection:
 
 
 def _merged(slots: Tensor, weights: Tensor, twice: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:
-    """One slot for each key of sorted `slots`, num_keys = empty; on the CPU without the end that no row uses."""
+    """One slot for each key of sorted `slots` (num_keys = empty); where reading is free, no end that no row uses."""
     used = slots < num_keys
     twice = twice & used[..., 1:]
     joined = torch.where(twice, _either(weights[..., :-1], weights[..., 1:]), weights[..., :-1])
     weights = torch.cat([joined, weights[..., -1:]], dim=-1)
     weights[..., 1:].masked_fill_(twice, _EMPTY)
-    if slots.device.type != "cpu":
+    if not free_to_read(slots):
         return slots, weights
     width = int(used.sum(-1).max()) if used.numel() else 0
     return slots[..., :width], weights[..., :width]

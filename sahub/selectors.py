@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sahub.protocols import Call
+from sahub.rows import free_to_read
 
 _OUT = float("-inf")
 _SIGN = 0x7FFFFFFF
@@ -27,8 +28,8 @@ class _Ranked(NamedTuple):
 
 
 def _slots(num: Tensor, bound: int) -> int:
-    """How many slots hold `num` units a row: exact where reading a number costs nothing (the CPU), else the bound."""
-    if num.device.type != "cpu":
+    """How many slots hold `num` units a row: exact where reading is free, else the bound."""
+    if not free_to_read(num):
         return max(0, bound)
     return max(0, min(bound, int(num.max()))) if num.numel() else 0
 
@@ -77,8 +78,8 @@ def top_p(scores: Tensor, share: float, *, sizes: Tensor | None = None, taken: T
     every = torch.exp(scores - top).double()
     earlier = 0.0 if taken is None else torch.exp(taken - top).double()
     total = (every if sizes is None else every * sizes).sum(dim=-1, keepdim=True) + earlier
-    width = scores.shape[-1] if scores.device.type != "cpu" else max(1, scores.shape[-1] // 8)
-    while True:  # on the CPU, where looking at the result costs nothing, rank only as many as are needed
+    width = max(1, scores.shape[-1] // 8) if free_to_read(scores) else scores.shape[-1]
+    while True:  # where reading is free, rank only as many as are needed
         ranked = _ranked(scores, width)
         mass = every.gather(-1, ranked.units)
         if sizes is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sahub.buffers import Growing
 from sahub.errors import ConfigError
 from sahub.protocols import Call, Geometry, Index, Stage
-from sahub.rows import rows_of
+from sahub.rows import free_to_read, rows_of
 from sahub.selection import Kind, Selection
 from sahub.sizes import Density, at_layer
 
@@ -24,6 +24,10 @@ class Stack:
 
     stages: tuple[Stage, ...]
     density: Density | None = None
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ConfigError("stages=(): must hold at least one stage")
 
     @property
     def is_dense(self) -> bool:
@@ -182,8 +186,8 @@ class StackState:
 
 
 def says_nothing(mask: Tensor) -> bool:
-    """Whether a mask is True throughout, looked at only where reading costs nothing: on the CPU."""
-    return mask.device.type == "cpu" and bool(mask.all())
+    """Whether a mask is True throughout, looked at only where reading is free."""
+    return free_to_read(mask) and bool(mask.all())
 
 
 def select(

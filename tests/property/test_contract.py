@@ -220,3 +220,19 @@ def test_permuting_heads_permutes_the_result_and_inputs_stay_as_they_are(stages,
     swapped = kept(select(stack_of(stages), grouped[:, order].flatten(1, 2), k[:, order], v[:, order], mask=mask))
     assert torch.equal(swapped, dense.unflatten(1, (k.shape[1], -1))[:, order].flatten(1, 2))
     assert all(torch.equal(x, y) for x, y in zip(before, (q, k, v, mask), strict=True))
+
+
+@every_stack
+@LAW
+@given(call=calls())
+def test_a_device_that_must_not_be_waited_for_selects_the_same(stages, call):
+    q, k, v, mask = call
+    here = select(stack_of(stages), q, k, v, mask=mask)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("rows", "selection", "selectors", "stack"):
+            patch.setattr(f"sahub.{module}.free_to_read", lambda _: False)
+        there = select(stack_of(stages), q, k, v, mask=mask)
+        assert torch.equal(kept(here), kept(there))
+        assert torch.equal(here.counts(), there.counts())
+        assert float(here.kv_density()) == pytest.approx(float(there.kv_density()))
+        torch.testing.assert_close(attend(q, k, v, here), attend(q, k, v, there), atol=1e-5, rtol=1e-5)
