@@ -134,12 +134,20 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
 
 def run_cells(planned: Run) -> int:
     """Check the stages of every cell, then run all cells that can be; the exit status."""
-    cells, problems = [], list(dict.fromkeys(planned.problems))
-    if planned.cells:
+    from sahub.weights import check_files
+
+    here, cells, problems = [], [], list(planned.problems)
+    for cell in planned.cells:
+        try:
+            check_files(cell)
+            here.append(cell)
+        except SahubError as error:
+            problems.append(str(error))
+    if here:
         from sahub.builder import build_stack  # imports torch: only once everything cheap is right
         from sahub.space import space_of
 
-        for cell in planned.cells:
+        for cell in here:
             try:
                 build_stack(cell.builder["stages"], density=cell.settings.objective.budget)
                 space_of(cell.builder, cell.is_pinned if cell.settings.search.pin else lambda leaf: False)
@@ -155,7 +163,7 @@ def run_cells(planned: Run) -> int:
 
     from sahub.matrix import run_matrix
 
-    failed = [result for result in run_matrix(cells, planned.directory) if not result.ok]
+    failed = [result for result in run_matrix(cells, planned.directory, show=True) if not result.ok]
     _say(*(f"{result.cell.directory.name if len(cells) > 1 else 'failed'}: {result.message}" for result in failed))
     return 1 if failed or problems else 0
 

@@ -17,13 +17,14 @@ from sahub import report, results
 from sahub.config import Cell
 from sahub.errors import RunError, SahubError
 from sahub.evaluate import Plan, Request, prepare
-from sahub.examples import Example, TaskSpec, load_examples
+from sahub.examples import Example, load_examples
 from sahub.model import Counters, Model, load_model
 from sahub.search import Search
 from sahub.session import Session
 from sahub.store import write_text
 from sahub.trials import Study
 from sahub.validate import Entry, Validation, validate
+from sahub.weights import spec_of
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,11 @@ class Work:
     requests: dict[str, list[Request]] = field(default_factory=dict)
 
 
-def run_matrix(cells: Sequence[Cell], root: Path | None = None) -> list[CellResult]:
+def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = False) -> list[CellResult]:
     """Run every cell; results come in the order of the cells. A cell that fails is explained and loses nothing else.
 
-    Writes the summary, the report and its pictures into `root` (None: the cells' common directory).
+    Writes the summary, the report and its pictures into `root` (None: the cells' common directory); `show` prints the
+    table too.
     """
     found = [CellResult(cell) for cell in cells]
     counters: dict[str, Counters] = {}
@@ -68,13 +70,13 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None) -> list[CellResu
         for key, group in _grouped(found, lambda cell: repr((cell.settings.model, cell.settings.protocol.template))):
             with _guard(group):
                 session = Session(_load(group[0].cell))
-                counters[group[0].cell.choices.model + key[:0]] = session.model.counters
+                counters[group[0].cell.choices.model] = session.model.counters
                 _run_model(Work(session, advance), group)
     for result in found:
         if result.ok and result.study is not None and result.study.best is None:
             result.ok, result.message = False, _why_no_winner(result)
     directory = root or _common([cell.directory for cell in cells])
-    report.write(directory, found, counters, seconds=time.monotonic() - begin)
+    report.write(directory, found, counters, seconds=time.monotonic() - begin, show=show)
     return found
 
 
@@ -141,10 +143,9 @@ def _requests(
     task, model = cell.settings.task, work.session.model
     key = repr((task, split, max_requests, max_context_length, max_new_tokens, cell.settings.protocol.truncation, cell.settings.search.seed))
     if key not in work.requests:
-        spec = TaskSpec(**{name: getattr(task, name) for name in TaskSpec.__dataclass_fields__})
         length = min(max_context_length, model.max_context_length)
         examples = load_examples(
-            spec,
+            spec_of(cell),
             split=split,
             limit=max_requests,
             length=length - model.overhead_tokens,

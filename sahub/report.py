@@ -34,8 +34,10 @@ NOTE = (
 )
 
 
-def write(root: Path, found: Sequence["CellResult"], counters: Mapping[str, "Counters"], seconds: float) -> None:
-    """`benchmark_summary.json`, `report.html` and its picture below `root`, and the table on standard output."""
+def write(
+    root: Path, found: Sequence["CellResult"], counters: Mapping[str, "Counters"], *, seconds: float, show: bool
+) -> None:
+    """`benchmark_summary.json`, `report.html` and its picture below `root`; with `show` the table on standard output."""
     rows = [row(result) for result in found]
     work = {name: asdict(counter) for name, counter in counters.items()}
     write_json(root / "benchmark_summary.json", {"cells": rows, "work": work, "seconds": round(seconds, 3)})
@@ -43,10 +45,11 @@ def write(root: Path, found: Sequence["CellResult"], counters: Mapping[str, "Cou
     if picture:
         (root / "frontier.png").write_bytes(picture)
     write_text(root / "report.html", page(found, rows, work, seconds, picture))
-    show(root, found, rows, work, seconds)
+    if show:
+        display(root, found, rows, work, seconds)
 
 
-def show(
+def display(
     root: Path,
     found: Sequence["CellResult"],
     rows: Sequence[Mapping[str, Any]],

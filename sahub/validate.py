@@ -82,12 +82,20 @@ def validate(
 
 def accuracy(outcome: Outcome) -> Interval:
     """Mean score with its interval; questions about one context are one cluster."""
-    return mean_interval(scores_of(outcome), [answer.example_id for answer in outcome.answers])
+    found = mean_interval(scores_of(outcome), [answer.example_id for answer in outcome.answers])
+    return _within(found, 0.0, 1.0)
 
 
 def difference(one: Outcome, other: Outcome) -> Interval:
     """Mean of one minus other, paired by question, clustered by context."""
-    return paired_interval(scores_of(one), scores_of(other), [answer.example_id for answer in one.answers])
+    found = paired_interval(scores_of(one), scores_of(other), [answer.example_id for answer in one.answers])
+    return _within(found, -1.0, 1.0)
+
+
+def _within(found: Interval, least: float, most: float) -> Interval:
+    """The interval cut to what scores from 0 to 1 can give: Student's reaches beyond."""
+    low, high = found.low, found.high
+    return Interval(found.mean, None if low is None else max(low, least), None if high is None else min(high, most))
 
 
 def scores_of(outcome: Outcome) -> list[float]:

@@ -1,10 +1,13 @@
-"""Where a model's weights are, and what to do when they are not here. No torch, no network."""
+"""Where weights and data are, and what to do when they are not here. No torch, no network."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from sahub.errors import ConfigError
+from sahub import examples
+from sahub.config import Cell
+from sahub.errors import ConfigError, MissingFiles
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -33,3 +36,17 @@ def missing(path: str | None, revision: str | None = None) -> str | None:
         return None
     at = f" --revision {revision}" if revision else ""
     return f"weights of {where} are not on this machine; fetch them: hf download {where}{at}"
+
+
+def spec_of(cell: Cell) -> examples.TaskSpec:
+    """The cell's task as loaders read it."""
+    task = cell.settings.task
+    return examples.TaskSpec(**{field.name: getattr(task, field.name) for field in fields(examples.TaskSpec)})
+
+
+def check_files(cell: Cell) -> None:
+    """Raise MissingFiles naming everything that the cell needs and this machine lacks, with the commands that fetch it."""
+    settings = cell.settings
+    lacking = [missing(settings.model.path, settings.model.revision), examples.missing(spec_of(cell))]
+    if any(lacking):
+        raise MissingFiles("\n".join(text for text in lacking if text))
