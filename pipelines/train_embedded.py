@@ -20,11 +20,18 @@ def main(cfg: DictConfig) -> None:
 
     torch.set_num_threads(cfg.threads)
     words = tokenizer.build()
-    shape = construction.config(*(words.get_vocab_size(), *map(words.token_to_id, tokenizer.SPECIAL)))
+    bos, eos, pad = (tokenizer.special_id(words, token) for token in tokenizer.SPECIAL)
+    shape = construction.config(words.get_vocab_size(), bos, eos, pad)
     model = construction.construct(shape, cfg.seed)
     checkpoint = Path(cfg.checkpoint)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task("training", total=None, note="")
         curve = loop.train(

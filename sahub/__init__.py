@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from sahub.api import load_model, optimize, optimize_matrix, sparse
     from sahub.attention import attend
     from sahub.builder import build_stack, register_method
-    from sahub.stack import select
     from sahub.scores import aggregate, score
+    from sahub.stack import select
 
 # Names are imported when they are used: `import sahub` alone loads neither torch nor transformers.
 _HOMES = {
@@ -26,7 +26,19 @@ _HOMES = {
     "select": "sahub.stack",
     "sparse": "sahub.api",
 }
-__all__ = [*_HOMES]
+__all__ = [
+    *_HOMES,
+    "load_model",
+    "optimize",
+    "optimize_matrix",
+    "sparse",
+    "attend",
+    "build_stack",
+    "register_method",
+    "aggregate",
+    "score",
+    "select",
+]
 
 
 def __getattr__(name: str) -> Any:

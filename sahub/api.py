@@ -68,8 +68,10 @@ def load_model(name_or_path: str | None = "embedded", **settings: Any) -> Model:
 
 
 @contextmanager
-def sparse(model: "PreTrainedModel", stack: Stages, *, dense_layers: Sequence[int] = (), seed: int = 0) -> Iterator[Hook]:
-    """Attend sparsely inside a plain transformers model: prompts (calls with no past keys) dense, all later tokens sparse.
+def sparse(
+    model: "PreTrainedModel", stack: Stages, *, dense_layers: Sequence[int] = (), seed: int = 0
+) -> Iterator[Hook]:
+    """Attend sparsely inside a plain transformers model: prompts (calls without past keys) dense, later tokens sparse.
 
     Yields the hook, whose tallies say what was kept. Raises UnsupportedModel, and SparseNeverRan where nothing went
     through the stack although the model decoded.
@@ -101,7 +103,12 @@ def optimize(
     Raises RunError where the cell has no result.
     """
     [found] = optimize_matrix(
-        models=[model], tasks=[task], builders=[builder], objectives=[objective], overrides=overrides, directory=directory
+        models=[model],
+        tasks=[task],
+        builders=[builder],
+        objectives=[objective],
+        overrides=overrides,
+        directory=directory,
     )
     if not found.ok:
         raise RunError(found.message)
@@ -123,7 +130,9 @@ def optimize_matrix(
     root = Path(directory) if directory is not None else Path(mkdtemp(prefix="sahub_"))
     cells = []
     for nouns in product(models, tasks, builders, objectives):
-        named = [f"{group}={noun}" for group, noun in zip(("model", "task", "builder", "objective"), nouns, strict=True)]
+        named = [
+            f"{group}={noun}" for group, noun in zip(("model", "task", "builder", "objective"), nouns, strict=True)
+        ]
         cells.append(compose_cell([*named, *overrides], directory=root / "_".join(nouns).replace("/", "_")))
     return run_matrix(cells, root)
 

@@ -3,7 +3,6 @@
 Contexts are the outer loop, so that each is prefilled once and its dense answers are made once for all stacks.
 """
 
-import logging
 import math
 import time
 import traceback
@@ -13,29 +12,9 @@ from statistics import fmean
 from typing import Any
 
 from sahub import metrics, scores
-from sahub.errors import DataError, RunError
-from sahub.examples import Example, Question
-from sahub.model import Model
+from sahub.errors import RunError
+from sahub.prepare import Request, limit
 from sahub.session import Attention, Run, Session
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A context as the model will read it, with its questions as token ids."""
-
-    example: Example
-    context_ids: tuple[int, ...]
-    question_ids: tuple[tuple[int, ...], ...]
-    cut_tokens: int  # taken out of the context to make it fit
-
-    def room(self, max_new_tokens: int | None) -> int:
-        """Tokens that the longest question and its answer need beyond the context."""
-        return max(
-            len(ids) + limit(question, max_new_tokens)
-            for ids, question in zip(self.question_ids, self.example.questions, strict=True)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,54 +78,6 @@ class Outcome:
         if bad:
             raise RunError(f"not a finite number: {', '.join(bad)}")
         return found
-
-
-def limit(question: Question, max_new_tokens: int | None) -> int:
-    """Tokens the answer may have: the task's number, or the smaller one asked for."""
-    return question.max_new_tokens if max_new_tokens is None else min(max_new_tokens, question.max_new_tokens)
-
-
-def prepare(
-    model: Model, examples: Sequence[Example], *, max_context_length: int, max_new_tokens: int | None, truncation: str
-) -> list[Request]:
-    """Tokenise contexts and questions apart; cut contexts that leave no room for question and answer.
-
-    `truncation` middle keeps both ends of the context, head its beginning. Raises DataError for an empty question.
-    """
-    requests = []
-    most = min(max_context_length, model.max_context_length)
-    for example in examples:
-        questions = tuple(tuple(model.question_ids(q.text, q.answer_prefix)) for q in example.questions)
-        if not all(questions):
-            raise DataError(f"example {example.id}: a question without any token; give it a text or an answer prefix")
-        ids = model.context_ids(example.context)
-        request = Request(example=example, context_ids=(), question_ids=questions, cut_tokens=0)
-        room = most - request.room(max_new_tokens)
-        if room < 1:
-            raise DataError(f"example {example.id}: question and answer alone fill max_context_length={most} tokens")
-        kept = cut(ids, room, truncation)
-        requests.append(
-            Request(
-                example=example, context_ids=tuple(kept), question_ids=questions, cut_tokens=len(ids) - len(kept)
-            )
-        )
-    shortened = [request.cut_tokens for request in requests if request.cut_tokens]
-    if shortened:
-        log.warning(
-            "contexts=%d cut=%d truncation=%s: they were longer than %d tokens (median cut %d)",
-            len(requests), len(shortened), truncation, most, sorted(shortened)[len(shortened) // 2],
-        )  # fmt: skip
-    return requests
-
-
-def cut(ids: list[int], room: int, truncation: str) -> list[int]:
-    """At most `room` ids: the first ones (head), or as many from both ends (middle)."""
-    if len(ids) <= room:
-        return ids
-    if truncation == "head":
-        return ids[:room]
-    tail = room // 2
-    return ids[: room - tail] + ids[len(ids) - tail :]
 
 
 def evaluate(

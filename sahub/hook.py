@@ -5,24 +5,43 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
 from sahub.attention import attend
-from sahub.stack import Stack, StackState
 from sahub.errors import SahubError, SparseNeverRan, UnsupportedModel
 from sahub.prefix import Prefix
 from sahub.protocols import Geometry
 from sahub.rows import rows_of
 from sahub.selection import Selection
+from sahub.stack import Stack, StackState
 
 NAME = "sahub"
 _hooks: WeakKeyDictionary[nn.Module, "Hook"] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One attention call of a model: query [B, Hq, Q, D], key and value [B, Hkv, K, D], mask [B, 1, Q, K]."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scale: float
+
+    def dense(self) -> Tensor:
+        """Attention to every valid key."""
+        rows = rows_of(self.query, self.key, self.mask)
+        return self.sparse(Selection.none(rows, self.query.shape[1], self.key.shape[1]).all())
+
+    def sparse(self, selection: Selection) -> Tensor:
+        """Attention to the selected keys."""
+        return attend(self.query, self.key, self.value, selection, mask=self.mask, scale=self.scale)
 
 
 @dataclass
@@ -38,10 +57,8 @@ class Tally:
     kv_density: Tensor | float = 0.0
     selected: Tensor | float = 0.0
     bare: Tensor | float = 0.0  # rows with valid keys and nothing selected
-    measured: int = 0
     error: Tensor | float = 0.0
     norm: Tensor | float = 0.0
-
 
     def summary(self) -> dict[str, float | int | None]:
         """Plain numbers: means per row, sums of squares, and e where it was measured."""
@@ -96,33 +113,26 @@ class Hook:
     def _new_state(self, layer: int, **known: Any) -> StackState:
         return self.stack.new_state(layer=layer, seed=self.seed, example=self.example, **known)
 
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
-    ) -> Tensor:
-        """Attention of one call: query [B, Hq, Q, D], key and value [B, Hkv, K, D]; returns [B, Q, Hq, Dv].
+    def attend(self, layer: int, call: Inputs) -> Tensor:
+        """Attention of one call of one layer: [B, Q, Hq, Dv].
 
         A call whose rows are all the keys there are is a prefill: dense, and the start of a new state.
         """
-        layer, chunk, length = int(module.layer_idx), query.shape[2], key.shape[2]  # type: ignore[arg-type]
         if layer in self.dense_layers:
-            return self._dense(query, key, value, mask, scale)
+            return call.dense()
+        chunk, length = call.query.shape[2], call.key.shape[2]
         state = self._state(layer, chunk, length)
         new = slice(state.length, length)
-        valid = None if mask is None else mask[:, 0, -1, new]
-        state.append(key[:, :, new], value[:, :, new], valid)
+        valid = None if call.mask is None else call.mask[:, 0, -1, new]
+        state.append(call.key[:, :, new], call.value[:, :, new], valid)
         if chunk == length:
             state.freeze()
         if chunk == length or self.phase in self.dense_phases:
-            return self._dense(query, key, value, mask, scale)
-        selection = state.select(query, key, value, mask=mask, scale=scale, step=self.step)
-        output = attend(query, key, value, selection, mask=mask, scale=scale)
-        self._count(layer, selection, query, key, value, mask, scale, output)
+            return call.dense()
+        selection = state.select(call.query, call.key, call.value, mask=call.mask, scale=call.scale, step=self.step)
+        output = call.sparse(selection)
+        self._count(layer, selection, call, output)
         return output
-
-    @staticmethod
-    def _dense(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-        everything = Selection.none(rows_of(query, key, mask), query.shape[1], key.shape[1]).all()
-        return attend(query, key, value, everything, mask=mask, scale=scale)
 
     def verify(self, forwards: Mapping[str, int]) -> None:
         """Compare the tallies with the forward passes made in each phase. Raises SparseNeverRan.
@@ -142,8 +152,11 @@ class Hook:
         rows = sum(tally.rows for tally in tallies)
         density = float(sum(tally.density for tally in tallies)) / rows if rows else 0.0
         asked = self.stack.density
-        if rows and density >= 1.0 - 1e-9 and asked is not None and asked < 1.0 and not self.stack.is_dense:
-            raise SparseNeverRan(f"sparse attention never ran: every key was kept where the stack asks for {asked:g}")
+        if rows and density >= 1.0 - 1e-9 and asked not in (None, 1.0) and not self.stack.is_dense:
+            raise SparseNeverRan(
+                f"sparse attention never ran: every key was kept where the stack asks for {asked}; in a text this "
+                "short its fixed sizes (at_least, page_size) may cover everything"
+            )
 
     def check_rows(self) -> None:
         """Raise SahubError if a row with a valid key had nothing selected. Waits for the device."""
@@ -157,19 +170,9 @@ class Hook:
             self.states[layer] = state
         return state
 
-    def _count(
-        self,
-        layer: int,
-        selection: Selection,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scale: float | None,
-        output: Tensor,
-    ) -> None:
+    def _count(self, layer: int, selection: Selection, call: Inputs, output: Tensor) -> None:
         tally = self.tallies.setdefault((layer, self.phase), Tally())
-        rows = query.shape[0] * query.shape[2]
+        rows = call.query.shape[0] * call.query.shape[2]
         tally.calls += 1
         tally.rows += rows
         tally.density = tally.density + selection.density() * rows
@@ -177,13 +180,12 @@ class Hook:
         tally.selected = tally.selected + selection.counts().float().mean() * rows
         tally.bare = tally.bare + selection.bare().sum()
         if self.measure and (tally.calls - 1) % self.measure == 0:
-            dense = self._dense(query, key, value, mask, scale).float()
-            tally.measured += 1
+            dense = call.dense().float()
             tally.error = tally.error + (output.float() - dense).square().sum()
             tally.norm = tally.norm + dense.square().sum()
 
 
-def _forward(
+def _forward(  # noqa: PLR0917  (transformers' signature)
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -192,33 +194,39 @@ def _forward(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    hook = _hooks[module]
-    return hook.attend(module, query, key, value, attention_mask, scaling), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _hooks[module].attend(layer_of(module), Inputs(query, key, value, attention_mask, scale)), None
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """No mask where no key is padding: causality is then known from positions alone."""
     if attention_mask is None or bool(attention_mask.all()):
         return None
-    return sdpa_mask(*args, attention_mask=attention_mask, **{**kwargs, "allow_is_causal_skip": False})
+    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **{**kwargs, "allow_is_causal_skip": False})
+    return mask
 
 
 AttentionInterface.register(NAME, _forward)
 AttentionMaskInterface.register(NAME, _mask)
 
 
+def layer_of(module: nn.Module) -> int:
+    """The number of the layer that an attention module belongs to."""
+    return int(cast(int, module.layer_idx))
+
+
 def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
     """The attention module of every layer. Raises UnsupportedModel where they are not one per layer."""
     found = {
-        int(module.layer_idx): module  # type: ignore[arg-type]
+        layer_of(module): module
         for module in model.modules()
         if hasattr(module, "layer_idx") and hasattr(module, "num_key_value_groups")
     }
     layers = model.config.get_text_config().num_hidden_layers
     if sorted(found) != list(range(layers)):
         raise UnsupportedModel(
-            f"model={model.config.model_type}: attention found in layers {sorted(found)} of {layers}; only models whose "
-            "every layer uses transformers' attention interface are supported"
+            f"model={model.config.model_type}: attention found in layers {sorted(found)} of {layers}; only models "
+            "whose every layer uses transformers' attention interface are supported"
         )
     return found
 

@@ -3,28 +3,26 @@
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sahub import report, results
 from sahub.config import Cell
-from sahub.errors import RunError, SahubError
-from sahub.evaluate import Plan, Request, prepare
-from sahub.examples import Example, load_examples
-from sahub.model import Counters, Model, load_model
+from sahub.errors import SahubError
+from sahub.evaluate import Plan
+from sahub.model import Counters
+from sahub.prepare import Prepared, load
 from sahub.search import Search
 from sahub.session import Session
 from sahub.store import write_text
 from sahub.trials import Study
 from sahub.validate import Entry, Validation, validate
-from sahub.weights import spec_of
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +40,6 @@ class CellResult:
     seconds: float = 0.0
 
 
-@dataclass
-class Work:
-    """One model's cells: its session, its requests, and what to call as work is done."""
-
-    session: Session
-    advance: Callable[[str], None]
-    requests: dict[str, list[Request]] = field(default_factory=dict)
-
-
 def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = False) -> list[CellResult]:
     """Run every cell; results come in the order of the cells. A cell that fails is explained and loses nothing else.
 
@@ -60,18 +49,24 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     found = [CellResult(cell) for cell in cells]
     counters: dict[str, Counters] = {}
     begin = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("loading", total=sum(_units(cell) for cell in cells))
 
         def advance(what: str) -> None:
             progress.update(bar, advance=1, description=what)
 
-        for key, group in _grouped(found, lambda cell: repr((cell.settings.model, cell.settings.protocol.template))):
+        for group in _grouped(found, lambda cell: repr((cell.settings.model, cell.settings.protocol.template))):
             with _guard(group):
-                session = Session(_load(group[0].cell))
-                counters[group[0].cell.choices.model] = session.model.counters
-                _run_model(Work(session, advance), group)
+                session = Session(load(group[0].cell))
+                counters[_new_name(counters, session.model.name)] = session.model.counters
+                _run_model(Work(session, Prepared(session.model), advance), group)
     for result in found:
         if result.ok and result.study is not None and result.study.best is None:
             result.ok, result.message = False, _why_no_winner(result)
@@ -80,23 +75,29 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     return found
 
 
+@dataclass
+class Work:
+    """One model's cells: its session, its requests, and what to call as work is done."""
+
+    session: Session
+    prepared: Prepared
+    advance: Callable[[str], None]
+
+
 def _run_model(work: Work, group: Sequence[CellResult]) -> None:
     for result in group:
         if "search" in result.cell.settings.phases:
-            with _guard([result]), _timed([result]):
+            with result.cell.logged(), _guard([result]), _timed([result]):
                 result.study = _search(work, result.cell)
     ready = [result for result in group if "validate" in result.cell.settings.phases and result.ok and _entry(result)]
-    for _, same in _grouped(ready, _validation_key):
+    for same in _grouped(ready, _validation_key):
         with _guard(same), _timed(same):
             _validate(work, same)
 
 
 def _search(work: Work, cell: Cell) -> Study:
-    settings = cell.settings.search
-    requests = _requests(
-        work, cell, "search", settings.max_requests, settings.max_context_length, settings.max_new_tokens
-    )
-    study = Search(cell, work.session, requests, lambda number: work.advance(f"search {cell.name} trial {number}")).run()
+    requests = work.prepared.requests(cell, "search")
+    study = Search(cell, work.session, requests, lambda n: work.advance(f"search {cell.name} trial {n}")).run()
     results.write_study(cell, study, requests)
     return study
 
@@ -104,9 +105,7 @@ def _search(work: Work, cell: Cell) -> Study:
 def _validate(work: Work, same: Sequence[CellResult]) -> None:
     cell = same[0].cell
     settings = cell.settings.validate
-    requests = _requests(
-        work, cell, "validate", settings.max_requests, settings.max_context_length, settings.max_new_tokens
-    )
+    requests = work.prepared.requests(cell, "validate")
     plan = Plan(
         task=f"{cell.settings.task.benchmark}/{cell.settings.task.subset}",
         metric=cell.settings.task.metric,
@@ -136,73 +135,21 @@ def _entry(result: CellResult) -> Entry | None:
     return Entry(cell=cell, overrides=tuned, default=default.overrides if compare else None)
 
 
-def _requests(
-    work: Work, cell: Cell, split: str, max_requests: int | None, max_context_length: int, max_new_tokens: int | None
-) -> list[Request]:
-    """The prepared examples of a split, made once for all cells that ask for the same."""
-    task, model = cell.settings.task, work.session.model
-    key = repr((task, split, max_requests, max_context_length, max_new_tokens, cell.settings.protocol.truncation, cell.settings.search.seed))
-    if key not in work.requests:
-        length = min(max_context_length, model.max_context_length)
-        examples = load_examples(
-            spec_of(cell),
-            split=split,
-            limit=max_requests,
-            length=length - model.overhead_tokens,
-            count_tokens=model.count_tokens,
-            seed=cell.settings.search.seed,
-        )
-        work.requests[key] = prepare(
-            model,
-            _first_questions(examples, max_requests),
-            max_context_length=max_context_length,
-            max_new_tokens=max_new_tokens,
-            truncation=cell.settings.protocol.truncation,
-        )
-    return work.requests[key]
-
-
-def _first_questions(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """Contexts until `limit` questions are reached, the last one cut short."""
-    kept: list[Example] = []
-    left = sum(len(example.questions) for example in examples) if limit is None else limit
-    for example in examples:
-        if left <= 0:
-            break
-        questions = example.questions[:left]
-        left -= len(questions)
-        kept.append(Example(id=example.id, context=example.context, questions=questions))
-    return kept
-
-
-def _load(cell: Cell) -> Model:
-    settings = cell.settings.model
-    if cell.settings.compute.threads is not None:
-        torch.set_num_threads(cell.settings.compute.threads)
-    return load_model(
-        settings.path,
-        name=cell.choices.model,
-        revision=settings.revision,
-        device=settings.device,
-        dtype=settings.dtype,
-        device_map=settings.device_map,
-        attn_implementation=settings.attn_implementation,
-        trust_remote_code=settings.trust_remote_code,
-        max_context_length=settings.max_context_length,
-        template=cell.settings.protocol.template,
-    )
-
-
 def _validation_key(cell: Cell) -> str:
     settings = cell.settings
     return repr((settings.task, settings.validate, settings.protocol, settings.search.seed))
 
 
-def _grouped(found: Sequence[CellResult], key: Callable[[Cell], str]) -> Iterator[tuple[str, list[CellResult]]]:
+def _grouped(found: Sequence[CellResult], key: Callable[[Cell], str]) -> list[list[CellResult]]:
     groups: dict[str, list[CellResult]] = {}
     for result in found:
         groups.setdefault(key(result.cell), []).append(result)
-    yield from groups.items()
+    return list(groups.values())
+
+
+def _new_name(held: Mapping[str, object], name: str) -> str:
+    """The name, numbered where another model of the run has it."""
+    return name if name not in held else f"{name} ({len(held) + 1})"
 
 
 @contextmanager
@@ -220,7 +167,7 @@ def _guard(group: Sequence[CellResult]) -> Iterator[None]:
 
 def _fail(group: Sequence[CellResult], message: str) -> None:
     for result in group:
-        log.error("cell=%s failed: %s", result.cell.name, message)
+        log.info("cell=%s failed: %s", result.cell.name, message)
         result.ok, result.message = False, message
 
 
@@ -239,7 +186,7 @@ def _why_no_winner(result: CellResult) -> str:
     nearest = min(trial.measures["density"] for trial in complete)
     target = result.cell.settings.objective.density
     asked = "its targets" if target is None else f"density {target:g}"
-    return str(RunError(f"none of {len(complete)} complete trials is feasible: {asked} asked, the lowest density measured is {nearest:.4f}"))
+    return f"none of {len(complete)} complete trials is feasible: {asked} asked, lowest density measured {nearest:.4f}"
 
 
 def _units(cell: Cell) -> int:

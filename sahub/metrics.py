@@ -23,7 +23,10 @@ def answer_nll(logits: Tensor, ids: Sequence[int]) -> float:
 
 
 def error_by_example(micro: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Attention error of each example: mean over layers of sqrt(sum |sparse - dense|^2 / sum |dense|^2) over its rows."""
+    """Attention error of each example: mean over layers of sqrt(sum |sparse - dense|^2 / sum |dense|^2) of its rows.
+
+    Layers and rows where the dense output was not computed are left out.
+    """
     sums: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     for row in micro:
         if row["norm"]:

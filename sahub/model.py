@@ -46,7 +46,8 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        return self.hf.get_input_embeddings().weight.device
+        where: torch.device = self.hf.get_input_embeddings().weight.device
+        return where
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""
@@ -77,13 +78,13 @@ class Model:
         return before, after
 
     def context_ids(self, context: str) -> list[int]:
-        """Ids of the context as the start of a prompt; a template brings its own first token, plain text gets one BOS."""
+        """Ids of the context as the start of a prompt: a template brings its first token, plain text gets one BOS."""
         ids = self.encode(self.wrap(context)[0])
         bos = self.tokenizer.bos_token_id
         return ids if self.template or bos is None else [bos, *ids]
 
     def question_ids(self, question: str, answer_prefix: str) -> list[int]:
-        """Ids from the end of the context to the first token of the answer: tokenised apart, no special tokens added."""
+        """Ids from the end of the context to the start of the answer: tokenised apart, no special tokens added."""
         return self.encode(question + self.wrap("")[1] + answer_prefix)
 
     @property
@@ -121,7 +122,9 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(where, **common)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"model.path={where}: cannot be read as a transformers model: {_first_line(error)}") from error
+        raise ConfigError(
+            f"model.path={where}: cannot be read as a transformers model: {_first_line(error)}"
+        ) from error
     check_supported(config, where)
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     transformers_logging.disable_progress_bar()  # ours is the one that is shown
@@ -219,4 +222,3 @@ def _dtype(name: str, device: str) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-

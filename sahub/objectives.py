@@ -46,7 +46,9 @@ def value(objective: Objective, measures: Mapping[str, float]) -> float:
     A benchmark score, higher is better, enters as 1 - score. Raises RunError where the measure was not taken.
     """
     if objective.measure not in measures:
-        raise RunError(f"objective.measure={objective.measure}: this trial has no such measure, only {', '.join(measures)}")
+        raise RunError(
+            f"objective.measure={objective.measure}: this trial has no such measure, only {', '.join(measures)}"
+        )
     weights, density = objective.weights, measures["density"]
     measured = measures[objective.measure]
     error = 1.0 - measured if objective.measure == "benchmark_score" else measured

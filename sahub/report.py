@@ -27,7 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 LEFT = {"task", "builder", "objective"}
 NOTE = (
-    "tokens: mean context. dense, sparse, default: accuracy in % with its 95 % interval, on n questions no search has seen; "
+    "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the tuned winner, default: the builder's own values. difference: sparse minus dense in points, paired by "
     "context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
     "trials: complete/rejected/failed."
@@ -37,7 +37,7 @@ NOTE = (
 def write(
     root: Path, found: Sequence["CellResult"], counters: Mapping[str, "Counters"], *, seconds: float, show: bool
 ) -> None:
-    """`benchmark_summary.json`, `report.html` and its picture below `root`; with `show` the table on standard output."""
+    """`benchmark_summary.json`, `report.html` and its picture in `root`; with `show` the table on standard output."""
     rows = [row(result) for result in found]
     work = {name: asdict(counter) for name, counter in counters.items()}
     write_json(root / "benchmark_summary.json", {"cells": rows, "work": work, "seconds": round(seconds, 3)})
@@ -45,7 +45,7 @@ def write(
     if picture:
         (root / "frontier.png").write_bytes(picture)
     write_text(root / "report.html", page(found, rows, work, seconds, picture))
-    if show:
+    if show and any(result.ok for result in found):
         display(root, found, rows, work, seconds)
 
 
@@ -196,7 +196,9 @@ def page(
     escape = html.escape
     head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
     body = "".join(
-        f"<tr class='{'ok' if one['ok'] else 'bad'}'>{''.join(f'<td>{escape(text)}</td>' for text in cells_of(one))}</tr>"
+        f"<tr class='{'ok' if one['ok'] else 'bad'}'>"
+        + "".join(f"<td>{escape(text)}</td>" for text in cells_of(one))
+        + "</tr>"
         for one in rows
     )
     failures = "".join(
@@ -208,17 +210,20 @@ def page(
         if result.study is not None and result.study.best is not None
     )
     image = base64.b64encode(picture).decode() if picture else ""
+    drawn = f'<img alt="density against measure, every complete trial" src="data:image/png;base64,{image}">'
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>sahub report</title><style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; font-size: 13px; }} td, th {{ padding: .3rem .7rem; border-bottom: 1px solid #ddd; }}
+table {{ border-collapse: collapse; font-size: 13px; }}
+td, th {{ padding: .3rem .7rem; border-bottom: 1px solid #ddd; }}
 th {{ text-align: left; background: #f4f4f4; }} td {{ white-space: nowrap; }} tr.bad td {{ color: #b00; }}
-code {{ font-size: 12px; }} img {{ max-width: 100%; }} .wide {{ overflow-x: auto; }} .note {{ color: #666; font-size: 13px; }}
+code {{ font-size: 12px; }} img {{ max-width: 100%; }} .wide {{ overflow-x: auto; }}
+.note {{ color: #666; font-size: 13px; }}
 </style></head><body><h1>sahub report</h1>
 <div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
 <p class="note">{escape(NOTE)}</p>
 {f"<h2>Failed cells</h2><ul>{failures}</ul>" if failures else ""}
-{f'<h2>Trials</h2><img alt="density against measure, every complete trial" src="data:image/png;base64,{image}">' if image else ""}
+{f"<h2>Trials</h2>{drawn}" if image else ""}
 {f"<h2>Winners</h2><ul>{winners}</ul>" if winners else ""}
 <h2>Work</h2><ul>{"".join(f"<li>{escape(line)}</li>" for line in work_lines(work, seconds))}</ul>
 <details><summary>All figures</summary><pre>{escape(json.dumps(rows, indent=1, sort_keys=True))}</pre></details>

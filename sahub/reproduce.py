@@ -2,18 +2,20 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from sahub.config import Cell, compose_cell
+from omegaconf import OmegaConf
+
+from sahub.config import Cell, composed
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
-LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "cache_dir")
+LEFT_OUT = ("phases", "configs", "dry_run", "results_dir")
 
 
 def reproducing(cell: Cell) -> list[str]:
     """The cell's nouns, and every setting in which it differs from what these alone compose to."""
     nouns = [f"{group}={choice}" for group, choice in cell.groups.items()]
-    plain = compose_cell(nouns).composed
+    plain = cast(dict[str, Any], OmegaConf.to_container(composed(nouns)[0], resolve=False))
     ours, theirs = (dict(_leaves(tree)) for tree in (cell.composed, plain))
     changed = []
     for path, value in ours.items():

@@ -1,4 +1,4 @@
-"""One cell's search: Optuna in generations over trials that each end in a state, then a few promoted to dearer measures."""
+"""One cell's search: Optuna in generations, every trial ends in a state, a few are promoted to generated answers."""
 
 import logging
 import math
@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 from sahub import objectives
 from sahub.config import Cell
 from sahub.errors import ConfigError, Infeasible, RunError
-from sahub.evaluate import Plan, Request, evaluate
+from sahub.evaluate import Plan, evaluate
 from sahub.intervals import Tau, kendall_tau
+from sahub.prepare import Request
 from sahub.session import Session
 from sahub.space import Point, Space, overrides_of, space_of
 from sahub.trials import Study, Trial, attention_of, check_limits, judge
@@ -29,7 +30,11 @@ class Search:
     """The search of one cell on prepared requests."""
 
     def __init__(
-        self, cell: Cell, session: Session, requests: Sequence[Request], on_trial: Callable[[int], None] = lambda n: None
+        self,
+        cell: Cell,
+        session: Session,
+        requests: Sequence[Request],
+        on_trial: Callable[[int], None] = lambda n: None,
     ) -> None:
         self.cell, self.session, self.requests, self.on_trial = cell, session, requests, on_trial
         self.settings, self.objective = cell.settings.search, cell.settings.objective
@@ -93,9 +98,7 @@ class Search:
         default, point = self.trials[0], self.space.default
         inside = all(_contains(distribution, point[leaf]) for leaf, distribution in self.space.free.items())
         if default.value is not None and inside:
-            study.add_trial(
-                optuna.trial.create_trial(params=point, distributions=self.space.free, value=default.value)
-            )
+            study.add_trial(optuna.trial.create_trial(params=point, distributions=self.space.free, value=default.value))
         return study
 
     def _ask(self, study: optuna.Study, seen: set[tuple[str, ...]], count: int) -> "Generation":
@@ -129,7 +132,9 @@ class Search:
         except (Infeasible, ConfigError) as error:
             if not self.space.free:
                 raise
-            return Trial(number=number, state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error))
+            return Trial(
+                number=number, state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error)
+            )
         return None
 
     def _trials(self, points: Sequence[Point], fidelity: str) -> list[Trial]:
@@ -142,7 +147,8 @@ class Search:
         attentions = [attention_of(self.cell, overrides) for overrides in allowed]
         done = iter(evaluate(self.session, self.requests, attentions, self._plan(fidelity)))
         return [
-            self._record(rejected or judge(self.cell, overrides, next(done), fidelity)) for overrides, rejected in waiting
+            self._record(rejected or judge(self.cell, overrides, next(done), fidelity))
+            for overrides, rejected in waiting
         ]
 
     def _plan(self, fidelity: str) -> Plan:
@@ -164,7 +170,7 @@ class Search:
         return numbered
 
     def _promote(self, ranked: list[Trial], best: Trial | None, default: Trial) -> tuple[Tau | None, float | None]:
-        """Generate answers with the best few, the default and some spread over the ranking; compare the two rankings."""
+        """Generate answers with the best few, the default and some over the whole ranking; compare the two rankings."""
         top = [trial for trial in ranked if trial.feasible][: self.settings.promote]
         spread = self.settings.calibrate
         some = [ranked[round(i * (len(ranked) - 1) / max(1, spread - 1))] for i in range(spread)]
@@ -220,6 +226,6 @@ class Generation:
 
 def _contains(distribution: optuna.distributions.BaseDistribution, value: object) -> bool:
     try:
-        return distribution._contains(distribution.to_internal_repr(value))
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
     except (ValueError, TypeError):
         return False

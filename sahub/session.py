@@ -1,4 +1,4 @@
-"""One model at work: contexts prefilled once, rewound for every question and every stack; answers forced or generated."""
+"""One model at work: contexts prefilled once, rewound for every question and stack; answers forced or generated."""
 
 import time
 from collections import Counter, OrderedDict
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sahub.stack import Stack
 from sahub.errors import ConfigError, RunError
 from sahub.hook import Hook, attached
 from sahub.model import Model
 from sahub.prefix import Prefix, PrefixStore, prefill
+from sahub.stack import Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,9 @@ class Session:
         key = (context_ids, question, max_new_tokens)
         if key not in self._answers:
             self._answers[key] = self.generate(prefix, list(question), Attention(), max_new_tokens=max_new_tokens)
-            while len(self._answers) > 1 and sum(run.logits.nbytes for run in self._answers.values()) > self._answer_bytes:
+            while (
+                len(self._answers) > 1 and sum(run.logits.nbytes for run in self._answers.values()) > self._answer_bytes
+            ):
                 self._answers.popitem(last=False)
         self._answers.move_to_end(key)
         return self._answers[key]
@@ -160,9 +162,7 @@ class _Forward:
         if self.hook:
             self.hook.phase = phase
         chunk = torch.tensor([ids], device=self.model.device)
-        output = self.model.hf(
-            input_ids=chunk, past_key_values=self.prefix.cache, use_cache=True, logits_to_keep=keep
-        )
+        output = self.model.hf(input_ids=chunk, past_key_values=self.prefix.cache, use_cache=True, logits_to_keep=keep)
         self.calls[phase] += 1
         if self.hook:
             self.hook.step += len(ids)

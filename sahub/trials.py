@@ -66,7 +66,7 @@ def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
         stack=stack,
         dense_layers=settings.protocol.dense_layers,
         dense_question=settings.protocol.question == "dense",
-        measure={"all": 1, "off": 0}.get(every) if every in ("all", "off") else int(every),
+        measure=int({"all": "1", "off": "0"}.get(every, every)),
         seed=settings.search.seed,
     )
 
@@ -82,7 +82,7 @@ def check_limits(stack: Stack, limits: Mapping[str, Any], geometry: Geometry, nu
 
 
 def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: str) -> Trial:
-    """The trial of an outcome: its value and feasibility, or why it has none. Its number is given when it is recorded."""
+    """The trial of an outcome: value and feasibility, or why it has none. It gets its number when it is recorded."""
     common: dict[str, Any] = {"number": 0, "fidelity": fidelity, "overrides": overrides, "seconds": outcome.seconds}
     if outcome.state != "complete":
         return Trial(**common, state="failed", reason=outcome.reason, details=outcome.details)

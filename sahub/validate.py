@@ -7,8 +7,9 @@ from typing import Any
 
 from sahub.config import Cell
 from sahub.errors import RunError
-from sahub.evaluate import Outcome, Plan, Request, evaluate
+from sahub.evaluate import Outcome, Plan, evaluate
 from sahub.intervals import Interval, mean_interval, paired_interval
+from sahub.prepare import Request
 from sahub.session import Attention, Session
 from sahub.trials import attention_of, is_feasible
 

@@ -45,7 +45,7 @@ def spec_of(cell: Cell) -> examples.TaskSpec:
 
 
 def check_files(cell: Cell) -> None:
-    """Raise MissingFiles naming everything that the cell needs and this machine lacks, with the commands that fetch it."""
+    """Raise MissingFiles naming everything that the cell needs and this machine lacks, and the commands to fetch it."""
     settings = cell.settings
     lacking = [missing(settings.model.path, settings.model.revision), examples.missing(spec_of(cell))]
     if any(lacking):

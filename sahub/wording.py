@@ -2,26 +2,34 @@
 
 from random import Random
 
-ADJECTIVES = (
-    "amber ancient autumn bitter black blue bold brave bright brisk broad bronze calm careful cheerful clear clever cold "
-    "copper cosy crimson curious damp dark deep distant dry dusty eager early empty faint famous fancy fearless fierce "
-    "foggy fresh frosty gentle giant golden grand grateful green grey hasty heavy hidden hollow honest humble icy idle "
-    "ivory jolly keen kind late lazy light lively lonely loud lucky mellow merry mighty misty modern narrow neat noble "
-    "olive patient plain polite proud purple quick quiet rapid rare red restless rough royal rusty scarlet secret shiny "
-    "silent silver simple sleepy slow smooth solid steady stormy strange sturdy sunny swift tall tender tidy tiny vast "
-    "violet warm wild winding wise wooden young"
-).split()
-NOUNS = (
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+ADJECTIVES = _words(
+    "amber ancient autumn bitter black blue bold brave bright brisk broad bronze calm careful cheerful clear clever "
+    "cold copper cosy crimson curious damp dark deep distant dry dusty eager early empty faint famous fancy fearless "
+    "fierce foggy fresh frosty gentle giant golden grand grateful green grey hasty heavy hidden hollow honest humble "
+    "icy idle ivory jolly keen kind late lazy light lively lonely loud lucky mellow merry mighty misty modern narrow "
+    "neat noble olive patient plain polite proud purple quick quiet rapid rare red restless rough royal rusty scarlet "
+    "secret shiny silent silver simple sleepy slow smooth solid steady stormy strange sturdy sunny swift tall tender "
+    "tidy tiny vast violet warm wild winding wise wooden young"
+)
+NOUNS = _words(
     "acorn anchor apple arch arrow badger bakery barn basket beacon bell bench birch boat bottle bridge brook bucket "
-    "cabin candle canyon castle cave chapel cherry cliff clock cloud compass copse cottage crane creek crow daisy desert "
-    "dolphin door dragon eagle falcon feather fern ferry field flame flute forest fountain fox garden gate glacier "
-    "goose grove hammer harbor hawk hedge heron hill horse island jacket kettle kite ladder lagoon lamp lantern leaf "
-    "library lion lizard maple market marsh meadow mill mirror moon mountain needle oak ocean orchard otter owl palace "
-    "panda pearl pebble pepper pillow pine planet pond prairie quarry rabbit raven reef ribbon river robin rocket rose "
-    "saddle sailor salmon shell ship spoon spruce squirrel stable star station stone summit table temple thistle tiger "
-    "tower train tulip tunnel turtle valley village violin wagon walnut well whale willow window wolf"
-).split()
-PEOPLE = "the baker|the captain|the doctor|the driver|the farmer|the gardener|the guide|the painter|the pilot|the teacher"
+    "cabin candle canyon castle cave chapel cherry cliff clock cloud compass copse cottage crane creek crow daisy "
+    "desert dolphin door dragon eagle falcon feather fern ferry field flame flute forest fountain fox garden gate "
+    "glacier goose grove hammer harbor hawk hedge heron hill horse island jacket kettle kite ladder lagoon lamp "
+    "lantern leaf library lion lizard maple market marsh meadow mill mirror moon mountain needle oak ocean orchard "
+    "otter owl palace panda pearl pebble pepper pillow pine planet pond prairie quarry rabbit raven reef ribbon river "
+    "robin rocket rose saddle sailor salmon shell ship spoon spruce squirrel stable star station stone summit table "
+    "temple thistle tiger tower train tulip tunnel turtle valley village violin wagon walnut well whale willow window "
+    "wolf"
+)
+PEOPLE = (
+    "the baker|the captain|the doctor|the driver|the farmer|the gardener|the guide|the painter|the pilot|the teacher"
+)
 VERBS = "watched|found|carried|painted|followed|remembered|described|repaired|crossed|visited|opened|measured"
 PLACES = "near|behind|above|below|beside|beyond|across from|not far from"
 

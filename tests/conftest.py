@@ -46,9 +46,7 @@ def tokenizer():
     bare = Tokenizer(models.BPE({sign: i for i, sign in enumerate(signs)}, []))
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bare.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bare, bos_token="<|bos|>", eos_token="<|eos|>", pad_token="<|pad|>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=bare, bos_token="<|bos|>", eos_token="<|eos|>", pad_token="<|pad|>")
 
 
 @pytest.fixture(scope="session")

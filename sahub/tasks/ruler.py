@@ -16,7 +16,7 @@ from sahub.examples import Example, Question, TaskSpec, example_id, split_of
 
 @dataclass(frozen=True)
 class Haystack:
-    """What stands around the asked needle: `filler` draws one line of it; `distractors` says that its lines are needles."""
+    """What stands around the asked needle: `filler` draws one line; `distractors` says that lines are needles."""
 
     filler: Callable[[Random], str]
     distractors: bool
@@ -37,7 +37,7 @@ def load(
 ) -> list[Example]:
     """Draw examples of `length` tokens (prompt with answer prefix plus the tokens to generate).
 
-    `limit` contexts (None: `options.num_examples`) whose hash falls into `split`. The same seed gives the same examples.
+    `limit` contexts (None: `options.num_examples`) whose hash falls into `split`; one seed, one set of examples.
 
     Raises ConfigError for an unknown subset or option, DataError where the length cannot hold one needle.
     """
@@ -79,7 +79,7 @@ def _draw(spec: TaskSpec, rng: Random, *, length: int, count_tokens: Callable[[s
     needles = [wording.needle(name, value) for name, value in zip(names, values, strict=True)]
     tail = max(count_tokens(f"{q.text}\n{q.answer_prefix}") for q in questions)
     room = length - spec.max_new_tokens - tail
-    context = _fit(rng, haystack, names, needles, room, count_tokens)
+    context = _fit(rng, haystack, dict(zip(names, needles, strict=True)), room, count_tokens)
     if context is None:
         raise DataError(
             f"task={spec.benchmark}/{spec.subset}: {length} tokens cannot hold the instruction, {asked} needle(s), the "
@@ -89,9 +89,10 @@ def _draw(spec: TaskSpec, rng: Random, *, length: int, count_tokens: Callable[[s
 
 
 def _fit(
-    rng: Random, haystack: Haystack, names: list[str], needles: list[str], room: int, count_tokens: Callable[[str], int]
+    rng: Random, haystack: Haystack, hidden: dict[str, str], room: int, count_tokens: Callable[[str], int]
 ) -> str | None:
-    """The longest context of at most `room` tokens, or None where the needles alone do not fit."""
+    """The longest context of at most `room` tokens with the `hidden` needles (by key); None where these do not fit."""
+    needles = list(hidden.values())
     fixed = count_tokens("\n".join([wording.INSTRUCTION, *needles]))
     if fixed > room:
         return None
@@ -101,7 +102,7 @@ def _fit(
     left = room - fixed
     while left > 0:
         line = haystack.filler(rng)
-        if haystack.distractors and any(f" {name} " in line for name in names):
+        if haystack.distractors and any(f" {name} " in line for name in hidden):
             continue  # a second value for an asked key would make the answer ambiguous
         lines.append(line)
         sizes.append(count_tokens(f"\n{line}"))

@@ -1,11 +1,13 @@
 """First weights in which a retrieval circuit already exists, so that training only has to refine it.
 
-Residual stream (256): dimension 0 is a constant, 1..127 the token, 128 + 20 (o-1) .. what stood o tokens back (o = 1..6).
+Residual stream (256): dimension 0 is a constant, 1..127 the token, 128 + 20 (o-1) .. what stood o = 1..6 tokens back.
 Layer 0 looks back by position, layer 1 matches what it looks for against what stood before each key and copies the key.
 From a random start neither layer is useful alone, and small models do not find the pair within a laptop's budget.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ def config(vocabulary: int, bos: int, eos: int, pad: int) -> LlamaConfig:
 def construct(shape: LlamaConfig, seed: int) -> LlamaForCausalLM:
     """A model of that shape whose first two layers retrieve what followed an earlier copy of the last tokens."""
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(shape)
+    model: Any = LlamaForCausalLM(shape)
     rng = torch.Generator().manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
@@ -47,7 +49,7 @@ def construct(shape: LlamaConfig, seed: int) -> LlamaForCausalLM:
     layers = model.model.layers
     with torch.no_grad():
         for layer in layers:
-            for matrix in (m.weight for m in layer.self_attn.children()):
+            for matrix in layer.self_attn.parameters():
                 matrix.mul_(0.1)
         embedding = model.model.embed_tokens.weight
         embedding.zero_()
@@ -59,10 +61,11 @@ def construct(shape: LlamaConfig, seed: int) -> LlamaForCausalLM:
         _match(layers[1].self_attn, content)
         for layer in layers[1:]:
             _copy(layer.self_attn, shape, normal)
-    return model
+    made: LlamaForCausalLM = model
+    return made
 
 
-def _look_back(attention: torch.nn.Module, shape: LlamaConfig, content: Tensor) -> None:
+def _look_back(attention: Any, shape: LlamaConfig, content: Tensor) -> None:
     """Heads 1..6 attend to the token o = 1..6 back and write its content into slot o."""
     amplitude = math.sqrt(8.0 * math.sqrt(32)) / 4.0  # the constant is about 4 after normalisation
     q, k, v, o = (getattr(attention, f"{name}_proj").weight for name in "qkvo")
@@ -86,7 +89,7 @@ def _look_back(attention: torch.nn.Module, shape: LlamaConfig, content: Tensor) 
         o[slot : slot + SLOT, rows : rows + SLOT] = 0.0687 * torch.eye(SLOT)
 
 
-def _match(attention: torch.nn.Module, content: Tensor) -> None:
+def _match(attention: Any, content: Tensor) -> None:
     """KV head g shows slot g + 1; its two query heads ask with the present token and with slot g."""
     strength = 1.6
     dims = [*SLOW, *(pair + 16 for pair in SLOW)]
@@ -102,7 +105,7 @@ def _match(attention: torch.nn.Module, content: Tensor) -> None:
                 q[64 * group + 32 + dim, shown - SLOT + i] += strength
 
 
-def _copy(attention: torch.nn.Module, shape: LlamaConfig, normal) -> None:
+def _copy(attention: Any, shape: LlamaConfig, normal: Callable[[int, int], Tensor]) -> None:
     """Values carry a random projection of the token, outputs its transpose: what is attended to is written back."""
     per_group = shape.num_attention_heads // shape.num_key_value_heads
     for group in range(shape.num_key_value_heads):

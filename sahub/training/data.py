@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from sahub import wording
-from sahub.training.tokenizer import BOS, EOS
+from sahub.training.tokenizer import BOS, EOS, special_id
 
 ASIDE = 0.1  # weight of the tokens that are not answers, on the share of them that is looked at
 LOOKED_AT = 0.15
@@ -28,10 +28,12 @@ class Data:
 
     def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
         self.tokenizer, self.seed = tokenizer, seed
-        self.bos, self.eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
+        self.bos, self.eos = special_id(tokenizer, BOS), special_id(tokenizer, EOS)
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        """Token ids without special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def batch(self, step: int, size: int, length: int, repeats: float) -> Batch:
         """`size` sequences of `length` tokens, a share `repeats` of them repeated random segments."""

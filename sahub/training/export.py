@@ -10,12 +10,14 @@ from sahub.store import write_json
 from sahub.training.tokenizer import BOS, EOS, PAD
 
 
-def export(model: LlamaForCausalLM, tokenizer: Tokenizer, curve: list[dict], folder: Path) -> None:
+def export(model: LlamaForCausalLM, tokenizer: Tokenizer, curve: list[dict[str, float]], folder: Path) -> None:
     """bf16 safetensors, tokenizer, generation settings and the training curve."""
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16)
     model.generation_config = GenerationConfig(
-        bos_token_id=model.config.bos_token_id, eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.pad_token_id,
     )
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(

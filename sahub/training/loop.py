@@ -1,8 +1,7 @@
 """The training loop: a curriculum of lengths, Muon for matrices and AdamW for the rest, resumable at any step."""
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ LOG_EVERY, SAVE_EVERY = 25, 200  # steps
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """`tokens` tokens in batches of `batch` sequences of `length` tokens; `repeats`: share of repeated random segments."""
+    """`tokens` tokens in batches of `batch` sequences of `length`; `repeats`: share of repeated random segments."""
 
     length: int
     batch: int
@@ -50,9 +49,7 @@ def optimizers(model: nn.Module, learning_rate: float) -> list[torch.optim.Optim
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(
-            matrices, lr=learning_rate, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(matrices, lr=learning_rate, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
@@ -76,8 +73,8 @@ def train(
     *,
     learning_rate: float,
     checkpoint: Path,
-    on_step=lambda step, total, accuracy: None,
-) -> list[dict]:
+    on_step: Callable[[int, int, float], None] = lambda step, total, accuracy: None,
+) -> list[dict[str, float]]:
     """Train in place; continue from `checkpoint` where it exists. Returns the curve (one row per LOG_EVERY steps)."""
     plan, groups, start, curve = list(schedule(phases)), optimizers(model, learning_rate), 0, []
     if checkpoint.exists():
@@ -112,8 +109,10 @@ def train(
     return curve
 
 
-def _save(path: Path, model: nn.Module, groups: list[torch.optim.Optimizer], step: int, curve: list[dict]) -> None:
+def _save(
+    path: Path, model: nn.Module, groups: list[torch.optim.Optimizer], step: int, curve: list[dict[str, float]]
+) -> None:
     part = path.with_suffix(".part")
     state = {"model": model.state_dict(), "optimizers": [g.state_dict() for g in groups], "step": step, "curve": curve}
     torch.save(state, part)
-    os.replace(part, path)
+    Path(part).replace(path)

@@ -30,7 +30,11 @@ def _words() -> list[str]:
     rng = Random(0)
     fixed = [wording.NOISE, wording.INSTRUCTION, wording.needle("a", "1"), wording.question("a")]
     text = chain(
-        wording.ADJECTIVES, wording.NOUNS, fixed, [wording.answer_prefix("a")], (wording.prose(rng) for _ in range(3000))
+        wording.ADJECTIVES,
+        wording.NOUNS,
+        fixed,
+        [wording.answer_prefix("a")],
+        (wording.prose(rng) for _ in range(3000)),
     )
     return list(dict.fromkeys(re.findall(r"[A-Za-z]+", " ".join(text))))
 
@@ -61,3 +65,10 @@ def build() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
     return tokenizer
+
+
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token."""
+    number = tokenizer.token_to_id(token)
+    assert number is not None
+    return number

@@ -15,7 +15,7 @@ def test_every_block_runs(page, tmp_path, monkeypatch):
     assert len(blocks) >= 5
     scope: dict[str, object] = {"__name__": "docs"}
     for block in blocks:
-        exec(compile(block, page, "exec"), scope)  # noqa: S102
+        exec(compile(block, page, "exec"), scope)
 
 
 def test_every_public_name_is_shown():

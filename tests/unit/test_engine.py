@@ -12,7 +12,11 @@ from sahub.session import Attention, Session
 
 DENSE = sahub.build_stack([{"name": "dense"}])
 QUEST = sahub.build_stack(
-    [{"name": "sink", "sink_size": 4}, {"name": "local", "window_size": 8}, {"name": "quest", "density": 0.3, "page_size": 8}],
+    [
+        {"name": "sink", "sink_size": 4},
+        {"name": "local", "window_size": 8},
+        {"name": "quest", "density": 0.3, "page_size": 8},
+    ],
     density=0.3,
 )
 CONTEXT = "The quick brown fox jumps over the lazy dog. " * 6
@@ -40,7 +44,9 @@ def test_dense_stack_equals_the_model(family, make_model, tokenizer):
     hooked = session.generate(prefix, question, attention, max_new_tokens=12)
     assert torch.allclose(hooked.logits[0], own, atol=1e-5, rtol=1e-5)
     plain = model.generate(torch.tensor([context + question]), max_new_tokens=12, do_sample=False)
-    for token, logits, expected in zip(hooked.ids, hooked.logits, plain[0, len(context + question) :].tolist(), strict=False):
+    for token, logits, expected in zip(
+        hooked.ids, hooked.logits, plain[0, len(context + question) :].tolist(), strict=False
+    ):
         best = logits.topk(2).values
         if float(best[0] - best[1]) <= 1e-3:
             break
@@ -137,7 +143,7 @@ def test_a_hook_that_is_not_asked_is_noticed(session, monkeypatch):
 
 def test_density_one_under_a_target_is_noticed(session):
     wide = sahub.build_stack([{"name": "local", "window_size": 100_000}], density=0.1)
-    with pytest.raises(SparseNeverRan, match="every key was kept where the stack asks for 0.1"):
+    with pytest.raises(SparseNeverRan, match=r"every key was kept where the stack asks for 0\.1"):
         session.generate(
             prefix_of(session), session.model.question_ids(QUESTION, ""), Attention(stack=wide), max_new_tokens=2
         )

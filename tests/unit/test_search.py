@@ -8,9 +8,9 @@ import torch
 from sahub.builder import register_method
 from sahub.config import compose_cell
 from sahub.errors import ConfigError, RunError
-from sahub.evaluate import prepare
 from sahub.examples import TaskSpec, load_examples
 from sahub.model import wrap_model
+from sahub.prepare import prepare
 from sahub.protocols import Stage
 from sahub.search import Search
 from sahub.session import Session
@@ -41,11 +41,13 @@ def session(make_model, tokenizer) -> Session:
 @pytest.fixture(scope="module")
 def requests(session):
     spec = TaskSpec(
-        benchmark="ruler", subset="niah_multikey_2", metric="string_match_all", max_new_tokens=8, options={"num_examples": 2}
+        benchmark="ruler",
+        subset="niah_multikey_2",
+        metric="string_match_all",
+        max_new_tokens=8,
+        options={"num_examples": 2},
     )
-    examples = load_examples(
-        spec, split="search", limit=2, length=700, count_tokens=session.model.count_tokens, seed=0
-    )
+    examples = load_examples(spec, split="search", limit=2, length=700, count_tokens=session.model.count_tokens, seed=0)
     return prepare(session.model, examples, max_context_length=700, max_new_tokens=4, truncation="middle")
 
 
@@ -128,7 +130,12 @@ def test_limits_reject_before_any_work(run):
 
 def test_failures_are_states_and_never_win(run):
     register_method(Fuse, "fuse")
-    fuse = ["+builder.stages.fuse={kind:0}", "builder.stages.sink.sink_size=4", "~builder.search.sink", "search.pin=false"]
+    fuse = [
+        "+builder.stages.fuse={kind:0}",
+        "builder.stages.sink.sink_size=4",
+        "~builder.search.sink",
+        "search.pin=false",
+    ]
     study = run(*fuse, "+builder.search.fuse={kind:{choices:[0,1,2]}}", builder="sink")
     by_kind = {trial.overrides[0][-1]: trial for trial in study.trials}
     assert by_kind["0"].state == "complete"

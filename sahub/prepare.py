@@ -1,0 +1,143 @@
+"""From a cell to a loaded model and to examples as token ids: contexts and questions apart, cut to fit."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from sahub.config import Cell
+from sahub.errors import DataError
+from sahub.examples import Example, Question, load_examples
+from sahub.model import Model, load_model
+from sahub.weights import spec_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A context as the model will read it, with its questions as token ids."""
+
+    example: Example
+    context_ids: tuple[int, ...]
+    question_ids: tuple[tuple[int, ...], ...]
+    cut_tokens: int  # taken out of the context to make it fit
+
+    def room(self, max_new_tokens: int | None) -> int:
+        """Tokens that the longest question and its answer need beyond the context."""
+        return max(
+            len(ids) + limit(question, max_new_tokens)
+            for ids, question in zip(self.question_ids, self.example.questions, strict=True)
+        )
+
+
+@dataclass
+class Prepared:
+    """The prepared examples of one model's cells, made once for all cells that ask for the same."""
+
+    model: Model
+    held: dict[str, list[Request]] = field(default_factory=dict)
+
+    def requests(self, cell: Cell, split: str) -> list[Request]:
+        """The cell's requests for `search` or `validate`. Raises what loading and preparing raise."""
+        settings = cell.settings
+        limits = settings.search if split == "search" else settings.validate
+        seed, truncation = settings.search.seed, settings.protocol.truncation
+        asked = (limits.max_requests, limits.max_context_length, limits.max_new_tokens)
+        key = repr((settings.task, split, asked, truncation, seed))
+        if key not in self.held:
+            examples = load_examples(
+                spec_of(cell),
+                split=split,
+                limit=limits.max_requests,
+                length=min(limits.max_context_length, self.model.max_context_length) - self.model.overhead_tokens,
+                count_tokens=self.model.count_tokens,
+                seed=seed,
+            )
+            self.held[key] = prepare(
+                self.model,
+                first_questions(examples, limits.max_requests),
+                max_context_length=limits.max_context_length,
+                max_new_tokens=limits.max_new_tokens,
+                truncation=truncation,
+            )
+        return self.held[key]
+
+
+def limit(question: Question, max_new_tokens: int | None) -> int:
+    """Tokens the answer may have: the task's number, or the smaller one asked for."""
+    return question.max_new_tokens if max_new_tokens is None else min(max_new_tokens, question.max_new_tokens)
+
+
+def prepare(
+    model: Model, examples: Sequence[Example], *, max_context_length: int, max_new_tokens: int | None, truncation: str
+) -> list[Request]:
+    """Tokenise contexts and questions apart; cut contexts that leave no room for question and answer.
+
+    `truncation` middle keeps both ends of the context, head its beginning. Raises DataError for an empty question.
+    """
+    requests = []
+    most = min(max_context_length, model.max_context_length)
+    for example in examples:
+        questions = tuple(tuple(model.question_ids(q.text, q.answer_prefix)) for q in example.questions)
+        if not all(questions):
+            raise DataError(f"example {example.id}: a question without any token; give it a text or an answer prefix")
+        ids = model.context_ids(example.context)
+        request = Request(example=example, context_ids=(), question_ids=questions, cut_tokens=0)
+        room = most - request.room(max_new_tokens)
+        if room < 1:
+            raise DataError(f"example {example.id}: question and answer alone fill max_context_length={most} tokens")
+        kept = cut(ids, room, truncation)
+        requests.append(
+            Request(example=example, context_ids=tuple(kept), question_ids=questions, cut_tokens=len(ids) - len(kept))
+        )
+    shortened = [request.cut_tokens for request in requests if request.cut_tokens]
+    if shortened:
+        log.warning(
+            "contexts=%d cut=%d truncation=%s: they were longer than %d tokens (median cut %d)",
+            len(requests), len(shortened), truncation, most, sorted(shortened)[len(shortened) // 2],
+        )  # fmt: skip
+    return requests
+
+
+def cut(ids: list[int], room: int, truncation: str) -> list[int]:
+    """At most `room` ids: the first ones (head), or as many from both ends (middle)."""
+    if len(ids) <= room:
+        return ids
+    if truncation == "head":
+        return ids[:room]
+    tail = room // 2
+    return ids[: room - tail] + ids[len(ids) - tail :]
+
+
+def first_questions(examples: Sequence[Example], limit: int | None) -> list[Example]:
+    """Contexts until `limit` questions are reached, the last one cut short."""
+    kept: list[Example] = []
+    left = sum(len(example.questions) for example in examples) if limit is None else limit
+    for example in examples:
+        if left <= 0:
+            break
+        questions = example.questions[:left]
+        left -= len(questions)
+        kept.append(Example(id=example.id, context=example.context, questions=questions))
+    return kept
+
+
+def load(cell: Cell) -> Model:
+    """The model that the cell's settings name."""
+    settings = cell.settings.model
+    if cell.settings.compute.threads is not None:
+        torch.set_num_threads(cell.settings.compute.threads)
+    return load_model(
+        settings.path,
+        name=cell.choices.model,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        device_map=settings.device_map,
+        attn_implementation=settings.attn_implementation,
+        trust_remote_code=settings.trust_remote_code,
+        max_context_length=settings.max_context_length,
+        template=cell.settings.protocol.template,
+    )
