@@ -58,7 +58,7 @@ def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request]) ->
         "figures": figures(best),
         "default_figures": figures(study.default) if study.default.state == "complete" else None,
         "n": sum(len(request.example.questions) for request in requests),
-        "contexts": len(requests),
+        "contexts": [request.example.id for request in requests],
         "trials": study.counts(),
         "fidelity": best.fidelity,
         "calibration": None if tau is None else {**tau._asdict(), "regret": study.regret},
