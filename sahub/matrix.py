@@ -130,9 +130,8 @@ def _entry(result: CellResult) -> Entry | None:
         return Entry(cell=cell, overrides=())
     if study is None or study.best is None:
         return None
-    tuned, default = study.best.overrides, study.default
-    compare = cell.settings.validate.compare_default and default.state == "complete" and default.overrides != tuned
-    return Entry(cell=cell, overrides=tuned, default=default.overrides if compare else None)
+    compare = cell.settings.validate.compare_default and study.default.state == "complete"
+    return Entry(cell=cell, overrides=study.best.overrides, default=study.default.overrides if compare else None)
 
 
 def _validation_key(cell: Cell) -> str:

@@ -178,6 +178,9 @@ def frontier(found: Sequence["CellResult"]) -> bytes | None:
             if result.cell.settings.objective.density is not None:
                 axis.axvline(result.cell.settings.objective.density, color="grey", linewidth=0.8, linestyle=":")
             axis.set_ylabel(f"{measure} (search examples)")
+        if all(result.cell.settings.objective.measure in ("answer_kl", "answer_nll") for result in studied):
+            axis.set_yscale("symlog", linthresh=0.01)
+            axis.set_ylim(bottom=0)
         axis.set(title=f"{model}, {task}", xlabel="density: share of keys attended to")
         axis.legend(fontsize=8, title="star: the winner", title_fontsize=8)
     image = io.BytesIO()
@@ -213,7 +216,7 @@ def page(
     drawn = f'<img alt="density against measure, every complete trial" src="data:image/png;base64,{image}">'
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>sahub report</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 110rem; padding: 0 1rem; color: #222; }}
 table {{ border-collapse: collapse; font-size: 13px; }}
 td, th {{ padding: .3rem .7rem; border-bottom: 1px solid #ddd; }}
 th {{ text-align: left; background: #f4f4f4; }} td {{ white-space: nowrap; }} tr.bad td {{ color: #b00; }}

@@ -61,6 +61,7 @@ def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request]) ->
         "contexts": [request.example.id for request in requests],
         "trials": study.counts(),
         "fidelity": best.fidelity,
+        "generated_figures": None if study.generated is None else figures(study.generated),
         "calibration": None if tau is None else {**tau._asdict(), "regret": study.regret},
         "protocol": asdict(cell.settings.protocol),
         "seed": cell.settings.search.seed,
@@ -113,8 +114,9 @@ def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, A
     runs: list[tuple[str, Outcome | None, tuple[str, ...] | None, Any]] = [
         ("dense", validation.dense, None, {"score": figures["dense_score"]}),
         (name, validation.sparse, entry.overrides, dict(figures)),
-        (f"{name}_default", validation.default, entry.default, {"score": figures.get("default_score")}),
     ]
+    if validation.default is not validation.sparse:
+        runs.append((f"{name}_default", validation.default, entry.default, {"score": figures.get("default_score")}))
     for label, outcome, overrides, metrics in runs:
         if outcome is None or outcome.state != "complete":
             continue

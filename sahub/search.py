@@ -13,7 +13,7 @@ from sahub import objectives
 from sahub.config import Cell
 from sahub.errors import ConfigError, Infeasible, RunError
 from sahub.evaluate import Plan, evaluate
-from sahub.intervals import Tau, kendall_tau
+from sahub.intervals import kendall_tau
 from sahub.prepare import Request
 from sahub.session import Session
 from sahub.space import Point, Space, overrides_of, space_of
@@ -56,15 +56,10 @@ class Search:
             raise self._nothing()
         primary = sorted((t for t in self.trials if t.state == "complete"), key=lambda trial: trial.rank)
         best = next((trial for trial in primary if trial.feasible), None)
-        tau, regret = self._promote(primary, best, default) if self.fidelity == "teacher" else (None, None)
-        return Study(
-            trials=tuple(self.trials),
-            best=best,
-            default=default,
-            seconds=time.monotonic() - begin,
-            tau=tau,
-            regret=regret,
-        )
+        study = Study(trials=(), best=best, default=default, seconds=0.0)
+        if self.fidelity == "teacher":
+            study = self._promote(primary, study)
+        return replace(study, trials=tuple(self.trials), seconds=time.monotonic() - begin)
 
     def _generations(self, end: float) -> Iterator["Generation"]:
         """Batches of new points until num_samples are asked, the space is exhausted, or the time is over."""
@@ -169,28 +164,39 @@ class Search:
             log.warning("trial=%d failed: %s", numbered.number, trial.reason)
         return numbered
 
-    def _promote(self, ranked: list[Trial], best: Trial | None, default: Trial) -> tuple[Tau | None, float | None]:
-        """Generate answers with the best few, the default and some over the whole ranking; compare the two rankings."""
+    def _promote(self, ranked: list[Trial], study: Study) -> Study:
+        """Generate answers with the best few, the default and some over the whole ranking.
+
+        The two rankings are compared, and the winner is the best ranked of the feasible few whose answers score no
+        worse than the default's: low KL can mean "wrong, but not confidently".
+        """
         top = [trial for trial in ranked if trial.feasible][: self.settings.promote]
         spread = self.settings.calibrate
         some = [ranked[round(i * (len(ranked) - 1) / max(1, spread - 1))] for i in range(spread)]
+        default = study.default
         first = [default] if default.state == "complete" and (top or some) else []
         chosen = list({trial.overrides: trial for trial in [*top, *first, *some]}.values())
-        if not chosen:
-            return None, None
         attentions = [attention_of(self.cell, trial.overrides) for trial in chosen]
         outcomes = evaluate(self.session, self.requests, attentions, self._plan("generate"))
-        pairs = []
-        for trial, outcome in zip(chosen, outcomes, strict=True):
-            dear = self._record(judge(self.cell, trial.overrides, outcome, "generate"))
-            if dear.state == "complete":
-                pairs.append((trial, dear))
-        if len(pairs) < 2:
-            return None, None
-        scores = [dear.measures["benchmark_score"] for _, dear in pairs]
-        tau = kendall_tau([-trial.rank[0] for trial, _ in pairs], scores)
-        won = [dear.measures["benchmark_score"] for trial, dear in pairs if best and trial.overrides == best.overrides]
-        return tau, (max(scores) - won[0] if won else None)
+        dear = {
+            trial.overrides: self._record(judge(self.cell, trial.overrides, outcome, "generate"))
+            for trial, outcome in zip(chosen, outcomes, strict=True)
+        }
+        scores = {key: trial.measures["benchmark_score"] for key, trial in dear.items() if trial.state == "complete"}
+        pairs = [(trial, scores[trial.overrides]) for trial in chosen if trial.overrides in scores]
+        if not pairs or study.best is None:
+            return study
+        floor = scores.get(default.overrides, 0.0)
+        unharmed = [t for t, score in pairs if t.feasible and score >= floor]
+        best = min(unharmed, key=lambda trial: trial.rank) if top and unharmed else study.best
+        won = scores.get(best.overrides)
+        return replace(
+            study,
+            best=best,
+            generated=dear.get(best.overrides),
+            tau=kendall_tau([-trial.rank[0] for trial, _ in pairs], [score for _, score in pairs]),
+            regret=None if won is None else max(scores.values()) - won,
+        )
 
     def _nothing(self) -> RunError | ConfigError:
         failed = [trial for trial in self.trials if trial.state == "failed"]

@@ -151,6 +151,13 @@ class Objective:
         above=0,
         at_most=1,
     )
+    budget_max: Any = key(
+        "${objective.budget}",
+        "highest budget that a search may try",
+        unit="share of valid keys",
+        above=0,
+        at_most=1,
+    )
     budget_search: Any = key(None, "range in which the budget is searched (null: it stays as it is)")
     weights: Weights = field(default_factory=Weights)
 

@@ -47,6 +47,7 @@ class Study:
     best: Trial | None
     default: Trial
     seconds: float
+    generated: Trial | None = None  # the winner's, where it was promoted
     tau: Tau | None = None
     regret: float | None = None
 
@@ -60,7 +61,7 @@ def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
     """The stack of a cell's builder with these overrides, under the cell's protocol. Raises ConfigError."""
     settings = cell.settings
     tree = cell.builder_with(overrides)
-    stack = build_stack(tree["stages"], density=settings.objective.budget, address="builder.stages")
+    stack = build_stack(tree["stages"], density=budget_of(cell, tree["stages"]), address="builder.stages")
     every = settings.protocol.measure_error
     return Attention(
         stack=stack,
@@ -69,6 +70,12 @@ def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
         measure=int({"all": "1", "off": "0"}.get(every, every)),
         seed=settings.search.seed,
     )
+
+
+def budget_of(cell: Cell, stages: Mapping[str, Any]) -> float | None:
+    """What `of_budget` sizes are shares of: the objective's budget, None where a stage has a density of its own."""
+    has_density = any("density" in (fields or {}) for fields in stages.values())
+    return None if has_density else float(cell.settings.objective.budget)
 
 
 def check_limits(stack: Stack, limits: Mapping[str, Any], geometry: Geometry, num_keys: int) -> None:

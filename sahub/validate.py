@@ -16,7 +16,7 @@ from sahub.trials import attention_of, is_feasible
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One configuration of a cell to validate; `default` are the builder's own values, None when they are the same."""
+    """One configuration of a cell to validate; `default` are the builder's own values, None where nobody asks."""
 
     cell: Cell
     overrides: tuple[str, ...]
@@ -64,20 +64,21 @@ def validate(
     on_request: Callable[[], None] = lambda: None,
 ) -> list[Validation]:
     """All entries of one model, task and protocol over the same requests."""
-    attentions = [Attention()]
-    for entry in entries:
-        wanted = [entry.overrides] if entry.default is None else [entry.overrides, entry.default]
-        attentions += [attention_of(entry.cell, overrides) for overrides in wanted]
-    outcomes = iter(evaluate(session, requests, attentions, plan, on_request))
-    dense = next(outcomes)
+    wanted: list[tuple[int, tuple[str, ...]]] = []
+    for number, entry in enumerate(entries):
+        both = [entry.overrides] if entry.default is None else [entry.overrides, entry.default]
+        wanted += [(number, overrides) for overrides in dict.fromkeys(both)]
+    attentions = [attention_of(entries[number].cell, overrides) for number, overrides in wanted]
+    dense, *outcomes = evaluate(session, requests, [Attention(), *attentions], plan, on_request)
+    by_name = dict(zip(wanted, outcomes, strict=True))
     return [
         Validation(
             entry=entry,
             dense=dense,
-            sparse=next(outcomes),
-            default=None if entry.default is None else next(outcomes),
+            sparse=by_name[number, entry.overrides],
+            default=None if entry.default is None else by_name[number, entry.default],
         )
-        for entry in entries
+        for number, entry in enumerate(entries)
     ]
 
 
