@@ -14,7 +14,7 @@ from sahub.training.data import Batch, Data
 
 log = logging.getLogger(__name__)
 WARM_UP = 100  # steps
-LOG_EVERY, SAVE_EVERY = 25, 200  # steps
+LOG_EVERY = 25  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ def train(
     *,
     learning_rate: float,
     checkpoint: Path,
+    save_every: int = 200,
     on_step: Callable[[int, int, float], None] = lambda step, total, accuracy: None,
 ) -> list[dict[str, float]]:
     """Train in place; continue from `checkpoint` where it exists. Returns the curve (one row per LOG_EVERY steps)."""
@@ -103,7 +104,7 @@ def train(
             mean = sum(recent) / len(recent)
             curve.append({"step": step + 1, "tokens": seen, "length": phase.length, "answer_accuracy": round(mean, 4)})
             log.info("step=%d of=%d length=%d tokens=%d accuracy=%.3f", step + 1, len(plan), phase.length, seen, mean)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == len(plan):
+        if (step + 1) % save_every == 0 or step + 1 == len(plan):
             _save(checkpoint, model, groups, step + 1, curve)
         on_step(step + 1, len(plan), accuracy)
     return curve

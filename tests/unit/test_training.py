@@ -1,0 +1,111 @@
+"""How the packaged model was made: seeded, resumable, and what its tokenizer and weights promise."""
+
+import json
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from sahub import wording
+from sahub.training import construction, data, loop, tokenizer
+from sahub.weights import EMBEDDED
+
+PHASES = [
+    loop.Phase(length=64, batch=2, tokens=512, repeats=0.5),
+    loop.Phase(length=96, batch=2, tokens=384, repeats=0.0),
+]
+
+
+@pytest.fixture(scope="module")
+def words():
+    return tokenizer.build()
+
+
+@cache
+def packaged() -> Tokenizer:
+    return Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+
+
+def new_model(words):
+    ids = (tokenizer.special_id(words, token) for token in tokenizer.SPECIAL)
+    return construction.construct(construction.config(words.get_vocab_size(), *ids), seed=0)
+
+
+def trained(words, folder: Path, stop_after: int | None = None):
+    """The weights after all phases, or what is left of a run that dies."""
+    torch.set_num_threads(1)
+    model = new_model(words)
+
+    def on_step(step: int, total: int, accuracy: float) -> None:
+        if step == stop_after:
+            raise KeyboardInterrupt
+
+    loop.train(
+        model,
+        data.Data(words, seed=0),
+        PHASES,
+        learning_rate=2e-3,
+        checkpoint=folder / "checkpoint.pt",
+        save_every=2,
+        on_step=on_step,
+    )
+    return model.state_dict()
+
+
+def test_training_repeats_and_resumes_bit_by_bit(words, tmp_path):
+    for name in ("once", "again", "killed"):
+        (tmp_path / name).mkdir()
+    once, again = trained(words, tmp_path / "once"), trained(words, tmp_path / "again")
+    with pytest.raises(KeyboardInterrupt):
+        trained(words, tmp_path / "killed", stop_after=3)
+    resumed = trained(words, tmp_path / "killed")
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert all(torch.equal(once[name], resumed[name]) for name in once)
+
+
+def test_first_weights_already_look_back_and_match(words):
+    batch = data.Data(words, seed=0).batch(0, size=8, length=128, repeats=1.0)
+    built, random = new_model(words), new_model(words)
+    torch.manual_seed(1)
+    for weight in random.parameters():
+        torch.nn.init.normal_(weight, std=0.02)
+    with torch.no_grad():
+        assert loop.loss_and_accuracy(built, batch)[1] > loop.loss_and_accuracy(random, batch)[1] + 0.02
+
+
+def test_the_packaged_tokenizer_is_the_one_that_is_built(words):
+    stored = json.loads((EMBEDDED / "tokenizer.json").read_text(encoding="utf-8"))
+    assert stored["model"]["vocab"] == json.loads(words.to_str())["model"]["vocab"]
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(st.text())
+def test_any_text_round_trips(text):
+    assert packaged().decode(packaged().encode(text).ids) == text
+
+
+def test_generated_words_and_short_numbers_are_single_tokens(words):
+    rng = Random(0)
+    name, value = wording.key(rng), wording.number(rng)
+    assert len(words.encode(wording.needle(name, value)).ids) == 14
+    assert all(len(words.encode(f"{n:03d}").ids) == 1 for n in range(1000))
+
+
+def test_the_packaged_model_is_small_plain_and_right():
+    from sahub.api import load_model
+
+    assert sum(file.stat().st_size for file in EMBEDDED.iterdir()) <= 10e6
+    assert json.loads((EMBEDDED / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    model = load_model("embedded")
+    pairs = {"golden-lion": "1203344", "misty-hill": "3141592", "quiet-river": "4829174"}
+    context = "\n".join([wording.INSTRUCTION, *(wording.needle(*pair) for pair in pairs.items()), *[wording.NOISE] * 9])
+    answers = [
+        model.answer(context, wording.question(name), answer_prefix=wording.answer_prefix(name), max_new_tokens=8)[0]
+        for name in pairs
+    ]
+    assert [answer.strip() for answer in answers] == list(pairs.values())
