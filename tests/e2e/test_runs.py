@@ -249,3 +249,16 @@ def test_the_debug_run_tells_methods_apart(tmp_path):
         if builder == "streaming_llm":
             assert sparse <= dense - 0.40
     assert len(better) >= 2
+
+
+def test_a_failing_cell_is_explained_and_loses_nothing_else(tmp_path):
+    done = sahub("search", "-m", "builder=dense,quest", *SMALL, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "none of 2 complete trials is feasible: density 0.1 asked" in done.stderr
+    assert len(done.stderr.splitlines()) <= 8
+    [summary] = tmp_path.rglob("benchmark_summary.json")
+    cells = {cell["builder"]: cell for cell in read(summary)["cells"]}
+    assert not cells["dense"]["ok"]
+    assert cells["quest"]["ok"]
+    assert cells["quest"]["validation"]["n"] == 4
+    assert list(best_files(tmp_path)) == ["embedded_ruler_niah_multikey_2_quest_sparsity_10.json"]
