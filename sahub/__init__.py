@@ -27,17 +27,16 @@ _HOMES = {
     "sparse": "sahub.api",
 }
 __all__ = [
-    *_HOMES,
+    "aggregate",
+    "attend",
+    "build_stack",
     "load_model",
     "optimize",
     "optimize_matrix",
-    "sparse",
-    "attend",
-    "build_stack",
     "register_method",
-    "aggregate",
     "score",
     "select",
+    "sparse",
 ]
 
 

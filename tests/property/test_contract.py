@@ -40,7 +40,8 @@ def builders() -> dict[str, dict]:
     """The stages of every builder in conf/, at this file's budget."""
     found = {}
     for path in sorted(Path("conf/builder").glob("*.yaml")):
-        config = OmegaConf.merge(OmegaConf.load(path), {"objective": {"budget": BUDGET, "budget_search": {}}})
+        objective = {"budget": BUDGET, "budget_max": BUDGET, "budget_search": {}}
+        config = OmegaConf.merge(OmegaConf.load(path), {"objective": objective})
         found[path.stem] = OmegaConf.to_container(config, resolve=True)["stages"]
     return found
 
