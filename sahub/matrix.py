@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from sahub import report, results
 from sahub.config import Cell
 from sahub.errors import SahubError
 from sahub.evaluate import Plan
 from sahub.model import Counters
 from sahub.prepare import Prepared, load
+from sahub.progress import Display
 from sahub.search import Search
 from sahub.session import Session
 from sahub.store import write_text
@@ -49,24 +47,12 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     found = [CellResult(cell) for cell in cells]
     counters: dict[str, Counters] = {}
     begin = time.monotonic()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("loading", total=sum(_units(cell) for cell in cells))
-
-        def advance(what: str) -> None:
-            progress.update(bar, advance=1, description=what)
-
+    with Display(sum(len(cell.settings.phases) for cell in cells)) as display:
         for group in _grouped(found, lambda cell: repr((cell.settings.model, cell.settings.protocol.template))):
             with _guard(group):
                 session = Session(load(group[0].cell))
                 counters[_new_name(counters, session.model.name)] = session.model.counters
-                _run_model(Work(session, Prepared(session.model), advance), group)
+                _run_model(Work(session, Prepared(session.model), display), group)
     for result in found:
         if result.ok and result.study is not None and result.study.best is None:
             result.ok, result.message = False, _why_no_winner(result)
@@ -77,11 +63,11 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
 
 @dataclass
 class Work:
-    """One model's cells: its session, its requests, and what to call as work is done."""
+    """One model's cells: its session, its requests, and where progress is shown."""
 
     session: Session
     prepared: Prepared
-    advance: Callable[[str], None]
+    display: Display
 
 
 def _run_model(work: Work, group: Sequence[CellResult]) -> None:
@@ -97,7 +83,8 @@ def _run_model(work: Work, group: Sequence[CellResult]) -> None:
 
 def _search(work: Work, cell: Cell) -> Study:
     requests = work.prepared.requests(cell, "search")
-    study = Search(cell, work.session, requests, lambda n: work.advance(f"search {cell.name} trial {n}")).run()
+    with work.display.steps(f"search {cell.name}", cell.settings.search.num_samples) as step:
+        study = Search(cell, work.session, requests, step).run()
     results.write_study(cell, study, requests)
     return study
 
@@ -114,8 +101,8 @@ def _validate(work: Work, same: Sequence[CellResult]) -> None:
         timeout_s=settings.timeout_s,
     )
     entries = [entry for entry in map(_entry, same) if entry is not None]
-    name = f"validate {cell.choices.model} {cell.choices.task}"
-    done = validate(work.session, entries, requests, plan, lambda: work.advance(name))
+    with work.display.steps(f"validate {cell.choices.task}", len(requests), cells=len(same)) as step:
+        done = validate(work.session, entries, requests, plan, step)
     for result, validation in zip(same, done, strict=True):
         with _guard([result]):
             result.validation = validation
@@ -186,12 +173,6 @@ def _why_no_winner(result: CellResult) -> str:
     target = result.cell.settings.objective.density
     asked = "its targets" if target is None else f"density {target:g}"
     return f"none of {len(complete)} complete trials is feasible: {asked} asked, lowest density measured {nearest:.4f}"
-
-
-def _units(cell: Cell) -> int:
-    """Steps of the progress bar a cell is worth, roughly."""
-    phases, search, check = cell.settings.phases, cell.settings.search, cell.settings.validate
-    return ("search" in phases) * search.num_samples + ("validate" in phases) * (check.max_requests or 1)
 
 
 def _common(directories: Sequence[Path]) -> Path:

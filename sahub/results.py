@@ -85,15 +85,11 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
 
 
 def _analysis_row(trial: Trial) -> dict[str, Any]:
-    measures = trial.measures
+    row, measures = _trial_row(trial), trial.measures
+    del row["measures"]
     return {
-        "number": trial.number,
-        "state": trial.state,
-        "reason": trial.reason,
-        "fidelity": trial.fidelity,
-        "feasible": trial.feasible,
+        **row,
         "overrides": " ".join(trial.overrides),
-        "value": trial.value,
         "e": measures.get("attention_error"),
         "density": measures.get("density"),
         "kv_density": measures.get("kv_density"),
@@ -101,7 +97,6 @@ def _analysis_row(trial: Trial) -> dict[str, Any]:
         "score": measures.get("benchmark_score"),
         "answer_kl": measures.get("answer_kl"),
         "answer_nll": measures.get("answer_nll"),
-        "seconds": round(trial.seconds, 3),
     }
 
 

@@ -34,7 +34,7 @@ class Search:
         cell: Cell,
         session: Session,
         requests: Sequence[Request],
-        on_trial: Callable[[int], None] = lambda n: None,
+        on_trial: Callable[[], None] = lambda: None,
     ) -> None:
         self.cell, self.session, self.requests, self.on_trial = cell, session, requests, on_trial
         self.settings, self.objective = cell.settings.search, cell.settings.objective
@@ -159,7 +159,7 @@ class Search:
     def _record(self, trial: Trial) -> Trial:
         numbered = replace(trial, number=len(self.trials))
         self.trials.append(numbered)
-        self.on_trial(len(self.trials))
+        self.on_trial()
         if trial.state == "failed":
             log.warning("trial=%d failed: %s", numbered.number, trial.reason)
         return numbered
