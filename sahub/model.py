@@ -126,7 +126,7 @@ def load_model(
             f"model.path={where}: cannot be read as a transformers model: {_first_line(error)}"
         ) from error
     check_supported(config, where)
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    target = _device(device)
     transformers_logging.disable_progress_bar()  # ours is the one that is shown
     settings: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if attn_implementation != "auto":
@@ -209,6 +209,15 @@ def _stop_ids(hf: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     declared = getattr(hf.generation_config, "eos_token_id", None)
     ids = [declared] if isinstance(declared, int) else list(declared or [])
     return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name.split(":")[0], True):
+        raise ConfigError(f"model.device={name}: torch {torch.__version__} finds no such device here; use auto or cpu")
+    return name
 
 
 def _dtype(name: str, device: str) -> Any:

@@ -179,3 +179,29 @@ def test_public_answer(make_model, tokenizer):
     assert dense == model.answer(CONTEXT, [QUESTION, "\nWhat?"], DENSE, max_new_tokens=4)
     assert len(model.answer(CONTEXT, QUESTION, QUEST, max_new_tokens=4)) == 1
     assert model.model.counters.prefills == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name_or_path": "/nonexistent"}, "no such folder"),
+        ({"dtype": "int8"}, "model.dtype=int8: must be auto, float32, bfloat16 or float16"),
+        ({"device": "mps"}, "model.device=mps: torch"),
+    ],
+)
+def test_wrong_ways_to_load_are_named(settings, message):
+    from sahub.errors import ConfigError
+
+    with pytest.raises(ConfigError) as caught:
+        sahub.load_model(**settings)
+    assert message in str(caught.value)
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path):
+    from sahub.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        sahub.load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot be read as a transformers model"):
+        sahub.load_model(str(tmp_path))
