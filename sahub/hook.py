@@ -107,7 +107,7 @@ class Hook:
                 keys, values = prefix.keys_values(layer)
                 built.append(keys, values, None)
                 built.freeze()
-                prefix.indexes[key] = built.indexes
+                prefix.remember(key, built.indexes)
             self.states[layer] = self._new_state(layer, indexes=prefix.indexes[key], length=prefix.length)
 
     def _new_state(self, layer: int, **known: Any) -> StackState:

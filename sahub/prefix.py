@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+INDEX_SETS = 8  # kept per prefix: the stacks of one batch of trials
+
 
 class BufferLayer(CacheLayerMixin):
     """Keys and values of one layer, [B, Hkv, room, D], written in place: appending a token copies one token."""
@@ -80,12 +82,18 @@ class BufferLayer(CacheLayerMixin):
 class Prefix:
     """A prefilled context of `length` tokens, and the method state that was built from it.
 
-    `indexes` maps (layer, the stage's index key) to a frozen index, so that stacks differing only in budget share it.
+    `indexes` maps (layer, the stack's index keys) to frozen indexes, so that stacks differing only in budgets share them.
     """
 
     cache: Cache
     length: int
-    indexes: dict[Hashable, Any] = field(default_factory=dict)
+    indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
+
+    def remember(self, key: Hashable, indexes: Any) -> None:
+        """Keep indexes for the next stack; the oldest leave, as indexes of long contexts are as large as the context."""
+        self.indexes[key] = indexes
+        while len(self.indexes) > INDEX_SETS * len(self.cache.layers):
+            self.indexes.popitem(last=False)
 
     def rewind(self) -> None:
         """Back to the end of the context."""
@@ -109,7 +117,10 @@ def new_cache(num_layers: int, room: int) -> Cache:
 
 
 class PrefixStore:
-    """Prefixes by key within a byte budget: the least recently used leaves; anything can be made again."""
+    """Prefixes by key within a byte budget: the least recently used leaves; anything can be made again.
+
+    Method state is kept for the prefix in use alone.
+    """
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
@@ -117,6 +128,8 @@ class PrefixStore:
 
     def get(self, key: Hashable, make: Callable[[], Prefix]) -> Prefix:
         """The prefix of `key`, made when it is not held."""
+        if self._held and key != next(reversed(self._held)):
+            self._held[next(reversed(self._held))].indexes.clear()
         if key in self._held:
             self._held.move_to_end(key)
         else:
