@@ -82,7 +82,7 @@ class BufferLayer(CacheLayerMixin):
 class Prefix:
     """A prefilled context of `length` tokens, and the method state that was built from it.
 
-    `indexes` maps (layer, the stack's index keys) to frozen indexes, so that stacks differing only in budgets share them.
+    `indexes` maps (layer, the stack's index keys) to frozen indexes: stacks that differ only in budgets share them.
     """
 
     cache: Cache
@@ -90,7 +90,7 @@ class Prefix:
     indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
 
     def remember(self, key: Hashable, indexes: Any) -> None:
-        """Keep indexes for the next stack; the oldest leave, as indexes of long contexts are as large as the context."""
+        """Keep indexes for the next stack; the oldest leave, for indexes can be as large as the context itself."""
         self.indexes[key] = indexes
         while len(self.indexes) > INDEX_SETS * len(self.cache.layers):
             self.indexes.popitem(last=False)

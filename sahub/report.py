@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -23,14 +24,15 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (
     "task", "tokens", "builder", "objective", "n", "dense", "sparse", "difference", "default",
-    "KL", "KL default", "e", "asked", "density", "trials", "seconds",
+    "KL", "KL default", "e", "asked", "density", "trials", "s",
 )  # fmt: skip
 LEFT = {"task", "builder", "objective"}
+ONLY_IN_HTML = {"KL default"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the tuned winner, default: the builder's own values. difference: sparse minus dense in points, paired by "
     "context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
-    "trials: complete/rejected/failed."
+    "trials: complete/rejected/failed. s: seconds."
 )
 
 
@@ -123,7 +125,7 @@ def percent(interval: Mapping[str, float | None] | None, sign: bool = False) -> 
     mean = f"{100 * interval['mean']:{plus}.1f}"
     if interval["low"] is None or interval["high"] is None:
         return mean
-    return f"{mean} [{100 * interval['low']:{plus}.0f}, {100 * interval['high']:{plus}.0f}]"
+    return f"{mean} [{100 * interval['low']:{plus}.0f},{100 * interval['high']:{plus}.0f}]"
 
 
 def _short(value: float | None, form: str = "{:.3g}") -> str:
@@ -131,13 +133,18 @@ def _short(value: float | None, form: str = "{:.3g}") -> str:
 
 
 def table(found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The final table, with why a cell failed below it."""
-    models = sorted({result.cell.choices.model for result in found})
-    drawn = Table(title=f"model: {', '.join(models)}", title_justify="left", header_style="bold")
-    for name in COLUMNS:
+    """The final table; what is the same in every row stands above it, to keep it narrow."""
+    texts = [dict(zip(COLUMNS, cells_of(one), strict=True)) for one in rows]
+    shared = {name: texts[0][name] for name in ("objective", "asked", "n") if len({text[name] for text in texts}) == 1}
+    models = ", ".join(sorted({result.cell.choices.model for result in found}))
+    title = ", ".join([f"model {models}", *(f"{name} {text}" for name, text in shared.items())])
+    drawn = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    empty = {name for name in COLUMNS if all(text[name] == "-" for text in texts)}
+    names = [name for name in COLUMNS if name not in {*shared, *empty, *ONLY_IN_HTML}]
+    for name in names:
         drawn.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
-    for one in rows:
-        drawn.add_row(*cells_of(one), style=None if one["ok"] else "red")
+    for one, text in zip(rows, texts, strict=True):
+        drawn.add_row(*(text[name] for name in names), style=None if one["ok"] else "red")
     return drawn
 
 
