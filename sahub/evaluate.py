@@ -58,6 +58,7 @@ class Outcome:
     micro: list[dict[str, Any]] = field(default_factory=list)
     num_keys: int = 0  # of the shortest context
     aux_bits: float = 0.0
+    num_layers: int = 0  # of the model
 
     def measures(self) -> dict[str, float]:
         """Means over questions; attention error over layers, then examples; densities weighted by rows."""
@@ -65,6 +66,7 @@ class Outcome:
             "answer_kl": fmean(answer.answer_kl for answer in self.answers),
             "answer_nll": fmean(answer.answer_nll for answer in self.answers),
             "density": _weighted(self.micro, "density"),
+            "density_all_layers": self._over_all_layers(_weighted(self.micro, "density")),
             "kv_density": _weighted(self.micro, "kv_density"),
             "aux_bits": self.aux_bits,
         }
@@ -78,6 +80,11 @@ class Outcome:
         if bad:
             raise RunError(f"not a finite number: {', '.join(bad)}")
         return found
+
+    def _over_all_layers(self, density: float) -> float:
+        """The density where layers that stay dense count as 1."""
+        sparse = len({row["layer"] for row in self.micro})
+        return (density * sparse + self.num_layers - sparse) / self.num_layers
 
 
 def evaluate(
@@ -115,6 +122,7 @@ def _answer_all(session: Session, request: Request, outcome: Outcome, plan: Plan
     attention, geometry = outcome.attention, session.model.geometry
     prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens))
     length = len(request.context_ids)
+    outcome.num_layers = geometry.num_layers
     outcome.num_keys = min(outcome.num_keys or length, length)
     if attention.stack is not None:
         outcome.aux_bits = max(outcome.aux_bits, attention.stack.aux_bits(geometry, length))

@@ -30,7 +30,6 @@ class Trial:
     value: float | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    micro: Sequence[Mapping[str, Any]] = ()
 
     @property
     def rank(self) -> tuple[float, float, float, tuple[str, ...]]:
@@ -104,7 +103,6 @@ def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: st
         feasible=is_feasible(cell, outcome, measures),
         value=value,
         measures=measures,
-        micro=outcome.micro,
     )
 
 

@@ -195,3 +195,10 @@ def test_measures_of_the_objective_are_the_formula(run):
 def test_numbers_are_given_in_order(run):
     trials = run("search.promote=1", "search.num_samples=3").trials
     assert [trial.number for trial in trials] == list(range(len(trials)))
+
+
+def test_layers_that_stay_dense_count_as_one_in_the_density_of_all_layers(run):
+    sparse = run("protocol.dense_layers=[0]", "search.num_samples=1").trials[0].measures
+    assert sparse["density_all_layers"] == pytest.approx((1 + sparse["density"]) / 2)
+    every = run("search.num_samples=1").trials[0].measures
+    assert every["density_all_layers"] == pytest.approx(every["density"])
