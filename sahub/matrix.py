@@ -160,9 +160,11 @@ def _fail(group: Sequence[CellResult], message: str) -> None:
 @contextmanager
 def _timed(group: Sequence[CellResult]) -> Iterator[None]:
     begin = time.monotonic()
-    yield
-    for result in group:
-        result.seconds += (time.monotonic() - begin) / len(group)
+    try:
+        yield
+    finally:
+        for result in group:
+            result.seconds += (time.monotonic() - begin) / len(group)
 
 
 def _why_no_winner(result: CellResult) -> str:
