@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sahub import model as models
 from sahub.builder import build_stack
 from sahub.config import compose_cell
-from sahub.errors import RunError
+from sahub.errors import RunError, SparseNeverRan
 from sahub.hook import Hook, attached
 from sahub.model import check_supported, geometry
 from sahub.session import Attention, Session
@@ -83,9 +83,15 @@ def sparse(
         dense_layers=frozenset(dense_layers),
         measure=0,
         seed=seed,
+        guarded=True,
     )
     with attached(model, hook):
         yield hook
+    if hook.prompts > 1 and not hook.tallies:
+        raise SparseNeverRan(
+            f"sparse attention never ran: all {hook.prompts} calls were prompts without past keys; "
+            "generate with use_cache=True"
+        )
     hook.check_rows()
 
 

@@ -88,6 +88,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from yaml import YAMLError
 
     from sahub.config import plan
     from sahub.explain import COMPLAINTS, explain
@@ -106,7 +107,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         if item.startswith("-") and item.partition("=")[0] not in OPTIONS:
             close = did_you_mean(item, OPTIONS)
             raise ConfigError(f"{item}: no such option{close}; must be one of -m, --config-dir DIR, --cfg job, --help")
-    given = list(arguments)
+    given = _options_first(arguments)
     if any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate":
         given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
     raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -117,6 +118,21 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         if raw:
             raise
         raise ConfigError(explain(error, _roots(arguments))) from None
+    except SahubError:
+        raise
+    except (ValueError, YAMLError) as error:  # Hydra's own, of a group without a name and of a broken file
+        raise ConfigError(" ".join(str(error).split())[:600]) from None
+
+
+def _options_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with options, and the values that belong to them, before overrides: argparse wants them so."""
+    options: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
+    for item in arguments:
+        (options if takes_value or item.startswith("-") else overrides).append(item)
+        takes_value = item in {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c"}
+    return [*options, *overrides]
 
 
 @contextmanager
@@ -144,13 +160,11 @@ def run_cells(planned: Run) -> int:
         except SahubError as error:
             problems.append(str(error))
     if here:
-        from sahub.builder import build_stack  # imports torch: only once everything cheap is right
-        from sahub.space import space_of
+        from sahub.trials import check_cell  # imports torch: only once everything cheap is right
 
         for cell in here:
             try:
-                build_stack(cell.builder["stages"], density=cell.settings.objective.budget)
-                space_of(cell.builder, cell.is_pinned if cell.settings.search.pin else lambda leaf: False)
+                check_cell(cell)
                 cells.append(cell)
             except SahubError as error:
                 problems.append(str(error))

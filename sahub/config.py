@@ -56,6 +56,7 @@ class Cell:
     directory: Path
     builder: dict[str, Any]
     composed: dict[str, Any] = field(repr=False)  # the whole configuration, interpolations unresolved
+    config_dir: str | None = None  # of the person's own, as typed after --config-dir
 
     @property
     def name(self) -> str:
@@ -219,13 +220,17 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
         directory=Path(hydra.runtime.output_dir),
         builder=builder_of(cfg),
         composed=cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)),
+        config_dir=next((one.path for one in hydra.runtime.config_sources if one.provider == "command-line"), None),
     )
 
 
-def composed(overrides: Sequence[str], command: str = "search") -> tuple[DictConfig, DictConfig]:
+def composed(
+    overrides: Sequence[str], command: str = "search", config_dir: str | None = None
+) -> tuple[DictConfig, DictConfig]:
     """What `sahub <command> <overrides>` composes, unchecked: the configuration, and Hydra's own part of it."""
+    searched = [f"hydra.searchpath=['file://{config_dir}']"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
+        cfg = compose(command, overrides=[*overrides, *searched], return_hydra_config=True)
     hydra = cfg.hydra
     with open_dict(cfg):
         del cfg["hydra"]

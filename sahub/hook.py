@@ -1,6 +1,5 @@
 """Sparse attention inside a transformers model, through its public attention interface, with receipts."""
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,70 +7,20 @@ from itertools import product
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from sahub.attention import attend
+from sahub.calls import Inputs, Tally
 from sahub.errors import SahubError, SparseNeverRan, UnsupportedModel
 from sahub.prefix import Prefix
 from sahub.protocols import Geometry
-from sahub.rows import rows_of
 from sahub.selection import Selection
 from sahub.stack import Stack, StackState
 
 NAME = "sahub"
 _hooks: WeakKeyDictionary[nn.Module, "Hook"] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """One attention call of a model: query [B, Hq, Q, D], key and value [B, Hkv, K, D], mask [B, 1, Q, K]."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
-    scale: float
-
-    def dense(self) -> Tensor:
-        """Attention to every valid key."""
-        rows = rows_of(self.query, self.key, self.mask)
-        return self.sparse(Selection.none(rows, self.query.shape[1], self.key.shape[1]).all())
-
-    def sparse(self, selection: Selection) -> Tensor:
-        """Attention to the selected keys."""
-        return attend(self.query, self.key, self.value, selection, mask=self.mask, scale=self.scale)
-
-
-@dataclass
-class Tally:
-    """Sums of one layer in one phase, kept on the device until the request ends.
-
-    `density` and `kv_density` are weighted by rows; `error` and `norm` are sums of squares over all rows and heads.
-    """
-
-    calls: int = 0
-    rows: int = 0
-    density: Tensor | float = 0.0
-    kv_density: Tensor | float = 0.0
-    selected: Tensor | float = 0.0
-    bare: Tensor | float = 0.0  # rows with valid keys and nothing selected
-    error: Tensor | float = 0.0
-    norm: Tensor | float = 0.0
-
-    def summary(self) -> dict[str, float | int | None]:
-        """Plain numbers: means per row, sums of squares, and e where it was measured."""
-        error, norm = float(self.error), float(self.norm)
-        return {
-            "rows": self.rows,
-            "density": float(self.density) / self.rows,
-            "kv_density": float(self.kv_density) / self.rows,
-            "selected": float(self.selected) / self.rows,
-            "error": error,
-            "norm": norm,
-            "e": math.sqrt(error / norm) if norm else None,
-        }
 
 
 @dataclass
@@ -90,6 +39,9 @@ class Hook:
     example: int = 0
     states: dict[int, StackState] = field(default_factory=dict)
     tallies: dict[tuple[int, str], Tally] = field(default_factory=dict)
+    guarded: bool = False  # whose cache it is, is not known: check that it only grows
+    prompts: int = 0  # calls without past keys
+    newest: Tensor | None = None
     phase: str = "question"
     step: int = 0
 
@@ -121,12 +73,15 @@ class Hook:
         if layer in self.dense_layers:
             return call.dense()
         chunk, length = call.query.shape[2], call.key.shape[2]
+        if layer == self.layers[0] and self.guarded:
+            self._guard(call, chunk, length)
         state = self._state(layer, chunk, length)
         new = slice(state.length, length)
         valid = None if call.mask is None else call.mask[:, 0, -1, new]
         state.append(call.key[:, :, new], call.value[:, :, new], valid)
         if chunk == length:
             state.freeze()
+            self.prompts += layer == self.layers[0]
         if chunk == length or self.phase in self.dense_phases:
             return call.dense()
         selection = state.select(call.query, call.key, call.value, mask=call.mask, scale=call.scale, step=self.step)
@@ -163,6 +118,17 @@ class Hook:
         if float(sum(tally.bare for tally in self.tallies.values())) > 0:
             raise SahubError("a row with valid keys had nothing selected: give the stack a sink, a window or a density")
 
+    def _guard(self, call: Inputs, chunk: int, length: int) -> None:
+        """Raise SahubError where the cache is not one that grows: its last known key must stand where it stood."""
+        past = length - chunk
+        if call.positions is not None and call.mask is None and int(call.positions.max()) + 1 != length:
+            raise SahubError(f"{length} keys for position {int(call.positions.max())}: static caches are not supported")
+        state = self.states.get(self.layers[0])
+        known = self.newest if past and state is not None and state.length == past else None
+        if known is not None and not torch.equal(call.key[:, :, past - 1], known):
+            raise SahubError("the cache was reordered or replaced between two steps: beam search is not supported")
+        self.newest = call.key[:, :, -1].clone()
+
     def _state(self, layer: int, chunk: int, length: int) -> StackState:
         state = self.states.get(layer)
         if state is None or state.length > length - chunk:  # a new sequence began
@@ -195,7 +161,8 @@ def _forward(  # noqa: PLR0917  (transformers' signature)
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _hooks[module].attend(layer_of(module), Inputs(query, key, value, attention_mask, scale)), None
+    call = Inputs(query, key, value, attention_mask, scale, kwargs.get("position_ids"))
+    return _hooks[module].attend(layer_of(module), call), None
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

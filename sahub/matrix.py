@@ -16,6 +16,7 @@ from sahub.evaluate import Plan
 from sahub.model import Counters
 from sahub.prepare import Prepared, load
 from sahub.progress import Display
+from sahub.reproduce import reproducing
 from sahub.search import Search
 from sahub.session import Session
 from sahub.store import write_text
@@ -82,10 +83,11 @@ def _run_model(work: Work, group: Sequence[CellResult]) -> None:
 
 
 def _search(work: Work, cell: Cell) -> Study:
+    base = reproducing(cell)  # before any work: what fails here must not cost a search
     requests = work.prepared.requests(cell, "search")
     with work.display.steps(f"search {cell.name}", cell.settings.search.num_samples) as step:
         study = Search(cell, work.session, requests, step).run()
-    results.write_study(cell, study, requests)
+    results.write_study(cell, study, requests, base)
     return study
 
 
@@ -170,11 +172,13 @@ def _timed(group: Sequence[CellResult]) -> Iterator[None]:
 def _why_no_winner(result: CellResult) -> str:
     study = result.study
     assert study is not None
-    complete = [trial for trial in study.trials if trial.state == "complete"]
-    nearest = min(trial.measures["density"] for trial in complete)
-    target = result.cell.settings.objective.density
-    asked = "its targets" if target is None else f"density {target:g}"
-    return f"none of {len(complete)} complete trials is feasible: {asked} asked, lowest density measured {nearest:.4f}"
+    objective, complete = result.cell.settings.objective, study.counts()["complete"]
+    asked = {"density": objective.density, "aux_bits": objective.aux_bits}
+    lowest = {name: min(trial.measures[name] for trial in study.trials if trial.state == "complete") for name in asked}
+    targets = [
+        f"{name} {bound:g} (lowest measured {lowest[name]:.4g})" for name, bound in asked.items() if bound is not None
+    ]
+    return f"none of {complete} complete trials meets its targets: {', '.join(targets)}"
 
 
 def _common(directories: Sequence[Path]) -> Path:

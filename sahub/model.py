@@ -121,10 +121,8 @@ def load_model(
     common = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(where, **common)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.path={where}: cannot be read as a transformers model: {_first_line(error)}"
-        ) from error
+    except Exception as error:
+        raise ConfigError(f"model.path={where}: cannot be read as a transformers model: {_said(error)}") from error
     check_supported(config, where)
     target = _device(device)
     transformers_logging.disable_progress_bar()  # ours is the one that is shown
@@ -139,8 +137,8 @@ def load_model(
     except ImportError as error:
         extra = "; install the extra: pip install 'sahub[flash-attn]'" if "flash" in attn_implementation else ""
         raise ConfigError(f"model.attn_implementation={attn_implementation}: {_first_line(error)}{extra}") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"model.path={where}: could not be loaded: {_first_line(error)}") from error
+    except Exception as error:
+        raise ConfigError(f"model.path={where}: could not be loaded: {_said(error)}") from error
     return wrap_model(
         hf.eval(), tokenizer, name=name or str(name_or_path), max_context_length=max_context_length, template=template
     )
@@ -227,6 +225,10 @@ def _dtype(name: str, device: str) -> Any:
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise ConfigError(f"model.dtype={name}: must be auto, float32, bfloat16 or float16")
     return kind
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

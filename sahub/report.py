@@ -30,8 +30,8 @@ LEFT = {"task", "builder", "objective"}
 ONLY_IN_HTML = {"KL default"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
-    "sparse: the tuned winner, default: the builder's own values. difference: sparse minus dense in points, paired by "
-    "context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
+    "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
+    "paired by context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
     "trials: complete/rejected/failed. s: seconds."
 )
 
@@ -100,7 +100,7 @@ def cells_of(row: Mapping[str, Any]) -> list[str]:
     return [
         row["task"],
         _short(found.get("tokens"), "{:.0f}"),
-        row["builder"],
+        row["builder"] + _told_apart(row),
         row["objective"],
         _short(found.get("n"), "{}"),
         percent(found.get("dense_score")),
@@ -115,6 +115,12 @@ def cells_of(row: Mapping[str, Any]) -> list[str]:
         "/".join(str(trials[state]) for state in ("complete", "rejected", "failed")) if trials else "-",
         _short(row["seconds"], "{:.0f}"),
     ]
+
+
+def _told_apart(row: Mapping[str, Any]) -> str:
+    """What a sweep over something else than nouns added to the name of the cell's directory."""
+    nouns = "_".join(row[name] for name in ("model", "task", "builder", "objective")).replace("/", "_")
+    return " " + row["directory"].removeprefix(nouns).strip("_") if row["directory"].startswith(f"{nouns}_") else ""
 
 
 def percent(interval: Mapping[str, float | None] | None, sign: bool = False) -> str:

@@ -9,25 +9,37 @@ from omegaconf import OmegaConf
 from sahub.config import Cell, composed
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
-LEFT_OUT = ("phases", "configs", "dry_run", "results_dir")
+LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "search.pin")
 
 
 def reproducing(cell: Cell) -> list[str]:
-    """The cell's nouns, and every setting in which it differs from what these alone compose to."""
+    """The cell's nouns, its seed, and every setting in which it differs from what the nouns alone compose to."""
     nouns = [f"{group}={choice}" for group, choice in cell.groups.items()]
-    plain = cast(dict[str, Any], OmegaConf.to_container(composed(nouns)[0], resolve=False))
+    root = composed(nouns, config_dir=cell.config_dir)[0]
+    plain = cast(dict[str, Any], OmegaConf.to_container(root, resolve=False))
     ours, theirs = (dict(_leaves(tree)) for tree in (cell.composed, plain))
     changed = []
     for path, value in ours.items():
-        if path.split(".")[0] in LEFT_OUT or (path in theirs and theirs[path] == value):
+        if {path, path.split(".")[0]} & {*LEFT_OUT} or (path in theirs and theirs[path] == value):
             continue
         changed.append(f"{'' if path in theirs else '++'}{path}={_text(value)}")
-    return [*nouns, *changed]
+    gone = [f"~{path}" for path in _removed(cell.composed, plain)]
+    return merged([*nouns, f"search.seed={cell.settings.search.seed}", *gone], changed)
 
 
-def command_line(command: str, overrides: Sequence[str]) -> str:
+def command_line(command: str, overrides: Sequence[str], config_dir: str | None = None) -> str:
     """A line to paste into a shell."""
-    return shlex.join(["python", "-m", f"pipelines.{command}", *overrides])
+    own = ["--config-dir", config_dir] if config_dir else []
+    return shlex.join(["python", "-m", f"pipelines.{command}", *own, *overrides])
+
+
+def _removed(ours: Mapping[str, Any], theirs: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The topmost keys that only `theirs` has."""
+    for name, value in theirs.items():
+        if name not in ours:
+            yield f"{above}{name}"
+        elif isinstance(value, Mapping) and isinstance(ours[name], Mapping):
+            yield from _removed(ours[name], value, f"{above}{name}.")
 
 
 def merged(first: Sequence[str], then: Sequence[str]) -> list[str]:

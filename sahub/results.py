@@ -10,10 +10,10 @@ from typing import Any
 from sahub.config import Cell
 from sahub.evaluate import Outcome
 from sahub.prepare import Request
-from sahub.reproduce import command_line, merged, reproducing
+from sahub.reproduce import command_line, merged
 from sahub.store import write_csv, write_json, write_jsonl, write_text
 from sahub.trials import Study, Trial
-from sahub.validate import Validation
+from sahub.validate import Validation, accuracy, interval
 
 PACKAGES = ("sahub", "torch", "transformers", "tokenizers", "optuna", "hydra-core")
 
@@ -34,8 +34,11 @@ def figures(trial: Trial) -> dict[str, Any]:
     return {"value": trial.value, "feasible": trial.feasible, **trial.measures}
 
 
-def write_study(cell: Cell, study: Study, requests: Sequence[Request]) -> Path:
-    """`_trials.json`, `_analysis.csv`, and the best file where there is a winner. Returns the folder."""
+def write_study(cell: Cell, study: Study, requests: Sequence[Request], base: Sequence[str]) -> Path:
+    """`_trials.json`, `_analysis.csv`, and the best file where there is a winner. Returns the folder.
+
+    `base`: the overrides that give the cell again.
+    """
     folder = cell.directory / "optimal_configs"
     write_json(folder / f"{cell.name}_trials.json", [_trial_row(trial) for trial in study.trials])
     write_csv(folder / f"{cell.name}_analysis.csv", [_analysis_row(trial) for trial in study.trials])
@@ -43,17 +46,17 @@ def write_study(cell: Cell, study: Study, requests: Sequence[Request]) -> Path:
         if trial.details:
             write_text(folder / f"{cell.name}_trial_{trial.number}_error.txt", trial.details)
     if study.best is not None:
-        write_json(folder / f"{cell.name}.json", _best(cell, study, study.best, requests))
+        write_json(folder / f"{cell.name}.json", _best(cell, study, study.best, requests, base))
     return folder
 
 
-def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request]) -> dict[str, Any]:
-    overrides = merged(reproducing(cell), best.overrides)
+def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], base: Sequence[str]) -> dict[str, Any]:
+    overrides = merged(base, best.overrides)
     tau = study.tau
     return {
         **asdict(cell.choices),
         "overrides": overrides,
-        "commands": {command: command_line(command, overrides) for command in ("search", "validate")},
+        "commands": {one: command_line(one, overrides, cell.config_dir) for one in ("search", "validate")},
         "stage_overrides": list(best.overrides),
         "figures": figures(best),
         "default_figures": figures(study.default) if study.default.state == "complete" else None,
@@ -107,11 +110,11 @@ def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, A
     name = f"{cell.choices.builder}_{cell.choices.objective}"
     entry = validation.entry
     runs: list[tuple[str, Outcome | None, tuple[str, ...] | None, Any]] = [
-        ("dense", validation.dense, None, {"score": figures["dense_score"]}),
+        ("dense", validation.dense, None, _score(validation.dense)),
         (name, validation.sparse, entry.overrides, dict(figures)),
     ]
     if validation.default is not validation.sparse:
-        runs.append((f"{name}_default", validation.default, entry.default, {"score": figures.get("default_score")}))
+        runs.append((f"{name}_default", validation.default, entry.default, _score(validation.default)))
     for label, outcome, overrides, metrics in runs:
         if outcome is None or outcome.state != "complete":
             continue
@@ -120,6 +123,13 @@ def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, A
         write_jsonl(folder / "micro_metrics.jsonl", outcome.micro)
         write_json(folder / "metrics.json", {**metrics, "seconds": round(outcome.seconds, 3)})
         write_json(folder / "config.json", _config(cell, overrides))
+
+
+def _score(outcome: Outcome | None) -> dict[str, Any]:
+    """n, score and measures of a run that is not the winner's."""
+    if outcome is None or outcome.state != "complete":
+        return {}
+    return {"n": len(outcome.answers), "score": interval(accuracy(outcome)), "measures": outcome.measures()}
 
 
 RAW_COLUMNS = ("id", "question", "answer", "references", "score", "answer_nll", "n_context", "n_new", "seconds")

@@ -17,7 +17,7 @@ from sahub.intervals import kendall_tau
 from sahub.prepare import Request
 from sahub.session import Session
 from sahub.space import Point, Space, overrides_of, space_of
-from sahub.trials import Study, Trial, attention_of, check_limits, judge
+from sahub.trials import Study, Trial, attention_of, check_limits, judge, limits_of
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -43,7 +43,8 @@ class Search:
         self.num_keys = min(len(request.context_ids) for request in requests)
         needed = objectives.FIDELITY_OF[self.objective.measure]
         self.fidelity = "generate" if needed == "generate" else self.settings.fidelity
-        attention_of(cell, overrides_of(self.space.default))  # a wrong field is an error, not a rejected point
+        # A wrong field is an error, not a rejected point; so is a protocol that this model cannot follow.
+        session.check(attention_of(cell, overrides_of(self.space.default)))
 
     def run(self) -> Study:
         """Search, promote, decide. Raises RunError or ConfigError where no trial could run."""
@@ -123,7 +124,7 @@ class Search:
         try:
             stack = attention_of(self.cell, overrides).stack
             assert stack is not None
-            check_limits(stack, self.cell.builder.get("limits") or {}, self.session.model.geometry, self.num_keys)
+            check_limits(stack, limits_of(self.cell), self.session.model.geometry, self.num_keys)
         except (Infeasible, ConfigError) as error:
             if not self.space.free:
                 raise

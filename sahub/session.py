@@ -131,17 +131,20 @@ class Session:
         if hook:
             hook.verify(forward.calls)
 
+    def check(self, attention: Attention) -> None:
+        """Raise ConfigError for dense layers that this model does not have, or for all of them."""
+        layers, dense = self.model.geometry.num_layers, sorted(set(attention.dense_layers))
+        if any(layer >= layers for layer in dense) or len(dense) == layers:
+            raise ConfigError(f"protocol.dense_layers={dense}: must be in 0..{layers - 1}, and not every layer")
+
     def _hook(self, prefix: Prefix, attention: Attention) -> Hook | None:
         if attention.stack is None:
             return None
-        layers = self.model.geometry.num_layers
-        dense = frozenset(attention.dense_layers)
-        if any(layer >= layers for layer in dense) or len(dense) == layers:
-            raise ConfigError(f"protocol.dense_layers={sorted(dense)}: must be in 0..{layers - 1}, and not every layer")
+        self.check(attention)
         hook = Hook(
             stack=attention.stack,
             geometry=self.model.geometry,
-            dense_layers=dense,
+            dense_layers=frozenset(attention.dense_layers),
             dense_phases=frozenset({"question"} if attention.dense_question else ()),
             measure=attention.measure,
             seed=attention.seed,

@@ -78,6 +78,14 @@ def distribution(address: str, settings: Mapping[str, Any]) -> BaseDistribution:
         raise ConfigError(f"{address}={dict(settings)}: {error}") from None
 
 
+def extremes(distribution: BaseDistribution) -> Sequence[Any]:
+    """Every choice, or both ends of a range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return [distribution.low, distribution.high]
+
+
 def rounded(value: Any) -> Any:
     """Floats to four significant digits: short to read and to paste, and the same value everywhere."""
     return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -12,7 +12,9 @@ from sahub.errors import ConfigError, Infeasible, RunError
 from sahub.evaluate import Outcome
 from sahub.intervals import Tau
 from sahub.protocols import Geometry
+from sahub.scores import metrics_of
 from sahub.session import Attention
+from sahub.space import extremes, overrides_of, space_of
 from sahub.stack import Stack
 
 
@@ -51,9 +53,9 @@ class Study:
     regret: float | None = None
 
     def counts(self) -> dict[str, int]:
-        """Number of trials in each state."""
-        states = ("complete", "rejected", "failed")
-        return {state: sum(trial.state == state for trial in self.trials) for state in states}
+        """Number of points in each state, at the fidelity of the search: promoted ones are not counted twice."""
+        points = [trial for trial in self.trials if trial.fidelity == self.trials[0].fidelity]
+        return {state: sum(trial.state == state for trial in points) for state in ("complete", "rejected", "failed")}
 
 
 def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
@@ -77,14 +79,46 @@ def budget_of(cell: Cell, stages: Mapping[str, Any]) -> float | None:
     return None if has_density else float(cell.settings.objective.budget)
 
 
-def check_limits(stack: Stack, limits: Mapping[str, Any], geometry: Geometry, num_keys: int) -> None:
-    """Raise Infeasible for a stack above a declared upper bound, ConfigError for a bound on an unknown quantity."""
+def check_cell(cell: Cell) -> None:
+    """What can be known of a cell before a model is loaded. Raises ConfigError, with the address of what is wrong.
+
+    Every value that a free field may take is tried, the others at their defaults: a range that no stage takes is an
+    error, not a search of rejected points.
+    """
+    settings = cell.settings
+    metrics = metrics_of(f"{settings.task.benchmark}/{settings.task.subset}")
+    if settings.task.metric not in (None, *metrics):
+        raise ConfigError(f"task.metric={settings.task.metric}: must be one of {', '.join(metrics)}")
+    if settings.objective.measure == "attention_error" and settings.protocol.measure_error == "off":
+        raise ConfigError("protocol.measure_error=off: objective.measure=attention_error needs it (all, or N)")
+    space = space_of(cell.builder, cell.is_pinned if settings.search.pin else lambda leaf: False)
+    attention_of(cell, overrides_of(space.default))
+    limits_of(cell)
+    for leaf, free in space.free.items():
+        for value in extremes(free):
+            try:
+                attention_of(cell, overrides_of({**space.default, leaf: value}))
+            except ConfigError as error:
+                raise ConfigError(f"builder.search.{leaf} allows {value}: {error}") from None
+
+
+def limits_of(cell: Cell) -> dict[str, float]:
+    """The builder's declared upper bounds. Raises ConfigError for an unknown quantity or a bound that is no number."""
+    limits: Mapping[str, Any] = cell.builder.get("limits") or {}
     for name, bound in limits.items():
         if name != "aux_bits":
             raise ConfigError(f"builder.limits.{name}: unknown; limits: aux_bits")
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or bound < 0:
+            raise ConfigError(f"builder.limits.{name}={bound}: must be at least 0 (bits per key and KV head)")
+    return dict(limits)
+
+
+def check_limits(stack: Stack, limits: Mapping[str, float], geometry: Geometry, num_keys: int) -> None:
+    """Raise Infeasible for a stack above a declared upper bound."""
+    for name, bound in limits.items():
         needed = stack.aux_bits(geometry, num_keys)
         if needed > bound + 1e-9:
-            raise Infeasible(f"builder.limits.aux_bits={bound}: this point needs {needed:g} bits per key and KV head")
+            raise Infeasible(f"builder.limits.{name}={bound}: this point needs {needed:g} bits per key and KV head")
 
 
 def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: str) -> Trial:
@@ -107,7 +141,12 @@ def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: st
 
 
 def is_feasible(cell: Cell, outcome: Outcome, measures: Mapping[str, float]) -> bool:
-    """Whether the measures meet the cell's targets, up to one page of the shortest context."""
+    """Whether the measures meet the cell's targets, up to one page of the shortest context.
+
+    The builder `dense` is the yardstick: targets do not bind it.
+    """
+    if cell.choices.builder == "dense":
+        return True
     stack = outcome.attention.stack
     granule = stack.granule / outcome.num_keys if stack else 0.0
     return objectives.feasible(cell.settings.objective, measures, granule)

@@ -119,6 +119,9 @@ class PageBounds:
         if length >= self.length:
             return
         self.length = length
+        if length == 0:
+            self._first, self._pages = None, Growing(axis=2, fill=_OUT)
+            return
         if self._first is not None:
             self._first = self._first.clamp(max=length)
         page = self._page_at(length)

@@ -167,3 +167,15 @@ def test_errors_name_what_is_wrong():
         attend(q, k, v, bare(q, k))
     with pytest.raises(ConfigError, match="backend=fast: must be one of gather, reference"):
         attend(q, k, v, bare(q, k).all(), backend="fast")
+
+
+def test_an_empty_selection_is_zero_for_padding_and_an_error_for_rows_with_keys():
+    q, k = torch.randn(1, 2, 1, 8), torch.randn(1, 1, 10, 8)
+    stack = build_stack([{"name": "sink", "sink_size": 2}, {"name": "local", "window_size": 2}])
+    nothing = select(stack, q, k, k, mask=torch.zeros(1, 10, dtype=torch.bool))
+    for backend in ("gather", "reference"):
+        assert torch.equal(attend(q, k, k, nothing, backend=backend), torch.zeros(1, 1, 2, 8))
+    empty = select(build_stack([{"name": "sink", "sink_size": 0}]), q, k, k)
+    for backend in ("gather", "reference"):
+        with pytest.raises(SahubError, match=r"nothing (is )?selected"):
+            attend(q, k, k, empty, backend=backend)

@@ -205,3 +205,16 @@ def test_a_folder_that_is_no_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot be read as a transformers model"):
         sahub.load_model(str(tmp_path))
+
+
+def test_caches_that_do_not_simply_grow_are_refused(make_model, tokenizer):
+    model = make_model()
+    ids = torch.tensor([tokenizer.encode(CONTEXT)])
+    for settings, message in (
+        ({"cache_implementation": "static"}, "static caches are not supported"),
+        ({"num_beams": 4}, "beam search is not supported"),
+    ):
+        with pytest.raises(SahubError, match=message), sahub.sparse(model, QUEST):
+            model.generate(ids, max_new_tokens=12, do_sample=False, **settings)
+    with pytest.raises(SparseNeverRan, match="use_cache=True"), sahub.sparse(model, QUEST):
+        model.generate(ids, max_new_tokens=3, do_sample=False, use_cache=False)

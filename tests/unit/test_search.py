@@ -14,6 +14,7 @@ from sahub.prepare import prepare
 from sahub.protocols import Stage
 from sahub.search import Search
 from sahub.session import Session
+from sahub.trials import check_cell
 
 SMALL = ["search.num_samples=7", "search.batch=3", "search.promote=0", "search.calibrate=0", "search.max_new_tokens=4"]
 
@@ -114,7 +115,7 @@ def test_a_builder_without_free_fields_is_evaluated_once(run):
     assert len(study.trials) == 1
     assert study.trials[0].measures["density"] == 1.0
     assert study.trials[0].measures["answer_kl"] == pytest.approx(0.0, abs=1e-6)
-    assert study.best is None  # dense does not meet a target of 25 %
+    assert study.best == study.trials[0]  # the yardstick: targets do not bind it
 
 
 def test_limits_reject_before_any_work(run):
@@ -202,3 +203,27 @@ def test_layers_that_stay_dense_count_as_one_in_the_density_of_all_layers(run):
     assert sparse["density_all_layers"] == pytest.approx((1 + sparse["density"]) / 2)
     every = run("search.num_samples=1").trials[0].measures
     assert every["density_all_layers"] == pytest.approx(every["density"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["builder.search.quest.page_size.choices=[8,-3]"],
+            "builder.search.quest.page_size allows -3: builder.stages.quest",
+        ),
+        (["builder.limits.foo=1"], "builder.limits.foo: unknown"),
+        (["builder.limits.aux_bits=abc"], "builder.limits.aux_bits=abc: must be at least 0"),
+        (["task.metric=foo"], "task.metric=foo: must be one of string_match_all"),
+        (["objective.measure=attention_error", "protocol.measure_error=off"], "protocol.measure_error=off"),
+    ],
+)
+def test_what_cannot_work_is_known_before_any_model_is_loaded(overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        check_cell(compose_cell(overrides))
+    assert message in str(caught.value)
+
+
+def test_layers_that_the_model_does_not_have_are_one_error(run):
+    with pytest.raises(ConfigError, match=r"protocol\.dense_layers=\[99\]: must be in 0\.\.1"):
+        run("protocol.dense_layers=[99]")

@@ -73,6 +73,7 @@ def test_a_wrong_search_tree_is_named(search, message):
         ["builder=streaming_llm", "objective=default"],
         ["search.num_samples=7", "protocol.dense_layers=[0,1]", "task.path='/data/some folder/x'"],
         ["objective.density=0.07", "builder.stages.quest.min_pages=3", "validate.max_requests=null"],
+        ["~builder.stages.local", "~builder.search.local", "~builder.search.quest"],
         ["model=hf", "model.path=org/name", "builder.limits.aux_bits=64"],
     ],
 )
