@@ -103,10 +103,6 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         except SahubError as error:
             planned.problems.append(str(error))
 
-    for item in arguments:
-        if item.startswith("-") and item.partition("=")[0] not in OPTIONS:
-            close = did_you_mean(item, OPTIONS)
-            raise ConfigError(f"{item}: no such option{close}; must be one of -m, --config-dir DIR, --cfg job, --help")
     given = _options_first(arguments)
     if any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate":
         given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
@@ -125,11 +121,17 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
 
 
 def _options_first(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with options, and the values that belong to them, before overrides: argparse wants them so."""
+    """The same arguments with options, and the values that belong to them, before overrides: argparse wants them so.
+
+    Raises ConfigError for an option that there is not.
+    """
     options: list[str] = []
     overrides: list[str] = []
     takes_value = False
     for item in arguments:
+        if item.startswith("-") and item.partition("=")[0] not in OPTIONS:
+            close = did_you_mean(item, OPTIONS)
+            raise ConfigError(f"{item}: no such option{close}; must be one of -m, --config-dir DIR, --cfg job, --help")
         (options if takes_value or item.startswith("-") else overrides).append(item)
         takes_value = item in {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c"}
     return [*options, *overrides]
