@@ -44,7 +44,11 @@ def attend(
 
 def _restricted(selection: Selection, q: Tensor, k: Tensor, mask: Tensor) -> Selection:
     """The selection without the keys that `mask` forbids."""
+    known = selection.rows.mask
     rows = rows_of(q, k, mask)
+    if selection.kind is Kind.ALL and known is not None:
+        both = [one if one.dim() == 4 else one[:, None, None].expand(-1, 1, q.shape[2], -1) for one in (known, mask)]
+        rows = rows_of(q, k, both[0] & both[1])
     bare = Selection.none(rows, selection.num_heads, selection.num_kv_heads)
     if selection.kind is Kind.ALL:
         return bare.all()

@@ -179,3 +179,15 @@ def test_an_empty_selection_is_zero_for_padding_and_an_error_for_rows_with_keys(
     for backend in ("gather", "reference"):
         with pytest.raises(SahubError, match=r"nothing (is )?selected"):
             attend(q, k, k, empty, backend=backend)
+
+
+def test_a_further_mask_only_takes_keys_away():
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 2, 3, 8), torch.randn(1, 1, 10, 8)
+    padding = torch.ones(1, 10, dtype=torch.bool)
+    padding[:, :4] = False
+    everything = select(build_stack([{"name": "dense"}]), q, k, k, mask=padding)
+    expected = attend(q, k, k, everything)
+    for backend in ("gather", "reference"):
+        again = attend(q, k, k, everything, mask=torch.ones(1, 10, dtype=torch.bool), backend=backend)
+        assert torch.allclose(again, expected, atol=1e-6)
