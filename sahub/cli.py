@@ -99,6 +99,8 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         try:
             if cfg.configs is not None and command != "validate":
                 raise ConfigError(f"configs={cfg.configs}: must be null, as only `sahub validate` reads it")
+            if command == "validate" and "search" in cfg.phases:
+                raise ConfigError(f"phases={list(cfg.phases)}: `sahub validate` only validates; use `sahub search`")
             planned.cells.append(plan(cfg))
         except SahubError as error:
             planned.problems.append(str(error))
