@@ -188,10 +188,9 @@ def run_cells(planned: Run) -> int:
 
 def _summary(cell: "Cell") -> str:
     """What would be run for a cell, in one line."""
-    from sahub.space import space_of
+    from sahub.trials import space_of_cell
 
-    settings = cell.settings
-    free = space_of(cell.builder, cell.is_pinned if settings.search.pin else lambda leaf: False).free
+    settings, free = cell.settings, space_of_cell(cell).free
     space = f"{settings.search.num_samples if free else 1} trials over {', '.join(free) or 'nothing free'}"
     return f"{cell.name}: {' and '.join(settings.phases)}" + (f", {space}" if "search" in settings.phases else "")
 

@@ -65,9 +65,9 @@ class Outcome:
         found = {
             "answer_kl": fmean(answer.answer_kl for answer in self.answers),
             "answer_nll": fmean(answer.answer_nll for answer in self.answers),
-            "density": _weighted(self.micro, "density"),
-            "density_all_layers": self._over_all_layers(_weighted(self.micro, "density")),
-            "kv_density": _weighted(self.micro, "kv_density"),
+            "density": weighted(self.micro, "density"),
+            "density_all_layers": self._over_all_layers(weighted(self.micro, "density")),
+            "kv_density": weighted(self.micro, "kv_density"),
             "aux_bits": self.aux_bits,
         }
         errors = metrics.error_by_example(self.micro)
@@ -174,6 +174,7 @@ def micro_rows(run: Run, example: str, question: str, num_layers: int, chunk: in
     ]
 
 
-def _weighted(micro: Sequence[Mapping[str, Any]], name: str) -> float:
+def weighted(micro: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Mean of a column of micro rows, weighted by the attention rows that each stands for."""
     rows = sum(row["rows"] for row in micro)
     return float(sum(row[name] * row["rows"] for row in micro) / rows)

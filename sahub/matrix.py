@@ -12,7 +12,6 @@ from typing import Any
 from sahub import report, results
 from sahub.config import Cell
 from sahub.errors import SahubError
-from sahub.evaluate import Plan
 from sahub.model import Counters
 from sahub.prepare import Prepared, load
 from sahub.progress import Display
@@ -20,7 +19,7 @@ from sahub.reproduce import reproducing
 from sahub.search import Search
 from sahub.session import Session
 from sahub.store import write_text
-from sahub.trials import Study
+from sahub.trials import Study, plan_of
 from sahub.validate import Entry, Validation, validate
 
 log = logging.getLogger(__name__)
@@ -93,15 +92,8 @@ def _search(work: Work, cell: Cell) -> Study:
 
 def _validate(work: Work, same: Sequence[CellResult]) -> None:
     cell = same[0].cell
-    settings = cell.settings.validate
     requests = work.prepared.requests(cell, "validate")
-    plan = Plan(
-        task=f"{cell.settings.task.benchmark}/{cell.settings.task.subset}",
-        metric=cell.settings.task.metric,
-        generate=True,
-        max_new_tokens=settings.max_new_tokens,
-        timeout_s=settings.timeout_s,
-    )
+    plan = plan_of(cell, cell.settings.validate, generate=True)
     entries = [entry for entry in map(_entry, same) if entry is not None]
     with work.display.steps(f"validate {cell.choices.task}", len(requests), cells=len(same)) as step:
         done = validate(work.session, entries, requests, plan, step)

@@ -15,9 +15,9 @@ from sahub.errors import ConfigError, Infeasible, RunError
 from sahub.evaluate import Plan, evaluate
 from sahub.intervals import kendall_tau
 from sahub.prepare import Request
-from sahub.session import Session
-from sahub.space import Point, Space, overrides_of, space_of
-from sahub.trials import Study, Trial, attention_of, check_limits, judge, limits_of
+from sahub.session import Attention, Session
+from sahub.space import Point, overrides_of
+from sahub.trials import Study, Trial, attention_of, check_limits, judge, limits_of, plan_of, space_of_cell
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -38,13 +38,14 @@ class Search:
     ) -> None:
         self.cell, self.session, self.requests, self.on_trial = cell, session, requests, on_trial
         self.settings, self.objective = cell.settings.search, cell.settings.objective
-        self.space: Space = space_of(cell.builder, cell.is_pinned if self.settings.pin else lambda leaf: False)
+        self.space = space_of_cell(cell)
         self.trials: list[Trial] = []
+        self._built: dict[tuple[str, ...], Attention] = {}
         self.num_keys = min(len(request.context_ids) for request in requests)
         needed = objectives.FIDELITY_OF[self.objective.measure]
         self.fidelity = "generate" if needed == "generate" else self.settings.fidelity
         # A wrong field is an error, not a rejected point; so is a protocol that this model cannot follow.
-        session.check(attention_of(cell, overrides_of(self.space.default)))
+        session.check(self._attention(overrides_of(self.space.default)))
 
     def run(self) -> Study:
         """Search, promote, decide. Raises RunError or ConfigError where no trial could run."""
@@ -119,18 +120,21 @@ class Search:
             generation.asked.append(trial)
         return generation
 
+    def _attention(self, overrides: tuple[str, ...]) -> Attention:
+        """The point's stack, composed once: that costs as much as measuring a few answers."""
+        if overrides not in self._built:
+            self._built[overrides] = attention_of(self.cell, overrides)
+        return self._built[overrides]
+
     def _rejection(self, overrides: tuple[str, ...]) -> Trial | None:
-        number = len(self.trials)
         try:
-            stack = attention_of(self.cell, overrides).stack
+            stack = self._attention(overrides).stack
             assert stack is not None
             check_limits(stack, limits_of(self.cell), self.session.model.geometry, self.num_keys)
         except (Infeasible, ConfigError) as error:
             if not self.space.free:
                 raise
-            return Trial(
-                number=number, state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error)
-            )
+            return Trial(state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error))
         return None
 
     def _trials(self, points: Sequence[Point], fidelity: str) -> list[Trial]:
@@ -140,7 +144,7 @@ class Search:
             overrides = overrides_of(point)
             waiting.append((overrides, self._rejection(overrides)))
         allowed = [overrides for overrides, rejected in waiting if rejected is None]
-        attentions = [attention_of(self.cell, overrides) for overrides in allowed]
+        attentions = [self._attention(overrides) for overrides in allowed]
         done = iter(evaluate(self.session, self.requests, attentions, self._plan(fidelity)))
         return [
             self._record(rejected or judge(self.cell, overrides, next(done), fidelity))
@@ -148,14 +152,7 @@ class Search:
         ]
 
     def _plan(self, fidelity: str) -> Plan:
-        task = self.cell.settings.task
-        return Plan(
-            task=f"{task.benchmark}/{task.subset}",
-            metric=task.metric,
-            generate=fidelity == "generate",
-            max_new_tokens=self.settings.max_new_tokens,
-            timeout_s=self.settings.timeout_s,
-        )
+        return plan_of(self.cell, self.settings, generate=fidelity == "generate")
 
     def _record(self, trial: Trial) -> Trial:
         numbered = replace(trial, number=len(self.trials))
@@ -177,7 +174,7 @@ class Search:
         default = study.default
         first = [default] if default.state == "complete" and (top or some) else []
         chosen = list({trial.overrides: trial for trial in [*top, *first, *some]}.values())
-        attentions = [attention_of(self.cell, trial.overrides) for trial in chosen]
+        attentions = [self._attention(trial.overrides) for trial in chosen]
         outcomes = evaluate(self.session, self.requests, attentions, self._plan("generate"))
         dear = {
             trial.overrides: self._record(judge(self.cell, trial.overrides, outcome, "generate"))

@@ -9,20 +9,25 @@ from sahub import objectives
 from sahub.builder import build_stack
 from sahub.config import Cell
 from sahub.errors import ConfigError, Infeasible, RunError
-from sahub.evaluate import Outcome
+from sahub.evaluate import Outcome, Plan
 from sahub.intervals import Tau
 from sahub.protocols import Geometry
 from sahub.scores import metrics_of
 from sahub.session import Attention
-from sahub.space import extremes, overrides_of, space_of
+from sahub.settings import Search as SearchSettings
+from sahub.settings import Validate as ValidateSettings
+from sahub.space import Space, extremes, overrides_of, space_of
 from sahub.stack import Stack
+from sahub.weights import spec_of
+
+Limits = SearchSettings | ValidateSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One point at one fidelity. Only `complete` has measures and a value; `rejected` never ran."""
 
-    number: int
+    number: int = 0  # given when it is recorded
     state: str  # complete, rejected, failed
     fidelity: str
     overrides: tuple[str, ...]
@@ -73,6 +78,23 @@ def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
     )
 
 
+def space_of_cell(cell: Cell) -> Space:
+    """The cell's free fields: pinned ones are not, unless `search.pin` is false."""
+    return space_of(cell.builder, cell.is_pinned if cell.settings.search.pin else lambda leaf: False)
+
+
+def plan_of(cell: Cell, limits: Limits, *, generate: bool) -> Plan:
+    """What is measured of the cell's answers, within the limits of its search or of its validation."""
+    task = spec_of(cell)
+    return Plan(
+        task=task.name,
+        metric=task.metric,
+        generate=generate,
+        max_new_tokens=limits.max_new_tokens,
+        timeout_s=limits.timeout_s,
+    )
+
+
 def budget_of(cell: Cell, stages: Mapping[str, Any]) -> float | None:
     """What `of_budget` sizes are shares of: the objective's budget, None where a stage has a density of its own."""
     has_density = any("density" in (fields or {}) for fields in stages.values())
@@ -86,12 +108,12 @@ def check_cell(cell: Cell) -> None:
     error, not a search of rejected points.
     """
     settings = cell.settings
-    metrics = metrics_of(f"{settings.task.benchmark}/{settings.task.subset}")
+    metrics = metrics_of(spec_of(cell).name)
     if settings.task.metric not in (None, *metrics):
         raise ConfigError(f"task.metric={settings.task.metric}: must be one of {', '.join(metrics)}")
     if settings.objective.measure == "attention_error" and settings.protocol.measure_error == "off":
         raise ConfigError("protocol.measure_error=off: objective.measure=attention_error needs it (all, or N)")
-    space = space_of(cell.builder, cell.is_pinned if settings.search.pin else lambda leaf: False)
+    space = space_of_cell(cell)
     attention_of(cell, overrides_of(space.default))
     limits_of(cell)
     for leaf, free in space.free.items():
@@ -123,7 +145,7 @@ def check_limits(stack: Stack, limits: Mapping[str, float], geometry: Geometry, 
 
 def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: str) -> Trial:
     """The trial of an outcome: value and feasibility, or why it has none. It gets its number when it is recorded."""
-    common: dict[str, Any] = {"number": 0, "fidelity": fidelity, "overrides": overrides, "seconds": outcome.seconds}
+    common: dict[str, Any] = {"fidelity": fidelity, "overrides": overrides, "seconds": outcome.seconds}
     if outcome.state != "complete":
         return Trial(**common, state="failed", reason=outcome.reason, details=outcome.details)
     try:

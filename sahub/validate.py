@@ -7,7 +7,7 @@ from typing import Any
 
 from sahub.config import Cell
 from sahub.errors import RunError
-from sahub.evaluate import Outcome, Plan, evaluate
+from sahub.evaluate import Outcome, Plan, evaluate, weighted
 from sahub.intervals import Interval, mean_interval, paired_interval
 from sahub.prepare import Request
 from sahub.session import Attention, Session
@@ -115,10 +115,7 @@ def by_phase(micro: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for phase in sorted({row["phase"] for row in micro}):
         rows = [row for row in micro if row["phase"] == phase]
-        total = sum(row["rows"] for row in rows)
-        found[phase] = {
-            name: sum(row[name] * row["rows"] for row in rows) / total for name in ("density", "kv_density")
-        }
+        found[phase] = {name: weighted(rows, name) for name in ("density", "kv_density")}
         errors = [row["e"] for row in rows if row["e"] is not None]
         if errors:
             found[phase]["attention_error"] = fmean(errors)
