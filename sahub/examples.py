@@ -132,7 +132,8 @@ def questions_of(examples: list[Example]) -> int:
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched before this task can be loaded, with the command that fetches it; None when nothing.
 
-    Looks at file names only: no network, no data read. Raises ConfigError for an unknown benchmark.
+    No network, and no data read but a text that an option names. Raises ConfigError for an unknown benchmark or option,
+    DataError where such a text holds nothing.
     """
     look = getattr(_benchmark(spec.benchmark), "missing", None)
     found: str | None = None if look is None else look(spec)

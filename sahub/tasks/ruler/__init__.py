@@ -1,0 +1,73 @@
+"""RULER's synthetic tasks, generated at any length: needles, variables, words.
+
+Source   Hsieh et al. 2024, arXiv:2404.06654; parameters of its synthetic tasks, our own wording
+Differs  a prompt is fitted by one search per sample, which never overflows and cannot loop; what whole lines leave is
+         filled with single sentences; each sample is drawn with a seed of its own
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from sahub.errors import ConfigError, DataError, MissingFiles
+from sahub.examples import Example, TaskSpec, example_id, split_of
+from sahub.tasks.ruler import niah, options, variables, words
+from sahub.tasks.ruler.fitting import Budget, Draft, Draw
+
+SUBSETS: dict[str, Callable[[TaskSpec], Draw]] = {
+    **dict.fromkeys(niah.SUBSETS, niah.draws),
+    "vt": variables.draws,
+    "cwe": words.common_words,
+    "fwe": words.made_up_words,
+}
+
+
+def missing(spec: TaskSpec) -> str | None:
+    """That the essay of `options.essay` is not on this machine; None when nothing is missing.
+
+    Raises ConfigError for an unknown subset or a wrong option, DataError for an essay that holds no text.
+    """
+    try:
+        _draws(spec)
+    except MissingFiles as error:
+        return str(error)
+    return None
+
+
+def load(
+    spec: TaskSpec, *, split: str, limit: int | None, length: int, count_tokens: Callable[[str], int], seed: int
+) -> list[Example]:
+    """Draw examples of `length` tokens (prompt with answer prefix plus the tokens to generate).
+
+    `limit` contexts (None: `options.num_examples`) whose hash falls into `split`; one seed, one set of examples.
+
+    Raises ConfigError for an unknown subset or option, MissingFiles for an essay that is not there, DataError for one
+    without text and where the length cannot hold what the task hides.
+    """
+    draw, budget = _draws(spec), Budget(length, count_tokens)
+    wanted = options.whole(spec, "num_examples", 500, most=10**6) if limit is None else limit
+    found: list[Example] = []
+    # A quarter of all contexts is for search: 64 draws per wanted example cannot run short by chance.
+    for index in range(64 * wanted):
+        drawn = draw(Random(f"{seed}/{spec.subset}/{length}/{index}"), budget)
+        example = _example(spec, drawn, budget)
+        if split_of(example.context) == split:
+            found.append(example)
+            if len(found) == wanted:
+                break
+    return found
+
+
+def _draws(spec: TaskSpec) -> Draw:
+    if spec.subset not in SUBSETS:
+        raise ConfigError(f"task.subset={spec.subset}: not a generated RULER task; choices: {', '.join(SUBSETS)}")
+    return SUBSETS[spec.subset](spec)
+
+
+def _example(spec: TaskSpec, drawn: Draft, budget: Budget) -> Example:
+    if drawn.context is None:
+        tail = max(budget.count(f"{question.text}\n{question.answer_prefix}") for question in drawn.questions)
+        raise DataError(
+            f"task={spec.name}: {budget.length} tokens cannot hold the instruction, {drawn.needs}, the question "
+            f"({tail} tokens) and {spec.max_new_tokens} tokens of answer; raise max_context_length"
+        )
+    return Example(id=example_id(drawn.context), context=drawn.context, questions=drawn.questions)
