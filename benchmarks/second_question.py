@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = sahub.load_model("embedded")
     line = f"\n{wording.NOISE}"
-    text = wording.INSTRUCTION + line * (options.tokens // model.model.count_tokens(line))
+    text = wording.instruction() + line * (options.tokens // model.model.count_tokens(line))
     for name, stack in (("dense", None), ("quest at 10 %", sahub.build_stack(STACK))):
         ratios = []
         for repeat in range(options.repeats + 1):

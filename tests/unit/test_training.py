@@ -103,7 +103,9 @@ def test_the_packaged_model_is_small_plain_and_right():
     assert json.loads((EMBEDDED / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     model = load_model("embedded")
     pairs = {"golden-lion": "1203344", "misty-hill": "3141592", "quiet-river": "4829174"}
-    context = "\n".join([wording.INSTRUCTION, *(wording.needle(*pair) for pair in pairs.items()), *[wording.NOISE] * 9])
+    context = "\n".join(
+        [wording.instruction(), *(wording.needle(*pair) for pair in pairs.items()), *[wording.NOISE] * 9]
+    )
     answers = [
         model.answer(context, wording.question(name), answer_prefix=wording.answer_prefix(name), max_new_tokens=8)[0]
         for name in pairs
