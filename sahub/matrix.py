@@ -13,14 +13,13 @@ from sahub import report, results
 from sahub.config import Cell
 from sahub.errors import SahubError
 from sahub.model import Counters
-from sahub.prepare import Prepared, load
 from sahub.progress import Display
 from sahub.reproduce import reproducing
 from sahub.search import Search
-from sahub.session import Session
 from sahub.store import write_text
 from sahub.trials import Study, plan_of
 from sahub.validate import Entry, Validation, validate
+from sahub.workers import Work, Worker, Workers
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +49,9 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     with Display(sum(len(cell.settings.phases) for cell in cells)) as display:
         for group in _grouped(found, lambda cell: repr((cell.settings.model, cell.settings.protocol.template))):
             with _guard(group):
-                session = Session(load(group[0].cell))
-                counters[_new_name(counters, session.model.name)] = session.model.counters
-                _run_model(Work(session, Prepared(session.model), display), group)
+                worker = Worker(group[0].cell)
+                counters[_new_name(counters, worker.session.model.name)] = worker.counters
+                worker.run(_run_model(worker, display, group))
     for result in found:
         if result.ok and result.study is not None and result.study.best is None:
             result.ok, result.message = False, _why_no_winner(result)
@@ -61,42 +60,33 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     return found
 
 
-@dataclass
-class Work:
-    """One model's cells: its session, its requests, and where progress is shown."""
-
-    session: Session
-    prepared: Prepared
-    display: Display
-
-
-def _run_model(work: Work, group: Sequence[CellResult]) -> None:
+def _run_model(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:
     for result in group:
         if "search" in result.cell.settings.phases:
             with result.cell.logged(), _guard([result]), _timed([result]):
-                result.study = _search(work, result.cell)
+                result.study = yield from _search(workers, display, result.cell)
     ready = [result for result in group if "validate" in result.cell.settings.phases and result.ok and _entry(result)]
     for same in _grouped(ready, _validation_key):
         with _guard(same), _timed(same):
-            _validate(work, same)
+            yield from _validate(workers, display, same)
 
 
-def _search(work: Work, cell: Cell) -> Study:
+def _search(workers: Workers, display: Display, cell: Cell) -> Work[Study]:
     base = reproducing(cell)  # before any work: what fails here must not cost a search
-    requests = work.prepared.requests(cell, "search")
-    with work.display.steps(f"search {cell.name}", cell.settings.search.num_samples) as step:
-        study = Search(cell, work.session, requests, step).run()
+    requests = workers.requests(cell, "search")
+    with display.steps(f"search {cell.name}", cell.settings.search.num_samples) as step:
+        study = yield from Search(cell, workers.geometry, requests, step).work()
     results.write_study(cell, study, requests, base)
     return study
 
 
-def _validate(work: Work, same: Sequence[CellResult]) -> None:
+def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) -> Work[None]:
     cell = same[0].cell
-    requests = work.prepared.requests(cell, "validate")
+    requests = workers.requests(cell, "validate")
     plan = plan_of(cell, cell.settings.validate, generate=True)
     entries = [entry for entry in map(_entry, same) if entry is not None]
-    with work.display.steps(f"validate {cell.choices.task}", len(requests), cells=len(same)) as step:
-        done = validate(work.session, entries, requests, plan, step)
+    with display.steps(f"validate {cell.choices.task}", len(requests), cells=len(same)) as step:
+        done = yield from validate(entries, requests, plan, step)
     for result, validation in zip(same, done, strict=True):
         with _guard([result]):
             result.validation = validation

@@ -28,6 +28,8 @@ class Counters:
     prefills: int = 0
     prefill_tokens: int = 0
     generated_tokens: int = 0
+    computed: int = 0  # contexts x stacks
+    served: int = 0  # the same, from earlier runs
 
 
 @dataclass

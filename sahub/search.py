@@ -12,12 +12,13 @@ from optuna.trial import TrialState
 from sahub import objectives
 from sahub.config import Cell
 from sahub.errors import ConfigError, Infeasible, RunError
-from sahub.evaluate import Plan, evaluate
 from sahub.intervals import kendall_tau
 from sahub.prepare import Request
-from sahub.session import Attention, Session
+from sahub.protocols import Geometry
+from sahub.session import Attention
 from sahub.space import Point, overrides_of
 from sahub.trials import Study, Trial, attention_of, check_limits, judge, limits_of, plan_of, space_of_cell
+from sahub.workers import Batch, Work
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -32,11 +33,11 @@ class Search:
     def __init__(
         self,
         cell: Cell,
-        session: Session,
+        geometry: Geometry,
         requests: Sequence[Request],
         on_trial: Callable[[], None] = lambda: None,
     ) -> None:
-        self.cell, self.session, self.requests, self.on_trial = cell, session, requests, on_trial
+        self.cell, self.geometry, self.requests, self.on_trial = cell, geometry, requests, on_trial
         self.settings, self.objective = cell.settings.search, cell.settings.objective
         self.space = space_of_cell(cell)
         self.trials: list[Trial] = []
@@ -45,22 +46,22 @@ class Search:
         needed = objectives.FIDELITY_OF[self.objective.measure]
         self.fidelity = "generate" if needed == "generate" else self.settings.fidelity
         # A wrong field is an error, not a rejected point; so is a protocol that this model cannot follow.
-        session.check(self._attention(overrides_of(self.space.default)))
+        self._attention(overrides_of(self.space.default)).check(geometry)
 
-    def run(self) -> Study:
-        """Search, promote, decide. Raises RunError or ConfigError where no trial could run."""
+    def work(self) -> Work[Study]:
+        """Search, promote, decide: asks for batches. Raises RunError or ConfigError where no trial could run."""
         begin = time.monotonic()
         end = begin + (self.settings.time_budget_s or math.inf)
-        default = self._trials([self.space.default], self.fidelity)[0]
+        [default] = yield from self._trials([self.space.default], self.fidelity)
         for points in self._generations(end):
-            points.tell(self._trials(points.points, self.fidelity))
+            points.tell((yield from self._trials(points.points, self.fidelity)))
         if not any(trial.state == "complete" for trial in self.trials):
             raise self._nothing()
         primary = sorted((t for t in self.trials if t.state == "complete"), key=lambda trial: trial.rank)
         best = next((trial for trial in primary if trial.feasible), None)
         study = Study(trials=(), best=best, default=default, seconds=0.0)
         if self.fidelity == "teacher":
-            study = self._promote(primary, study)
+            study = yield from self._promote(primary, study)
         return replace(study, trials=tuple(self.trials), seconds=time.monotonic() - begin)
 
     def _generations(self, end: float) -> Iterator["Generation"]:
@@ -130,14 +131,14 @@ class Search:
         try:
             stack = self._attention(overrides).stack
             assert stack is not None
-            check_limits(stack, limits_of(self.cell), self.session.model.geometry, self.num_keys)
+            check_limits(stack, limits_of(self.cell), self.geometry, self.num_keys)
         except (Infeasible, ConfigError) as error:
             if not self.space.free:
                 raise
             return Trial(state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error))
         return None
 
-    def _trials(self, points: Sequence[Point], fidelity: str) -> list[Trial]:
+    def _trials(self, points: Sequence[Point], fidelity: str) -> Work[list[Trial]]:
         """Evaluate points (those within the limits) and record them, in the order given."""
         waiting: list[tuple[tuple[str, ...], Trial | None]] = []
         for point in points:
@@ -145,14 +146,15 @@ class Search:
             waiting.append((overrides, self._rejection(overrides)))
         allowed = [overrides for overrides, rejected in waiting if rejected is None]
         attentions = [self._attention(overrides) for overrides in allowed]
-        done = iter(evaluate(self.session, self.requests, attentions, self._plan(fidelity)))
+        done = iter((yield self._batch(attentions, fidelity)))
         return [
             self._record(rejected or judge(self.cell, overrides, next(done), fidelity))
             for overrides, rejected in waiting
         ]
 
-    def _plan(self, fidelity: str) -> Plan:
-        return plan_of(self.cell, self.settings, generate=fidelity == "generate")
+    def _batch(self, attentions: Sequence[Attention], fidelity: str) -> Batch:
+        plan = plan_of(self.cell, self.settings, generate=fidelity == "generate")
+        return Batch(requests=self.requests, attentions=attentions, plan=plan)
 
     def _record(self, trial: Trial) -> Trial:
         numbered = replace(trial, number=len(self.trials))
@@ -162,7 +164,7 @@ class Search:
             log.warning("trial=%d failed: %s", numbered.number, trial.reason)
         return numbered
 
-    def _promote(self, ranked: list[Trial], study: Study) -> Study:
+    def _promote(self, ranked: list[Trial], study: Study) -> Work[Study]:
         """Generate answers with the best few, the default and some over the whole ranking.
 
         The two rankings are compared, and the winner is the best ranked of the feasible few whose answers score no
@@ -174,8 +176,7 @@ class Search:
         default = study.default
         first = [default] if default.state == "complete" and (top or some) else []
         chosen = list({trial.overrides: trial for trial in [*top, *first, *some]}.values())
-        attentions = [self._attention(trial.overrides) for trial in chosen]
-        outcomes = evaluate(self.session, self.requests, attentions, self._plan("generate"))
+        outcomes = yield self._batch([self._attention(trial.overrides) for trial in chosen], "generate")
         dear = {
             trial.overrides: self._record(judge(self.cell, trial.overrides, outcome, "generate"))
             for trial, outcome in zip(chosen, outcomes, strict=True)

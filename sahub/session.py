@@ -13,6 +13,7 @@ from sahub.errors import ConfigError, RunError
 from sahub.hook import Hook, attached
 from sahub.model import Model
 from sahub.prefix import Prefix, PrefixStore, prefill
+from sahub.protocols import Geometry
 from sahub.stack import Stack
 
 
@@ -25,6 +26,12 @@ class Attention:
     dense_question: bool = False  # setup A
     measure: int = 1  # dense output beside the sparse one at every nth call of a phase, 0: never
     seed: int = 0
+
+    def check(self, geometry: Geometry) -> None:
+        """Raise ConfigError for dense layers that a model does not have, or for all of them."""
+        layers, dense = geometry.num_layers, sorted(set(self.dense_layers))
+        if any(layer >= layers for layer in dense) or len(dense) == layers:
+            raise ConfigError(f"protocol.dense_layers={dense}: must be in 0..{layers - 1}, and not every layer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +51,16 @@ class OutOfTime(RunError):
 class Session:
     """A loaded model with its prefixes. Not thread-safe: one request at a time."""
 
-    def __init__(self, model: Model, *, prefix_bytes: int = 4 << 30, answer_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        fingerprint: str | None = None,
+        prefix_bytes: int = 4 << 30,
+        answer_bytes: int = 1 << 30,
+    ) -> None:
         self.model = model
+        self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown
         self._prefixes = PrefixStore(prefix_bytes)
         self._seen: set[tuple[int, ...]] = set()
         self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int], Run] = OrderedDict()
@@ -131,16 +146,10 @@ class Session:
         if hook:
             hook.verify(forward.calls)
 
-    def check(self, attention: Attention) -> None:
-        """Raise ConfigError for dense layers that this model does not have, or for all of them."""
-        layers, dense = self.model.geometry.num_layers, sorted(set(attention.dense_layers))
-        if any(layer >= layers for layer in dense) or len(dense) == layers:
-            raise ConfigError(f"protocol.dense_layers={dense}: must be in 0..{layers - 1}, and not every layer")
-
     def _hook(self, prefix: Prefix, attention: Attention) -> Hook | None:
         if attention.stack is None:
             return None
-        self.check(attention)
+        attention.check(self.model.geometry)
         hook = Hook(
             stack=attention.stack,
             geometry=self.model.geometry,

@@ -203,4 +203,8 @@ class Settings:
     compute: Compute = field(default_factory=Compute)
     configs: str | None = key(None, "`validate` only: validate the winners of this run directory, or `latest`")
     results_dir: str = key(".", "folder in which outputs/<time> and multirun/<time> are made")
+    cache_dir: str | None = key(
+        None, "folder of finished work, which later runs use (null: $XDG_CACHE_HOME/sahub, or ~/.cache/sahub)"
+    )
+    force: bool = key(False, "do all work again, whatever the cache holds")
     dry_run: bool = key(False, "say what would be run, and stop")

@@ -7,11 +7,12 @@ from typing import Any
 
 from sahub.config import Cell
 from sahub.errors import RunError
-from sahub.evaluate import Outcome, Plan, evaluate, weighted
+from sahub.evaluate import Outcome, Plan, weighted
 from sahub.intervals import Interval, mean_interval, paired_interval
 from sahub.prepare import Request
-from sahub.session import Attention, Session
+from sahub.session import Attention
 from sahub.trials import attention_of, is_feasible
+from sahub.workers import Batch, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +58,20 @@ class Validation:
 
 
 def validate(
-    session: Session,
     entries: Sequence[Entry],
     requests: Sequence[Request],
     plan: Plan,
     on_request: Callable[[], None] = lambda: None,
-) -> list[Validation]:
+) -> Work[list[Validation]]:
     """All entries of one model, task and protocol over the same requests."""
     wanted: list[tuple[int, tuple[str, ...]]] = []
     for number, entry in enumerate(entries):
         both = [entry.overrides] if entry.default is None else [entry.overrides, entry.default]
         wanted += [(number, overrides) for overrides in dict.fromkeys(both)]
     attentions = [attention_of(entries[number].cell, overrides) for number, overrides in wanted]
-    dense, *outcomes = evaluate(session, requests, [Attention(), *attentions], plan, on_request)
+    dense, *outcomes = yield Batch(
+        requests=requests, attentions=[Attention(), *attentions], plan=plan, on_request=on_request
+    )
     by_name = dict(zip(wanted, outcomes, strict=True))
     return [
         Validation(

@@ -38,6 +38,16 @@ def missing(path: str | None, revision: str | None = None) -> str | None:
     return f"weights of {where} are not on this machine; fetch them: hf download {where}{at}"
 
 
+def files_of(path: str | None, revision: str | None = None) -> list[Path]:
+    """The files on this machine that decide what a model says: weights, configurations, tokenizer."""
+    folder = Path(locate(path)).expanduser()
+    if not folder.is_dir():
+        config = try_to_load_from_cache(locate(path), "config.json", revision=revision)
+        folder = Path(config).parent if isinstance(config, str) else folder
+    kinds = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt", ".py"}
+    return sorted(file for file in folder.glob("*") if file.suffix in kinds and file.name != "training_curve.json")
+
+
 def spec_of(cell: Cell) -> examples.TaskSpec:
     """The cell's task as loaders read it."""
     task = cell.settings.task

@@ -1,11 +1,18 @@
 """Tiny random models of every supported family, and a tokenizer made for them."""
 
+import atexit
 import os
+import shutil
+from tempfile import mkdtemp
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Nothing that a test needs or leaves is in the caches of the person who runs it.
+os.environ["XDG_CACHE_HOME"] = mkdtemp(prefix="sahub-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 FAMILIES = ("llama", "qwen3", "mistral", "phi3")
 
@@ -34,6 +41,12 @@ def tiny_config(family: str, **changes):
     if family == "llama":
         shape.pop("sliding_window")
     return kind(**shape)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Work of other tests is not found: a test that counts or breaks work has to see it done."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import torch
 from sahub.builder import register_method
 from sahub.config import compose_cell
 from sahub.errors import ConfigError, RunError
+from sahub.evaluate import evaluate
 from sahub.examples import TaskSpec, load_examples
 from sahub.model import wrap_model
 from sahub.prepare import prepare
@@ -15,6 +16,7 @@ from sahub.protocols import Stage
 from sahub.search import Search
 from sahub.session import Session
 from sahub.trials import check_cell
+from sahub.workers import drive
 
 SMALL = ["search.num_samples=7", "search.batch=3", "search.promote=0", "search.calibrate=0", "search.max_new_tokens=4"]
 
@@ -56,7 +58,8 @@ def requests(session):
 def run(session, requests):
     def search(*overrides: str, builder: str = "quest", objective: str = "sparsity_25"):
         cell = compose_cell([f"builder={builder}", f"objective={objective}", *SMALL, *overrides])
-        return Search(cell, session, requests).run()
+        work = Search(cell, session.model.geometry, requests).work()
+        return drive(work, lambda batch: evaluate(session, batch.requests, batch.attentions, batch.plan))
 
     return search
 

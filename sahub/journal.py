@@ -1,0 +1,117 @@
+"""Finished work on disk: one JSON file per key, so that running a search again continues it.
+
+A key names everything that determines a result, so a stale entry is never found, only never asked for again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sahub.errors import DataError, SahubError
+from sahub.store import read_json, write_json
+
+log = logging.getLogger(__name__)
+FORMAT = 1
+
+# Modules that decide what is run, shown or stored, but no number of an answer.
+_NOT_NUMERIC = re.compile(
+    r"training/.*|(__init__|api|cli|config|doctor|explain|help|journal|matrix|progress|ranges|report|reproduce|results|"
+    r"schema|search|settings|store|sweep|trials|validate|workers|ray_workers)\.py"
+)
+
+
+def default_folder() -> Path:
+    """`$XDG_CACHE_HOME/sahub`, or `~/.cache/sahub`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sahub"
+
+
+class Journal:
+    """Entries under `folder`. Several runs may share it: entries are written whole, and equal keys mean equal values.
+
+    `force`: entries are not read, only written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None, *, force: bool = False) -> None:
+        self.folder = (Path(folder).expanduser() if folder else default_folder()) / "journal"
+        self.force = force
+        self._told: set[str] = set()
+
+    def get(self, key: Mapping[str, Any]) -> Any | None:
+        """The value of a key, None where there is none. An entry that cannot be read is named once and left out."""
+        file = self._file(key)
+        if self.force or not file.is_file():
+            return None
+        try:
+            entry = json.loads(file.read_text("utf-8"))
+            if entry["format"] > FORMAT:
+                self._tell(f"{file}: written by a newer sahub (format {entry['format']}); not used")
+            return entry["value"] if entry["format"] == FORMAT else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._tell(f"{file}: a damaged entry ({type(error).__name__}); its work is done again")
+            return None
+
+    def put(self, key: Mapping[str, Any], value: Any) -> None:
+        """Keep a value. Where that fails, the run goes on without, and says so once; so does a value with NaN."""
+        try:
+            write_json(self._file(key), {"format": FORMAT, "key": key, "value": value})
+        except OSError as error:
+            self._tell(f"{self.folder}: nothing can be kept there ({error.strerror}); work is not resumable")
+        except DataError:
+            log.debug("not kept: %s", key)
+
+    def _file(self, key: Mapping[str, Any]) -> Path:
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}.json"
+
+    def _tell(self, message: str) -> None:
+        what = message.partition(":")[0] if "nothing can be kept" in message else message
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("cache: %s", message)
+
+
+@cache
+def numbers_version() -> str:
+    """A hash of the source of every module that can move a number: other code, other keys."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        name = file.relative_to(root).as_posix()
+        if not _NOT_NUMERIC.fullmatch(name):
+            digest.update(name.encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def digest_of_files(files: list[Path], memo: Path) -> str:
+    """A hash of the content of files; of each file once, as long as its size and time of change stay (kept in `memo`).
+
+    Weights can be hundreds of gigabytes: they are read once per machine, not once per run.
+    """
+    total = hashlib.sha256()
+    for file in sorted(files):
+        state = file.stat()
+        mark = (
+            memo
+            / hashlib.sha256(
+                f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}:{state.st_ino}".encode()
+            ).hexdigest()
+        )
+        mark = mark.with_suffix(".json")
+        try:
+            digest = str(read_json(mark))
+        except SahubError:
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            try:
+                write_json(mark, digest)
+            except OSError:
+                log.debug("hash not kept: %s", file)
+        total.update(f"{file.name}:{digest}".encode())
+    return total.hexdigest()

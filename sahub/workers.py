@@ -1,0 +1,99 @@
+"""Who does the work: one loaded model with its prepared requests, asked for outcomes batch by batch."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, TypeVar
+
+import torch
+import transformers
+
+from sahub.config import Cell
+from sahub.evaluate import Outcome, Plan, evaluate
+from sahub.journal import Journal, digest_of_files
+from sahub.model import Counters
+from sahub.prepare import Prepared, Request, load
+from sahub.protocols import Geometry
+from sahub.session import Attention, Session
+from sahub.weights import files_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Stacks to run over requests; none of them depends on how another ends. `on_request` counts finished contexts."""
+
+    requests: Sequence[Request]
+    attentions: Sequence[Attention]
+    plan: Plan
+    on_request: Callable[[], None] = field(default=lambda: None)
+
+
+T = TypeVar("T")
+Work: TypeAlias = Generator[Batch, list[Outcome], T]
+
+
+class Workers(Protocol):
+    """What a search or a validation knows of those who work for it."""
+
+    geometry: Geometry
+
+    def requests(self, cell: Cell, split: str) -> list[Request]:
+        """The cell's requests for `search` or `validate`. Raises what loading and preparing raise."""
+
+    def run(self, work: Work[T]) -> T:
+        """Do every batch that `work` asks for and hand it the outcomes, in the order of its attentions."""
+
+
+class Worker:
+    """One loaded model: what does the work in this process, or in a process of its own."""
+
+    def __init__(self, cell: Cell) -> None:
+        settings = cell.settings
+        self.journal = Journal(settings.cache_dir, force=settings.force)
+        model = load(cell)
+        files = digest_of_files(
+            files_of(settings.model.path, settings.model.revision), self.journal.folder.parent / "hashes"
+        )
+        how = (str(model.hf.dtype), model.device.type, model.hf.config._attn_implementation, sorted(model.stop_ids))
+        self.session = Session(model, fingerprint=repr((files, how, torch.__version__, transformers.__version__)))
+        self.prepared = Prepared(model)
+        self.geometry = model.geometry
+
+    @property
+    def counters(self) -> Counters:
+        """Receipts of what this worker did."""
+        return self.session.model.counters
+
+    def requests(self, cell: Cell, split: str) -> list[Request]:
+        """See Workers."""
+        return self.prepared.requests(cell, split)
+
+    def evaluate(self, batch: Batch) -> list[Outcome]:
+        """The outcomes of one batch."""
+        return evaluate(
+            self.session,
+            batch.requests,
+            batch.attentions,
+            batch.plan,
+            journal=self.journal,
+            on_request=batch.on_request,
+        )
+
+    def run(self, work: Work[T]) -> T:
+        """See Workers."""
+        return drive(work, self.evaluate)
+
+
+def drive(work: Work[T], evaluate: Callable[[Batch], list[Outcome]]) -> T:
+    """Answer every batch of `work`, one after the other; what goes wrong on the way is thrown into it."""
+    try:
+        batch = next(work)
+        while True:
+            try:
+                outcomes = evaluate(batch)
+            except Exception as error:  # noqa: BLE001
+                batch = work.throw(error)
+            else:
+                batch = work.send(outcomes)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
