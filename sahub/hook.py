@@ -191,9 +191,11 @@ def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
     }
     layers = model.config.get_text_config().num_hidden_layers
     if sorted(found) != list(range(layers)):
+        kinds = sorted({type(module).__name__ for module in model.modules() if "Attention" in type(module).__name__})
+        which = f"only layers {sorted(found)} of {layers} have" if found else f"none of {layers} layers has"
         raise UnsupportedModel(
-            f"model={model.config.model_type}: attention found in layers {sorted(found)} of {layers}; only models "
-            "whose every layer uses transformers' attention interface are supported"
+            f"model={model.config.model_type}: {which} attention that can be made sparse (its attention: "
+            f"{', '.join(kinds) or 'none'}); every layer must use transformers' attention interface, as Llama's do"
         )
     return found
 

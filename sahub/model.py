@@ -116,15 +116,9 @@ def load_model(
 
     Raises MissingFiles, ConfigError and UnsupportedModel.
     """
-    lacking = missing(name_or_path, revision)
-    if lacking:
-        raise MissingFiles(lacking)
+    config = read_config(name_or_path, revision, trust_remote_code)
     where = locate(name_or_path)
     common = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": True}
-    try:
-        config = AutoConfig.from_pretrained(where, **common)
-    except Exception as error:
-        raise ConfigError(f"model.path={where}: cannot be read as a transformers model: {_said(error)}") from error
     check_supported(config, where)
     target = _device(device)
     transformers_logging.disable_progress_bar()  # ours is the one that is shown
@@ -144,6 +138,18 @@ def load_model(
     return wrap_model(
         hf.eval(), tokenizer, name=name or str(name_or_path), max_context_length=max_context_length, template=template
     )
+
+
+def read_config(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> PretrainedConfig:
+    """A model's configuration without its weights. Raises MissingFiles and ConfigError."""
+    lacking = missing(name_or_path, revision)
+    if lacking:
+        raise MissingFiles(lacking)
+    where, common = locate(name_or_path), {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        return AutoConfig.from_pretrained(where, revision=revision, **common)
+    except Exception as error:
+        raise ConfigError(f"model.path={where}: cannot be read as a transformers model: {_said(error)}") from error
 
 
 def wrap_model(
@@ -188,6 +194,10 @@ def check_supported(config: PretrainedConfig, name: str) -> None:
     kind = f"{name} ({text.model_type})"
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(f"model={kind}: encoder-decoder models are not supported; use a causal LM")
+    heads = getattr(text, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        why = "it has no attention" if heads is None else "layers must all have the same number of heads"
+        raise UnsupportedModel(f"model={kind}: num_attention_heads={heads}: {why}; use a causal LM such as Llama")
     window, longest = getattr(text, "sliding_window", None), getattr(text, "max_position_embeddings", 0)
     uses = getattr(text, "use_sliding_window", True)
     layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
@@ -234,4 +244,5 @@ def _said(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines)[:300] if lines[0].endswith(":") else lines[0]
