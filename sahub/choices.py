@@ -5,6 +5,12 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+COMMANDS = ("search", "validate", "doctor")
+UNREAD = {  # sections of the settings that a command does not read
+    "search": ("doctor",),
+    "validate": ("doctor",),
+    "doctor": ("cache_dir", "configs", "force", "phases", "search", "task", "validate"),
+}
 GROUPS = ("model", "task", "builder", "objective", "compute", "protocol", "experiment")
 
 

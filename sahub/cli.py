@@ -1,4 +1,4 @@
-"""The command line: `sahub search ...` and `sahub validate ...`, the same as `python -m pipelines.search ...`."""
+"""The command line: `sahub search ...`, `validate`, `doctor`, the same as `python -m pipelines.search ...`."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sahub.choices import conf_dir, did_you_mean
+from sahub.choices import COMMANDS, UNREAD, conf_dir, did_you_mean
 from sahub.errors import ConfigError, SahubError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from sahub.config import Cell
 
-COMMANDS = ("search", "validate")
 OPTIONS: tuple[str, ...] = (
     "-m",
     "--multirun",
@@ -69,7 +68,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     planned = Run()
     try:
         plan_cells(planned, command, arguments)
-        return run_cells(planned)
+        return examine_cells(planned) if command == "doctor" else run_cells(planned)
     except SahubError as error:
         _say(str(error))
         return 1
@@ -90,17 +89,14 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     from hydra.types import RunMode
     from yaml import YAMLError
 
-    from sahub.config import plan
+    from sahub.config import plan, typed_overrides
     from sahub.explain import COMPLAINTS, explain
 
     def collect(cfg: "DictConfig") -> None:
         job = HydraConfig.get()
         planned.directory = Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir).absolute()
         try:
-            if cfg.configs is not None and command != "validate":
-                raise ConfigError(f"configs={cfg.configs}: must be null, as only `sahub validate` reads it")
-            if command == "validate" and "search" in cfg.phases:
-                raise ConfigError(f"phases={list(cfg.phases)}: `sahub validate` only validates; use `sahub search`")
+            _check_read(command, cfg, typed_overrides(job))
             planned.cells.append(plan(cfg))
         except SahubError as error:
             planned.problems.append(str(error))
@@ -120,6 +116,17 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         raise
     except (ValueError, YAMLError) as error:  # Hydra's own, of a group without a name and of a broken file
         raise ConfigError(" ".join(str(error).split())[:600]) from None
+
+
+def _check_read(command: str, cfg: "DictConfig", overrides: Sequence[str]) -> None:
+    """Raise ConfigError for a setting that the command does not read."""
+    for item in overrides:
+        if item.lstrip("+~").partition("=")[0].partition(".")[0] in UNREAD[command]:
+            raise ConfigError(f"{item}: `sahub {command}` does not read it; `sahub {command} --help` has its keys")
+    if cfg.configs is not None and command != "validate":
+        raise ConfigError(f"configs={cfg.configs}: must be null, as only `sahub validate` reads it")
+    if command == "validate" and "search" in cfg.phases:
+        raise ConfigError(f"phases={list(cfg.phases)}: `sahub validate` only validates; use `sahub search`")
 
 
 def _options_first(arguments: Sequence[str]) -> list[str]:
@@ -184,6 +191,21 @@ def run_cells(planned: Run) -> int:
     failed = [result for result in run_matrix(cells, planned.directory, show=True) if not result.ok]
     _say(*(f"{result.cell.directory.name if len(cells) > 1 else 'failed'}: {result.message}" for result in failed))
     return 1 if failed or problems else 0
+
+
+def examine_cells(planned: Run) -> int:
+    """Examine the model of every cell; exit status 0 when each can be used."""
+    from sahub.doctor import examine
+
+    usable = not planned.problems
+    _say(*dict.fromkeys(planned.problems))
+    for cell in planned.cells:
+        try:
+            usable = examine(cell) and usable
+        except SahubError as error:
+            _say(str(error))
+            usable = False
+    return 0 if usable else 1
 
 
 def _summary(cell: "Cell") -> str:

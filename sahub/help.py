@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
-from sahub.choices import GROUPS, group_choices
+from sahub.choices import GROUPS, UNREAD, group_choices
 from sahub.ranges import allowed, keys, shown
 from sahub.settings import Settings
 
 ABOUT = {
     "search": "Find the best configuration of a sparse-attention builder, then validate it on other examples.",
     "validate": "Run one configuration, or all winners of a run directory, on validation examples.",
+    "doctor": "Say what a model can be used for here: architecture, sparse path, dense accuracy, time and memory.",
 }
 EXAMPLES = {
     "search": """\
@@ -27,6 +28,11 @@ sahub {command} model=hf model.path=org/name task=loogle/shortdep_qa""",
 sahub {command} configs=latest                                     the winners of the newest run
 sahub {command} configs=multirun/2030-01-01_12-00-00               the winners of that one
 sahub {command} builder=quest builder.stages.quest.page_size=32    this configuration""",
+    "doctor": """\
+sahub {command}                                                    the packaged model
+sahub {command} model=hf model.path=org/name                       a model of the local cache, or of a folder
+sahub {command} 'doctor.tasks=[ruler/niah_single_1]' 'doctor.lengths=[4096]'
+sahub {command} doctor.tasks=[]                                    without asking it anything""",
 }
 
 
@@ -49,7 +55,7 @@ def help_text(command: str, roots: Sequence[Path]) -> str:
         *(f"  {line.format(command=command)}" for line in EXAMPLES[command].splitlines()),
         "",
         "Groups: GROUP=CHOICE (* the default)",
-        *_groups(roots, defaults),
+        *_groups(command, roots, defaults),
         "",
         "Keys and their defaults; null stands for nothing [unit; range or choices]",
         *_keys(command, roots[0], defaults),
@@ -70,8 +76,10 @@ def _chosen(root: Path) -> dict[str, str]:
     return {group: name for entry in entries if isinstance(entry, dict) for group, name in entry.items()}
 
 
-def _groups(roots: Sequence[Path], defaults: Mapping[str, str]) -> Iterator[str]:
+def _groups(command: str, roots: Sequence[Path], defaults: Mapping[str, str]) -> Iterator[str]:
     for group in GROUPS:
+        if group in UNREAD[command]:
+            continue
         names = [f"{name}*" if name == defaults.get(group) else name for name in group_choices(group, roots)]
         yield from _wrapped(f"  {group + ' ':<12}", ", ".join(names))
 
@@ -79,10 +87,11 @@ def _groups(roots: Sequence[Path], defaults: Mapping[str, str]) -> Iterator[str]
 def _keys(command: str, root: Path, defaults: Mapping[str, str]) -> Iterator[str]:
     files = {group: _read(root / group / f"{name}.yaml") for group, name in defaults.items() if group in GROUPS}
     files[""] = _read(root / "search.yaml") | _read(root / f"{command}.yaml")
+    files |= {name: node for name, node in files[""].items() if isinstance(node, dict)}
     for path, item in keys(Settings):
         section, _, name = path.partition(".")
-        if path in {"builder.stages", "builder.search"}:
-            continue  # below, stage by stage
+        if path in {"builder.stages", "builder.search"} or section in UNREAD[command]:
+            continue  # stages are below, one by one
         of_file = files.get(section, {}).get(name) if name else files[""].get(section)
         yield from _described(path, item, of_file)
 

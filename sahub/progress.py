@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Display:
     """Progress bars on standard error that leave nothing behind."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, what: str = "cells") -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -19,7 +19,7 @@ class Display:
             TimeRemainingColumn(),
         )
         self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._cells = self._bars.add_task("cells", total=total)
+        self._cells = self._bars.add_task(what, total=total)
 
     def __enter__(self) -> "Display":
         self._bars.start()

@@ -181,6 +181,21 @@ class Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """What a model is asked before it is used; conf/doctor.yaml sets the tasks and lengths."""
+
+    tasks: tuple[str, ...] = key((), "tasks that the model answers densely ([]: none)")
+    lengths: tuple[int, ...] = key((), "lengths at which it does so", unit="tokens", at_least=1)
+    requests: int = key(20, "questions per task and length", unit="questions", at_least=1)
+    max_new_tokens: int = key(48, "most tokens of an answer", unit="tokens", at_least=1)
+    seed: int = key(0, "seed of the questions", at_least=0)
+    enough: float = key(
+        0.5, "least dense accuracy with which a task can tell methods apart", unit="share", at_least=0, at_most=1
+    )
+    timing_tokens: int = key(1000, "length of the text that costs are measured on", unit="tokens", at_least=16)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compute:
     """Where the work is done."""
 
@@ -201,6 +216,7 @@ class Settings:
     objective: Objective = field(default_factory=Objective)
     protocol: Protocol = field(default_factory=Protocol)
     compute: Compute = field(default_factory=Compute)
+    doctor: Doctor = field(default_factory=Doctor)
     configs: str | None = key(None, "`validate` only: validate the winners of this run directory, or `latest`")
     results_dir: str = key(".", "folder in which outputs/<time> and multirun/<time> are made")
     cache_dir: str | None = key(

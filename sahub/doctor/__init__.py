@@ -1,0 +1,66 @@
+"""What can be used for what, before anybody searches: checks that end in facts, a verdict and an exit status.
+
+A check is a module of this package, named in CHECKS, with `check(cell, report)`: it adds to the report what it finds,
+and raises SahubError where nothing more can be found.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from sahub.config import Cell
+from sahub.doctor.questions import asked_of, check_files_of
+from sahub.doctor.report import Report, show
+from sahub.errors import SahubError
+from sahub.store import write_json, write_text
+
+log = logging.getLogger(__name__)
+
+CHECKS = ("model",)
+
+
+def examine(cell: Cell) -> bool:
+    """Run the checks, print what they found, write it to `doctor.json` in the cell's directory; whether it can be used.
+
+    Raises SahubError where there is nothing to examine: a wrong value, files that are not here.
+    """
+    report = Report(subject=f"model {cell.choices.model}")
+    file, doctor = cell.directory / "doctor.json", cell.settings.doctor
+    try:
+        check_files_of([cell, *asked_of(cell)])
+        from sahub import results, trials  # these import torch: only once everything cheap is right
+
+        trials.check_cell(cell)
+        if cell.settings.dry_run:
+            sys.stdout.write(f"{report.subject}: asked {_list(doctor.tasks)} at {_list(doctor.lengths)} tokens\n")
+            return True
+    except SahubError as error:
+        report.problems.append(str(error))
+        write_json(file, report.document())
+        raise
+    with cell.logged():
+        for name in CHECKS:
+            _run(name, cell, report)
+        report.facts["versions"] = results.versions()
+        write_json(file, report.document())
+        log.info("subject=%s usable=%s %s", report.subject, report.usable, report.verdict)
+    show(report, file)
+    return report.usable
+
+
+def _list(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values)) or "nothing"
+
+
+def _run(name: str, cell: Cell, report: Report) -> None:
+    """One check; what it raises is what it found."""
+    try:
+        import_module(f"{__name__}.{name}").check(cell, report)
+    except SahubError as error:
+        report.problems.append(str(error))
+    except Exception as error:  # noqa: BLE001  (a model of another family may raise anything)
+        file = write_text(cell.directory / "error.txt", traceback.format_exc())
+        first = (str(error).splitlines() or [""])[0]
+        report.problems.append(f"{type(error).__name__}: {first} (traceback in {file})")

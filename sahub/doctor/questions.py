@@ -1,0 +1,50 @@
+"""Which questions a doctor asks: one cell per task and length."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sahub.choices import conf_dir, did_you_mean, group_choices, listed
+from sahub.config import Cell, composed, settings_of
+from sahub.errors import ConfigError, MissingFiles
+from sahub.settings import Task
+from sahub.weights import check_files
+
+
+def asked_of(cell: Cell) -> list[Cell]:
+    """The cell with each of `doctor.tasks` at each of `doctor.lengths`, on contexts of the split that searches use.
+
+    Contexts that validate results stay unseen. Raises ConfigError for a task that there is not.
+    """
+    settings, found = cell.settings, []
+    limits = replace(
+        settings.search,
+        seed=settings.doctor.seed,
+        max_requests=settings.doctor.requests,
+        max_new_tokens=settings.doctor.max_new_tokens,
+    )
+    for name in settings.doctor.tasks:
+        task, choices = _task(name, cell.config_dir), replace(cell.choices, task=name)
+        for length in settings.doctor.lengths:
+            search = replace(limits, max_context_length=length)
+            found.append(replace(cell, choices=choices, settings=replace(settings, task=task, search=search)))
+    return found
+
+
+def _task(name: str, config_dir: str | None) -> Task:
+    known = group_choices("task", [conf_dir(), *([Path(config_dir)] if config_dir else [])])
+    if name not in known:
+        raise ConfigError(f"doctor.tasks={name}: no such task{did_you_mean(name, known)}\nchoices: {listed(known)}")
+    return settings_of(composed([f"task={name}"], config_dir=config_dir)[0]).task
+
+
+def check_files_of(cells: Sequence[Cell]) -> None:
+    """Raise MissingFiles naming everything that the cells need and this machine lacks, each once."""
+    lacking: list[str] = []
+    for cell in cells:
+        try:
+            check_files(cell)
+        except MissingFiles as error:
+            lacking += str(error).splitlines()
+    if lacking:
+        raise MissingFiles("\n".join(dict.fromkeys(lacking)))
