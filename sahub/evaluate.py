@@ -9,17 +9,16 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 from uuid import uuid4
 
 from sahub import metrics, scores
-from sahub.errors import RunError
 from sahub.journal import Journal, numbers_version
+from sahub.outcomes import Answer, Outcome
 from sahub.prepare import Request, limit
 from sahub.session import Attention, Run, Session
 
@@ -33,65 +32,6 @@ class Plan:
     generate: bool = False  # answers are generated with the stack, not only forced
     max_new_tokens: int | None = None  # None: each question's own
     timeout_s: float = math.inf  # of one stack over all requests
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One question answered: what `raw_results.csv` has a line for."""
-
-    example_id: str
-    question_id: str
-    question: str
-    answer: str
-    references: tuple[str, ...]
-    score: float | None
-    answer_kl: float
-    answer_nll: float
-    n_context: int
-    n_new: int
-    seconds: float
-
-
-@dataclass
-class Outcome:
-    """One stack over the requests: `complete` with answers and micro rows, or `failed` with a reason."""
-
-    attention: Attention
-    state: str = "complete"
-    reason: str = ""
-    details: str = ""  # a traceback, for the file beside the trial
-    seconds: float = 0.0
-    answers: list[Answer] = field(default_factory=list)
-    micro: list[dict[str, Any]] = field(default_factory=list)
-    num_keys: int = 0  # of the shortest context
-    aux_bits: float = 0.0
-    num_layers: int = 0  # of the model
-
-    def measures(self) -> dict[str, float]:
-        """Means over questions; attention error over layers, then examples; densities weighted by rows."""
-        found = {
-            "answer_kl": fmean(answer.answer_kl for answer in self.answers),
-            "answer_nll": fmean(answer.answer_nll for answer in self.answers),
-            "density": weighted(self.micro, "density"),
-            "density_all_layers": self._over_all_layers(weighted(self.micro, "density")),
-            "kv_density": weighted(self.micro, "kv_density"),
-            "aux_bits": self.aux_bits,
-        }
-        errors = metrics.error_by_example(self.micro)
-        if errors:
-            found["attention_error"] = fmean(errors.values())
-        graded = [answer.score for answer in self.answers if answer.score is not None]
-        if graded:
-            found["benchmark_score"] = fmean(graded)
-        bad = [f"{name} is {number}" for name, number in found.items() if not math.isfinite(number)]
-        if bad:
-            raise RunError(f"not a finite number: {', '.join(bad)}")
-        return found
-
-    def _over_all_layers(self, density: float) -> float:
-        """The density where layers that stay dense count as 1."""
-        sparse = len({row["layer"] for row in self.micro})
-        return (density * sparse + self.num_layers - sparse) / self.num_layers
 
 
 def evaluate(
@@ -238,9 +178,3 @@ def micro_rows(run: Run, example: str, question: str, num_layers: int, chunk: in
         {**where, "layer": layer, "phase": phase, **tally.summary()}
         for (layer, phase), tally in sorted(run.hook.tallies.items())
     ]
-
-
-def weighted(micro: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Mean of a column of micro rows, weighted by the attention rows that each stands for."""
-    rows = sum(row["rows"] for row in micro)
-    return float(sum(row[name] * row["rows"] for row in micro) / rows)

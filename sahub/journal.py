@@ -21,8 +21,8 @@ FORMAT = 1
 
 # Modules that decide what is run, shown or stored, but no number of an answer.
 _NOT_NUMERIC = re.compile(
-    r"training/.*|(__init__|api|cli|config|doctor|explain|help|journal|matrix|progress|ranges|report|reproduce|results|"
-    r"schema|search|settings|store|sweep|trials|validate|workers|ray_workers)\.py"
+    r"(training|doctor)/.*|(__init__|api|cli|config|explain|help|journal|keys|matrix|nouns|progress|ranges|report|"
+    r"reproduce|results|schema|search|settings|store|sweep|trials|validate|workers|ray_workers|ray_tune)\.py"
 )
 
 

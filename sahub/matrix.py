@@ -44,27 +44,50 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     table too.
     """
     found = [CellResult(cell) for cell in cells]
+    directory = root or _common([cell.directory for cell in cells])
     counters: dict[str, Counters] = {}
     begin = time.monotonic()
     with Display(sum(len(cell.settings.phases) for cell in cells)) as display:
-        for group in _grouped(found, lambda cell: repr((cell.settings.model, cell.settings.protocol.template))):
-            with _guard(group):
-                worker = Worker(group[0].cell)
-                counters[_new_name(counters, worker.session.model.name)] = worker.counters
-                worker.run(_run_model(worker, display, group))
+        for group in _grouped(found, _workers_key):
+            with _guard(group), _workers(group[0].cell, directory) as workers:
+                workers.search(_searches(workers, display, group))
+                workers.run(_validations(workers, display, group))
+                counters[_new_name(counters, workers.name)] = workers.counters
     for result in found:
         if result.ok and result.study is not None and result.study.best is None:
             result.ok, result.message = False, _why_no_winner(result)
-    directory = root or _common([cell.directory for cell in cells])
     report.write(directory, found, counters, seconds=time.monotonic() - begin, show=show)
     return found
 
 
-def _run_model(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:
+@contextmanager
+def _workers(cell: Cell, directory: Path) -> Iterator[Workers]:
+    """Who does a model's work: this process, or Ray's."""
+    if cell.settings.compute.name == "inline":
+        yield Worker(cell)
+        return
+    from sahub import ray_workers  # seconds, which an inline run does not pay
+
+    with (
+        ray_workers.started(cell.settings.compute),
+        ray_workers.RayWorkers(cell, directory / "ray_results") as workers,
+    ):
+        yield workers
+
+
+def _workers_key(cell: Cell) -> str:
+    settings = cell.settings
+    return repr((settings.model, settings.protocol.template, settings.compute, settings.cache_dir, settings.force))
+
+
+def _searches(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:
     for result in group:
         if "search" in result.cell.settings.phases:
             with result.cell.logged(), _guard([result]), _timed([result]):
                 result.study = yield from _search(workers, display, result.cell)
+
+
+def _validations(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:
     ready = [result for result in group if "validate" in result.cell.settings.phases and result.ok and _entry(result)]
     for same in _grouped(ready, _validation_key):
         with _guard(same), _timed(same):

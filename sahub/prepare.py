@@ -127,8 +127,7 @@ def first_questions(examples: Sequence[Example], limit: int | None) -> list[Exam
 def load(cell: Cell) -> Model:
     """The model that the cell's settings name."""
     settings = cell.settings.model
-    if cell.settings.compute.threads is not None:
-        torch.set_num_threads(cell.settings.compute.threads)
+    torch.set_num_threads(cell.settings.compute.threads)
     return load_model(
         settings.path,
         name=cell.choices.model,

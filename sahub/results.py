@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sahub.config import Cell
-from sahub.evaluate import Outcome
+from sahub.outcomes import Outcome
 from sahub.prepare import Request
 from sahub.reproduce import command_line, merged
 from sahub.store import write_csv, write_json, write_jsonl, write_text

@@ -154,7 +154,9 @@ class Search:
 
     def _batch(self, attentions: Sequence[Attention], fidelity: str) -> Batch:
         plan = plan_of(self.cell, self.settings, generate=fidelity == "generate")
-        return Batch(requests=self.requests, attentions=attentions, plan=plan)
+        return Batch(
+            requests=self.requests, attentions=attentions, plan=plan, max_concurrent=self.settings.max_concurrent
+        )
 
     def _record(self, trial: Trial) -> Trial:
         numbered = replace(trial, number=len(self.trials))

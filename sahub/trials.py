@@ -9,8 +9,9 @@ from sahub import objectives
 from sahub.builder import build_stack
 from sahub.config import Cell
 from sahub.errors import ConfigError, Infeasible, RunError
-from sahub.evaluate import Outcome, Plan
+from sahub.evaluate import Plan
 from sahub.intervals import Tau
+from sahub.outcomes import Outcome
 from sahub.protocols import Geometry
 from sahub.scores import metrics_of
 from sahub.session import Attention

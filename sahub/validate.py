@@ -7,8 +7,9 @@ from typing import Any
 
 from sahub.config import Cell
 from sahub.errors import RunError
-from sahub.evaluate import Outcome, Plan, weighted
+from sahub.evaluate import Plan
 from sahub.intervals import Interval, mean_interval, paired_interval
+from sahub.outcomes import Outcome, weighted
 from sahub.prepare import Request
 from sahub.session import Attention
 from sahub.trials import attention_of, is_feasible
@@ -70,7 +71,11 @@ def validate(
         wanted += [(number, overrides) for overrides in dict.fromkeys(both)]
     attentions = [attention_of(entries[number].cell, overrides) for number, overrides in wanted]
     dense, *outcomes = yield Batch(
-        requests=requests, attentions=[Attention(), *attentions], plan=plan, on_request=on_request
+        requests=requests,
+        attentions=[Attention(), *attentions],
+        plan=plan,
+        max_concurrent=entries[0].cell.settings.validate.max_concurrent,
+        on_request=on_request,
     )
     by_name = dict(zip(wanted, outcomes, strict=True))
     return [

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 import torch
 import transformers
 
 from sahub.config import Cell
-from sahub.evaluate import Outcome, Plan, evaluate
+from sahub.evaluate import Plan, evaluate
 from sahub.journal import Journal, digest_of_files
 from sahub.model import Counters
+from sahub.outcomes import Outcome
 from sahub.prepare import Prepared, Request, load
 from sahub.protocols import Geometry
 from sahub.session import Attention, Session
@@ -24,6 +25,7 @@ class Batch:
     requests: Sequence[Request]
     attentions: Sequence[Attention]
     plan: Plan
+    max_concurrent: int | None = None  # workers at once; None: all
     on_request: Callable[[], None] = field(default=lambda: None)
 
 
@@ -34,13 +36,27 @@ Work: TypeAlias = Generator[Batch, list[Outcome], T]
 class Workers(Protocol):
     """What a search or a validation knows of those who work for it."""
 
+    name: str  # of the model
     geometry: Geometry
+
+    @property
+    def counters(self) -> Counters:
+        """Receipts of all that was done so far."""
+
+    def __enter__(self) -> Self:
+        """Load the model."""
+
+    def __exit__(self, *details: object) -> None:
+        """Let go of it."""
 
     def requests(self, cell: Cell, split: str) -> list[Request]:
         """The cell's requests for `search` or `validate`. Raises what loading and preparing raise."""
 
     def run(self, work: Work[T]) -> T:
         """Do every batch that `work` asks for and hand it the outcomes, in the order of its attentions."""
+
+    def search(self, work: Work[T]) -> T:
+        """The same, for work whose stacks are trials."""
 
 
 class Worker:
@@ -56,7 +72,14 @@ class Worker:
         how = (str(model.hf.dtype), model.device.type, model.hf.config._attn_implementation, sorted(model.stop_ids))
         self.session = Session(model, fingerprint=repr((files, how, torch.__version__, transformers.__version__)))
         self.prepared = Prepared(model)
-        self.geometry = model.geometry
+        self.geometry, self.name = model.geometry, model.name
+
+    def __enter__(self) -> Self:
+        """See Workers."""
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        """See Workers."""
 
     @property
     def counters(self) -> Counters:
@@ -81,6 +104,8 @@ class Worker:
     def run(self, work: Work[T]) -> T:
         """See Workers."""
         return drive(work, self.evaluate)
+
+    search = run
 
 
 def drive(work: Work[T], evaluate: Callable[[Batch], list[Outcome]]) -> T:

@@ -7,7 +7,7 @@ from pathlib import Path
 from sahub.choices import conf_dir, did_you_mean, group_choices, listed
 from sahub.config import Cell, composed, settings_of
 from sahub.errors import ConfigError, MissingFiles
-from sahub.settings import Task
+from sahub.nouns import Task
 from sahub.weights import check_files
 
 
