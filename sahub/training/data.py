@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from sahub.training.documents import KINDS
+from sahub.training.documents import any_kind, several_values
 from sahub.training.tokenizer import BOS, EOS, special_id
 
 ASIDE = 0.1  # weight of the tokens that are not answers, on the share of them that is looked at
@@ -35,11 +35,15 @@ class Data:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def batch(self, step: int, size: int, length: int, repeats: float) -> Batch:
-        """`size` sequences of `length` tokens, a share `repeats` of them repeated random segments."""
+    def batch(self, step: int, size: int, length: int, repeats: float, several: float = 0.0) -> Batch:
+        """`size` sequences of `length` tokens, a share `repeats` of them repeated random segments.
+
+        `several`: the share of documents in the others whose every key has several values.
+        """
         rng = Random(f"{self.seed}/{step}")
         rows = [
-            self._repeat(rng, length) if rng.random() < repeats else self._documents(rng, length) for _ in range(size)
+            self._repeat(rng, length) if rng.random() < repeats else self._documents(rng, length, several)
+            for _ in range(size)
         ]
         ids, answers = (torch.tensor(column) for column in zip(*rows, strict=True))
         chosen = torch.rand(ids.shape, generator=torch.Generator().manual_seed(step)) < LOOKED_AT
@@ -55,12 +59,12 @@ class Data:
             answers += [False] * (len(segment) + 4) + [True] * (len(segment) - 4)
         return ids[:length], answers[:length]
 
-    def _documents(self, rng: Random, length: int) -> tuple[list[int], list[bool]]:
+    def _documents(self, rng: Random, length: int, several: float) -> tuple[list[int], list[bool]]:
         ids: list[int] = []
         answers: list[bool] = []
         while len(ids) < length:
             left = max(96, length - len(ids))
-            (kind,) = rng.choices(list(KINDS), weights=list(KINDS.values()))
+            kind = several_values if several and rng.random() < several else any_kind(rng)
             text, asked = kind(rng, int(left * rng.choice((0.4, 0.6, 0.8, 0.93))), lambda t: len(self.encode(t)))
             end, context = len(ids) + left, [self.bos, *self.encode(text)]
             ids += context

@@ -98,6 +98,32 @@ def _questions(rng: Random, pairs: dict[str, list[str]], kind: str) -> Iterator[
             yield Asked(prompt, " " + ", ".join(rng.sample(values, len(values))))
 
 
+def several_values(rng: Random, room: int, count: Count) -> Document:
+    """Keys with two to five values each, most with four, shuffled; alone or in a haystack. All values are asked for."""
+    kind = rng.choice((wording.NUMBER, wording.NUMBER, wording.NUMBER, wording.NUMBER, wording.CODE))
+    value = wording.number if kind == wording.NUMBER else wording.code
+    filler, joint = _filler(rng)
+    share = rng.choice((0.1, 0.3, 0.6, 1.0))  # of the room: needles
+    pairs: dict[str, list[str]] = {}
+    lines: list[str] = []
+    size = 0
+    while size < share * room:
+        name = wording.key(rng)
+        if name in pairs:
+            continue
+        pairs[name] = [value(rng) for _ in range(rng.choice((2, 3, 4, 4, 4, 5)))]
+        lines += [wording.needle(name, each, kind) for each in pairs[name]]
+        size += sum(count(line) for line in lines[-len(pairs[name]) :])
+    needles_only = size >= room
+    hay = [] if needles_only else _filled(rng, room - size, count, filler)
+    places = sorted(rng.sample(range(len(hay) + len(lines)), len(lines)))
+    rng.shuffle(lines)
+    for place, line in zip(places, lines, strict=True):
+        hay.insert(place, line)
+    text = ("\n" if needles_only else joint).join(hay)
+    return f"{wording.instruction(kind)}\n{text}", _questions(rng, pairs, kind)
+
+
 def variables(rng: Random, room: int, count: Count) -> Document:
     """Chains of assignments in order among noise; half of the documents begin with a worked example."""
     opening = wording.VARIABLES
@@ -187,3 +213,9 @@ KINDS: dict[Callable[[Random, int, Count], Document], float] = {
     common_words: 0.07,
     made_up_words: 0.04,
 }
+
+
+def any_kind(rng: Random) -> Callable[[Random, int, Count], Document]:
+    """What draws the next document."""
+    (kind,) = rng.choices(list(KINDS), weights=list(KINDS.values()))
+    return kind
