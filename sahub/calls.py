@@ -35,7 +35,8 @@ class Inputs:
 class Tally:
     """Sums of one layer in one phase, kept on the device until the request ends.
 
-    `density` and `kv_density` are weighted by rows; `error` and `norm` are sums of squares over all rows and heads.
+    `density` and `kv_density` are weighted by rows; `error` and `norm` are sums of squares over all rows and heads,
+    `elements` the numbers that each of them is a sum over.
     """
 
     calls: int = 0
@@ -46,6 +47,7 @@ class Tally:
     bare: Tensor | float = 0.0  # rows with valid keys and nothing selected
     error: Tensor | float = 0.0
     norm: Tensor | float = 0.0
+    elements: int = 0
 
     def summary(self) -> dict[str, float | int | None]:
         """Plain numbers: means per row, sums of squares, and e where it was measured."""
@@ -57,5 +59,6 @@ class Tally:
             "selected": float(self.selected) / self.rows,
             "error": error,
             "norm": norm,
+            "elements": self.elements,
             "e": math.sqrt(error / norm) if norm else None,
         }

@@ -167,7 +167,8 @@ def micro_rows(run: Run, example: str, question: str, num_layers: int, chunk: in
     where = {"example": example, "question": question}
     if run.hook is None:
         sizes = {"question": chunk, "decode": len(run.ids) - 1}
-        full = {"error": 0.0, "norm": 1.0, "e": 0.0, "density": 1.0, "kv_density": 1.0, "selected": None}
+        errors: dict[str, Any] = {"error": 0.0, "norm": 1.0, "elements": 1, "e": 0.0}
+        full = {**errors, "density": 1.0, "kv_density": 1.0, "selected": None}
         return [
             {**where, "layer": layer, "phase": phase, "rows": rows, **full}
             for layer in range(num_layers)

@@ -149,6 +149,7 @@ class Hook:
             dense = call.dense().float()
             tally.error = tally.error + (output.float() - dense).square().sum()
             tally.norm = tally.norm + dense.square().sum()
+            tally.elements += dense.numel()
 
 
 def _forward(  # noqa: PLR0917  (transformers' signature)

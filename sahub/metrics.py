@@ -28,12 +28,26 @@ def error_by_example(micro: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
     Layers and rows where the dense output was not computed are left out.
     """
+    return {
+        example: fmean(math.sqrt(error / norm) for error, norm in layers)
+        for example, layers in _by_layer(micro, "norm").items()
+    }
+
+
+def mse_by_example(micro: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean over layers of sum |sparse - dense|^2 / number of elements of the attention output, of each example."""
+    return {
+        example: fmean(error / elements for error, elements in layers)
+        for example, layers in _by_layer(micro, "elements").items()
+    }
+
+
+def _by_layer(micro: Sequence[Mapping[str, Any]], over: str) -> dict[str, list[tuple[float, float]]]:
+    """(sum of squared differences, sum of `over`) of every layer of every example, where they were measured."""
     sums: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     for row in micro:
         if row["norm"]:
             pair = sums[row["example"]][row["layer"]]
             pair[0] += row["error"]
-            pair[1] += row["norm"]
-    return {
-        example: fmean(math.sqrt(error / norm) for error, norm in layers.values()) for example, layers in sums.items()
-    }
+            pair[1] += row[over]
+    return {example: [(error, size) for error, size in layers.values()] for example, layers in sums.items()}

@@ -5,7 +5,17 @@ from typing import Any
 
 from sahub.keys import key
 
-MEASURES = ("answer_kl", "answer_nll", "attention_error", "benchmark_score")
+# What can be minimised, and the cheapest fidelity that has it: teacher-forced answers, or generated ones.
+FIDELITY_OF = {
+    "answer_kl": "teacher",
+    "answer_nll": "teacher",
+    "attention_error": "teacher",
+    "attention_mse": "teacher",
+    "benchmark_score": "generate",
+    "combined_score": "generate",
+}
+ERRORS = {"relative_l2": "attention_error", "mse": "attention_mse"}  # the measure of each error e
+NEEDS = ("teacher", "generate")
 DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 
 
@@ -75,7 +85,25 @@ class Objective:
         None, "most keys that may be read (null: no target)", unit="share of valid keys", above=0, at_most=1
     )
     aux_bits: float | None = key(None, "most index bits (null: no target)", unit="bits per key and KV head", at_least=0)
-    measure: str = key("answer_kl", "the error that is minimised", choices=MEASURES)
+    measure: str = key(
+        "answer_kl",
+        "what is minimised, and the cheapest fidelity that has it: "
+        + ", ".join(f"{name} ({fidelity})" for name, fidelity in FIDELITY_OF.items())
+        + "; combined_score is e + penalty * (1 - benchmark_score)",
+        choices=tuple(FIDELITY_OF),
+    )
+    error: str = key(
+        "relative_l2", "e of combined_score: relative error of the attention output, or mse", choices=tuple(ERRORS)
+    )
+    penalty: float = key(1.0, "weight of the lost benchmark score in combined_score", at_least=0)
+    function: dict[str, Any] = key(
+        {},
+        "your own objective, in place of measure and weights: {_target_: my_module.my_function, ...}, called with the "
+        "measures and the other keys, gives a number; lower is better",
+    )
+    needs: str = key(
+        "teacher", "fidelity that your function needs: generate, where it reads benchmark_score", choices=NEEDS
+    )
     budget: Any = key(
         "${objective.density}",
         "keys that builders fill up to (the target, where there is one)",

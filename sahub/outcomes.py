@@ -56,6 +56,7 @@ class Outcome:
         errors = metrics.error_by_example(self.micro)
         if errors:
             found["attention_error"] = fmean(errors.values())
+            found["attention_mse"] = fmean(metrics.mse_by_example(self.micro).values())
         graded = [answer.score for answer in self.answers if answer.score is not None]
         if graded:
             found["benchmark_score"] = fmean(graded)

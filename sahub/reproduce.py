@@ -27,6 +27,11 @@ def reproducing(cell: Cell) -> list[str]:
     return merged([*nouns, f"search.seed={cell.settings.search.seed}", *gone], changed)
 
 
+def names_code(override: str) -> bool:
+    """Whether an override says what to import. A person may type that; a file that is read must not."""
+    return override.lstrip("+~").startswith("objective.function") or "_target_" in override
+
+
 def command_line(command: str, overrides: Sequence[str], config_dir: str | None = None) -> str:
     """A line to paste into a shell."""
     own = ["--config-dir", config_dir] if config_dir else []

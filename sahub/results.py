@@ -10,7 +10,7 @@ from typing import Any
 from sahub.config import Cell
 from sahub.outcomes import Outcome
 from sahub.prepare import Request
-from sahub.reproduce import command_line, merged
+from sahub.reproduce import command_line, merged, names_code
 from sahub.store import write_csv, write_json, write_jsonl, write_text
 from sahub.trials import Study, Trial
 from sahub.validate import Validation, accuracy, interval
@@ -55,7 +55,7 @@ def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], ba
     tau = study.tau
     return {
         **asdict(cell.choices),
-        "overrides": overrides,
+        "overrides": [item for item in overrides if not names_code(item)],
         "commands": {one: command_line(one, overrides, cell.config_dir) for one in ("search", "validate")},
         "stage_overrides": list(best.overrides),
         "figures": figures(best),
@@ -100,6 +100,7 @@ def _analysis_row(trial: Trial) -> dict[str, Any]:
         "score": measures.get("benchmark_score"),
         "answer_kl": measures.get("answer_kl"),
         "answer_nll": measures.get("answer_nll"),
+        "attention_mse": measures.get("attention_mse"),
     }
 
 

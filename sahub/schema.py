@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sahub.settings import Settings
 
-OPEN = ("builder.stages", "builder.search", "builder.limits", "task.options")  # dictionaries that take new keys
+# Dictionaries that take new keys.
+OPEN = ("builder.stages", "builder.search", "builder.limits", "task.options", "objective.function")
 
 
 def schema() -> DictConfig:

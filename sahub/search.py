@@ -43,7 +43,7 @@ class Search:
         self.trials: list[Trial] = []
         self._built: dict[tuple[str, ...], Attention] = {}
         self.num_keys = min(len(request.context_ids) for request in requests)
-        needed = objectives.FIDELITY_OF[self.objective.measure]
+        needed = objectives.needs(self.objective)
         self.fidelity = "generate" if needed == "generate" else self.settings.fidelity
         # A wrong field is an error, not a rejected point; so is a protocol that this model cannot follow.
         self._attention(overrides_of(self.space.default)).check(geometry)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from sahub.choices import did_you_mean, group_choices, listed
 from sahub.config import nouns, parse, typed_overrides
 from sahub.errors import ConfigError
+from sahub.reproduce import names_code
 
 Job = list[str]  # the overrides of one cell
 
@@ -79,7 +80,10 @@ def _best(folder: Path) -> Iterator[Path]:
 
 
 def winner_overrides(file: Path) -> Job:
-    """The overrides that a best file names; Hydra's own settings are no part of a result and are refused."""
+    """The overrides that a best file names.
+
+    Hydra's own settings are no part of a result, and a file must not name code to import: both are refused.
+    """
     try:
         overrides = json.loads(file.read_text(encoding="utf-8"))["overrides"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -88,6 +92,8 @@ def winner_overrides(file: Path) -> Job:
         not isinstance(item, str) or "hydra" in item.split("=")[0] for item in overrides
     ):
         raise ConfigError(f"{file}: overrides must be a list of key=value, without hydra settings")
+    if code := [item for item in overrides if names_code(item)]:
+        raise ConfigError(f"{file}: {code[0]}: a best file must not name code; choose an objective file of your own")
     return overrides
 
 

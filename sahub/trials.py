@@ -1,6 +1,7 @@
 """What a search tries: points as stacks, judged once they ran, each ending in a state."""
 
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,8 +113,7 @@ def check_cell(cell: Cell) -> None:
     metrics = metrics_of(spec_of(cell).name)
     if settings.task.metric not in (None, *metrics):
         raise ConfigError(f"task.metric={settings.task.metric}: must be one of {', '.join(metrics)}")
-    if settings.objective.measure == "attention_error" and settings.protocol.measure_error == "off":
-        raise ConfigError("protocol.measure_error=off: objective.measure=attention_error needs it (all, or N)")
+    check_objective(cell)
     space = space_of_cell(cell)
     attention_of(cell, overrides_of(space.default))
     limits_of(cell)
@@ -123,6 +123,16 @@ def check_cell(cell: Cell) -> None:
                 attention_of(cell, overrides_of({**space.default, leaf: value}))
             except ConfigError as error:
                 raise ConfigError(f"builder.search.{leaf} allows {value}: {error}") from None
+
+
+def check_objective(cell: Cell) -> None:
+    """Raise ConfigError for an objective that reads what is not measured, or whose function cannot be imported."""
+    objective = cell.settings.objective
+    reads_error = objectives.minimised(objective) in {"attention_error", "attention_mse", "combined_score"}
+    if reads_error and cell.settings.protocol.measure_error == "off":
+        raise ConfigError(f"protocol.measure_error=off: objective.measure={objective.measure} needs it (all, or N)")
+    if objective.function:
+        objectives.function_of(objective, cell.config_dir)
 
 
 def limits_of(cell: Cell) -> dict[str, float]:
@@ -150,10 +160,11 @@ def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: st
     if outcome.state != "complete":
         return Trial(**common, state="failed", reason=outcome.reason, details=outcome.details)
     try:
-        measures = outcome.measures()
+        measures = objectives.completed(cell.settings.objective, outcome.measures())
         value = objectives.value(cell.settings.objective, measures)
     except RunError as error:
-        return Trial(**common, state="failed", reason=str(error))
+        details = traceback.format_exc() if error.__cause__ else ""
+        return Trial(**common, state="failed", reason=str(error), details=details)
     return Trial(
         **common,
         state="complete",

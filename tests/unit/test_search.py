@@ -230,3 +230,31 @@ def test_what_cannot_work_is_known_before_any_model_is_loaded(overrides, message
 def test_layers_that_the_model_does_not_have_are_one_error(run):
     with pytest.raises(ConfigError, match=r"protocol\.dense_layers=\[99\]: must be in 0\.\.1"):
         run("protocol.dense_layers=[99]")
+
+
+def test_combined_scores_are_searched_by_generating_and_recorded_beside_what_they_are_made_of(run):
+    study = run("objective.measure=combined_score", "objective.penalty=0.5", "search.num_samples=2")
+    for trial in study.trials:
+        measures = trial.measures
+        expected = measures["attention_error"] + 0.5 * (1 - measures["benchmark_score"])
+        assert trial.fidelity == "generate"
+        assert measures["combined_score"] == pytest.approx(expected)
+        assert 0 < measures["attention_mse"]
+
+
+def test_a_function_of_ones_own_decides_and_what_it_cannot_judge_fails(run, tmp_path, monkeypatch):
+    (tmp_path / "own_search.py").write_text(
+        "def fewest_bits(measures, above):\n"
+        "    if measures['aux_bits'] < above:\n"
+        "        raise ValueError('too coarse')\n"
+        "    return measures['aux_bits']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    study = run("objective.function={_target_: own_search.fewest_bits, above: 12}")
+    complete = [trial for trial in study.trials if trial.state == "complete"]
+    failed = [trial for trial in study.trials if trial.state == "failed"]
+    assert complete
+    assert failed
+    assert all("own_search.fewest_bits: ValueError: too coarse" in trial.reason for trial in failed)
+    assert all("Traceback" in trial.details for trial in failed)
+    assert study.best.value == min(trial.measures["aux_bits"] for trial in complete if trial.feasible)
