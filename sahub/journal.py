@@ -21,8 +21,9 @@ FORMAT = 1
 
 # Modules that decide what is run, shown or stored, but no number of an answer.
 _NOT_NUMERIC = re.compile(
-    r"(training|doctor)/.*|(__init__|api|cli|config|explain|help|journal|keys|matrix|nouns|progress|ranges|report|"
-    r"reproduce|results|schema|search|settings|store|sweep|trials|validate|workers|ray_workers|ray_tune)\.py"
+    r"(training|doctor)/.*|(__init__|api|best|cli|config|explain|help|journal|keys|matrix|nouns|plots|progress|"
+    r"ranges|report|reproduce|results|schema|search|settings|store|sweep|trackers|trials|validate|winners|workers|"
+    r"ray_workers|ray_tune)\.py"
 )
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from sahub import plots
 from sahub.store import write_json, write_text
+from sahub.trials import STATES
 
 if TYPE_CHECKING:
     from sahub.matrix import CellResult
@@ -32,8 +33,15 @@ NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
     "paired by context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
-    "trials: complete/rejected/failed. s: seconds."
+    "trials: complete/pruned/rejected/failed. s: seconds."
 )
+
+
+PICTURES = {"accuracy": plots.accuracy, "frontier": plots.frontier}
+ALT = {
+    "accuracy": "accuracy on validation examples with intervals",
+    "frontier": "density against measure, every complete trial",
+}
 
 
 def write(
@@ -43,10 +51,11 @@ def write(
     rows = [row(result) for result in found]
     work = {name: asdict(counter) for name, counter in counters.items()}
     write_json(root / "benchmark_summary.json", {"cells": rows, "work": work, "seconds": round(seconds, 3)})
-    picture = frontier(found)
-    if picture:
-        (root / "frontier.png").write_bytes(picture)
-    write_text(root / "report.html", page(found, rows, work, seconds, picture))
+    pictures = {name: drawn for name, draw in PICTURES.items() if (drawn := draw(found))}
+    for name, picture in pictures.items():
+        (root / f"{name}.png").write_bytes(picture)
+    write_text(root / "report.html", page(found, rows, work, seconds, pictures))
+    write_text(root / "report.md", markdown(found, rows))
     if show and any(result.ok for result in found):
         display(root, found, rows, work, seconds)
 
@@ -112,7 +121,7 @@ def cells_of(row: Mapping[str, Any]) -> list[str]:
         _short(measures.get("attention_error")),
         _short(row["target_density"]),
         _short(measures.get("density"), "{:.3f}"),
-        "/".join(str(trials[state]) for state in ("complete", "rejected", "failed")) if trials else "-",
+        "/".join(str(trials[state]) for state in STATES) if trials else "-",
         _short(row["seconds"], "{:.0f}"),
     ]
 
@@ -139,19 +148,35 @@ def _short(value: float | None, form: str = "{:.3g}") -> str:
 
 
 def table(found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The final table; what is the same in every row stands above it, to keep it narrow."""
+    """The final table."""
+    title, names, lines = contents(found, rows)
+    drawn = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in names:
+        drawn.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
+    for one, line in zip(rows, lines, strict=True):
+        drawn.add_row(*line, style=None if one["ok"] else "red")
+    return drawn
+
+
+def markdown(found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The final table for a document."""
+    title, names, lines = contents(found, rows)
+    sides = [":--" if name in LEFT else "--:" for name in names]
+    body = "".join(f"| {' | '.join(line)} |\n" for line in [names, sides, *lines])
+    return f"{title}\n\n{body}\n{NOTE}\n"
+
+
+def contents(
+    found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]
+) -> tuple[str, list[str], list[list[str]]]:
+    """Title, columns and lines of the table; what is the same in every row stands above it, to keep it narrow."""
     texts = [dict(zip(COLUMNS, cells_of(one), strict=True)) for one in rows]
     shared = {name: texts[0][name] for name in ("objective", "asked", "n") if len({text[name] for text in texts}) == 1}
     models = ", ".join(sorted({result.cell.choices.model for result in found}))
     title = ", ".join([f"model {models}", *(f"{name} {text}" for name, text in shared.items())])
-    drawn = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     empty = {name for name in COLUMNS if all(text[name] == "-" for text in texts)}
     names = [name for name in COLUMNS if name not in {*shared, *empty, *ONLY_IN_HTML}]
-    for name in names:
-        drawn.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
-    for one, text in zip(rows, texts, strict=True):
-        drawn.add_row(*(text[name] for name in names), style=None if one["ok"] else "red")
-    return drawn
+    return title, names, [[text[name] for name in names] for text in texts]
 
 
 def work_lines(work: Mapping[str, Mapping[str, int]], seconds: float) -> list[str]:
@@ -163,50 +188,12 @@ def work_lines(work: Mapping[str, Mapping[str, int]], seconds: float) -> list[st
     ]
 
 
-def frontier(found: Sequence["CellResult"]) -> bytes | None:
-    """A PNG of every complete trial, density against the measure, one panel per task; None without trials."""
-    studied = [result for result in found if result.study is not None]
-    if not studied:
-        return None
-    from matplotlib.figure import Figure
-
-    tasks = list(dict.fromkeys((result.cell.choices.model, result.cell.choices.task) for result in studied))
-    figure = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for axis, (model, task) in zip(axes, tasks, strict=True):
-        for result in studied:
-            choices, study = result.cell.choices, result.study
-            if (choices.model, choices.task) != (model, task) or study is None:
-                continue
-            measure = result.cell.settings.objective.measure
-            points = [t for t in study.trials if t.state == "complete" and measure in t.measures]
-            [drawn] = axis.plot(
-                [t.measures["density"] for t in points],
-                [t.measures[measure] for t in points],
-                "o", alpha=0.55, markersize=5, label=f"{choices.builder}, {choices.objective}",
-            )  # fmt: skip
-            if study.best is not None:
-                best = study.best.measures
-                axis.plot([best["density"]], [best[measure]], "*", color=drawn.get_color(), markersize=15)
-            if result.cell.settings.objective.density is not None:
-                axis.axvline(result.cell.settings.objective.density, color="grey", linewidth=0.8, linestyle=":")
-            axis.set_ylabel(f"{measure} (search examples)")
-        if all(result.cell.settings.objective.measure in ("answer_kl", "answer_nll") for result in studied):
-            axis.set_yscale("symlog", linthresh=0.01)
-            axis.set_ylim(bottom=0)
-        axis.set(title=f"{model}, {task}", xlabel="density: share of keys attended to")
-        axis.legend(fontsize=8, title="star: the winner", title_fontsize=8)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110)
-    return image.getvalue()
-
-
 def page(
     found: Sequence["CellResult"],
     rows: Sequence[Mapping[str, Any]],
     work: Mapping[str, Mapping[str, int]],
     seconds: float,
-    picture: bytes | None,
+    pictures: Mapping[str, bytes],
 ) -> str:
     """The report: one HTML file that needs nothing else."""
     escape = html.escape
@@ -225,8 +212,11 @@ def page(
         for result in found
         if result.study is not None and result.study.best is not None
     )
-    image = base64.b64encode(picture).decode() if picture else ""
-    drawn = f'<img alt="density against measure, every complete trial" src="data:image/png;base64,{image}">'
+    images = "".join(
+        f"<h2>{name.capitalize()}</h2>"
+        f'<img alt="{ALT[name]}" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+        for name, picture in pictures.items()
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>sahub report</title><style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 110rem; padding: 0 1rem; color: #222; }}
@@ -239,7 +229,7 @@ code {{ font-size: 12px; }} img {{ max-width: 100%; }} .wide {{ overflow-x: auto
 <div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
 <p class="note">{escape(NOTE)}</p>
 {f"<h2>Failed cells</h2><ul>{failures}</ul>" if failures else ""}
-{f"<h2>Trials</h2>{drawn}" if image else ""}
+{images}
 {f"<h2>Winners</h2><ul>{winners}</ul>" if winners else ""}
 <h2>Work</h2><ul>{"".join(f"<li>{escape(line)}</li>" for line in work_lines(work, seconds))}</ul>
 <details><summary>All figures</summary><pre>{escape(json.dumps(rows, indent=1, sort_keys=True))}</pre></details>
