@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sahub.api import load_model, optimize, optimize_matrix, sparse
     from sahub.attention import attend
+    from sahub.best import best_config
     from sahub.builder import build_stack, register_method
     from sahub.scores import aggregate, score
     from sahub.stack import select
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "aggregate": "sahub.scores",
     "attend": "sahub.attention",
+    "best_config": "sahub.best",
     "build_stack": "sahub.builder",
     "load_model": "sahub.api",
     "optimize": "sahub.api",
@@ -29,6 +31,7 @@ _HOMES = {
 __all__ = [
     "aggregate",
     "attend",
+    "best_config",
     "build_stack",
     "load_model",
     "optimize",

@@ -16,6 +16,7 @@ ABOUT = {
     "search": "Find the best configuration of a sparse-attention builder, then validate it on other examples.",
     "validate": "Run one configuration, or all winners of a run directory, on validation examples.",
     "doctor": "Say what a model can be used for here: architecture, sparse path, dense accuracy, time and memory.",
+    "best": "Say which configuration is the best that is known, from the winners that searches left in the cache.",
 }
 EXAMPLES = {
     "search": """\
@@ -33,6 +34,10 @@ sahub {command}                                                    the packaged 
 sahub {command} model=hf model.path=org/name                       a model of the local cache, or of a folder
 sahub {command} 'doctor.tasks=[ruler/niah_single_1]' 'doctor.lengths=[4096]'
 sahub {command} doctor.tasks=[]                                    without asking it anything""",
+    "best": """\
+sahub {command} builder=quest task=ruler/vt                        for this task, else for all, else the default
+sahub {command} show=all builder=quest                             every winner of this builder
+sahub {command} builder=quest save=mine/builder/my_quest.yaml      as a builder, for --config-dir mine""",
 }
 
 

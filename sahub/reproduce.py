@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from sahub.config import Cell, composed
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
-LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "search.pin")
+LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "save", "search.pin", "show")
 
 
 def reproducing(cell: Cell) -> list[str]:

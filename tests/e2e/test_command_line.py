@@ -145,7 +145,7 @@ def test_every_key_and_choice_is_in_the_help(folder: Path) -> None:
     from sahub.ranges import keys
     from sahub.settings import Settings
 
-    text = "".join(run("--help", command=command, folder=folder).stdout for command in ("validate", "doctor"))
+    text = "".join(run("--help", command=command, folder=folder).stdout for command in ("validate", "doctor", "best"))
     for key, _ in keys(Settings):
         assert f"  {key}=" in text or key in {"builder.stages", "builder.search"}
     for group in GROUPS:

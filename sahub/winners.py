@@ -1,0 +1,133 @@
+"""Winners that searches leave in the cache, and how they are found again: for a task, or for all tasks at once."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sahub.config import Cell
+from sahub.errors import SahubError
+from sahub.journal import default_folder, digest_of_files, numbers_version
+from sahub.store import read_json, write_json
+from sahub.weights import files_of
+
+log = logging.getLogger(__name__)
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winner:
+    """What a search found: its best file, when, with which sahub, and what validation said of it, by task."""
+
+    key: Mapping[str, Any]
+    best: Mapping[str, Any]
+    when: str  # ISO 8601, UTC
+    numbers: str
+    validation: Mapping[str, Any]
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is the winner of all tasks of a study together."""
+        return self.key["task"] is None
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Its value and measures on the contexts of the search: means over tasks where it is of all of them."""
+        figures: Mapping[str, Any] = self.best["mean_figures" if self.everywhere else "figures"]
+        return figures
+
+    @property
+    def stale(self) -> bool:
+        """Whether another version of the code that makes numbers found it."""
+        return self.numbers != numbers_version()
+
+
+def folder_of(cache_dir: str | Path | None) -> Path:
+    """Where winners are kept."""
+    return (Path(cache_dir).expanduser() if cache_dir else default_folder()) / "best"
+
+
+def key_of(cell: Cell, *, everywhere: bool = False) -> dict[str, Any]:
+    """What a winner is a winner of, its model aside. `everywhere`: of all tasks together.
+
+    The builder counts with every value and range that was typed: a pinned field makes another search.
+    """
+    settings = cell.settings
+    how = {"dtype": settings.model.dtype, "attn_implementation": settings.model.attn_implementation}
+    key = {
+        "task": None if everywhere else asdict(settings.task),
+        "builder": {"name": cell.choices.builder, "tree": _digest(cell.builder)},
+        "objective": asdict(settings.objective),
+        "protocol": {**asdict(settings.protocol), **how},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(key, default=str))
+    return plain
+
+
+def keep(cell: Cell, best: Mapping[str, Any], *, everywhere: bool = False) -> None:
+    """Keep the best file of a search, in place of what an earlier one found. Where that fails, the log says so."""
+    key = {**key_of(cell, everywhere=everywhere), "model": _model(cell)}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    _write(cell, key, {"best": best, "when": now, "numbers": numbers_version(), "validation": {}})
+
+
+def validated(cell: Cell, overrides: tuple[str, ...], figures: Mapping[str, Any]) -> None:
+    """Add what validation found for the cell's task to the winners that have these stage overrides."""
+    for winner in (find(cell), find(cell, everywhere=True)):
+        if winner is not None and tuple(winner.best["stage_overrides"]) == overrides and not winner.stale:
+            found = {name: getattr(winner, name) for name in ("best", "when", "numbers")}
+            _write(cell, winner.key, {**found, "validation": {**winner.validation, cell.choices.task: figures}})
+
+
+def find(cell: Cell, *, everywhere: bool = False) -> Winner | None:
+    """The winner for the cell's model, task (or all tasks), builder, objective and protocol; the newest of several."""
+    asked = key_of(cell, everywhere=everywhere)
+    same = [winner for winner in every(cell.settings.cache_dir) if {**winner.key, "model": 0} == {**asked, "model": 0}]
+    ours = _model(cell) if same else {}  # large weights are hashed the first time
+    mine = [winner for winner in same if _is_same_model(ours, winner.key["model"])]
+    return max(mine, key=lambda winner: winner.when, default=None)
+
+
+def every(cache_dir: str | Path | None) -> Iterator[Winner]:
+    """All winners of a cache. An entry that cannot be read is named in the log and left out."""
+    for file in sorted(folder_of(cache_dir).glob("*.json")):
+        try:
+            entry = read_json(file)
+            if entry["format"] > FORMAT:
+                log.warning("cache: %s: written by a newer sahub (format %s); not used", file, entry["format"])
+                continue
+            yield Winner(**{name: entry[name] for name in ("key", "best", "when", "numbers", "validation")})
+        except (SahubError, OSError, KeyError, TypeError) as error:
+            log.warning("cache: %s: a damaged entry (%s); not used", file, type(error).__name__)
+
+
+def _write(cell: Cell, key: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    file = folder_of(cell.settings.cache_dir) / f"{_digest(key)}.json"
+    try:
+        write_json(file, {"format": FORMAT, "key": key, **entry})
+    except OSError as error:
+        log.warning("cache: %s: the winner cannot be kept there (%s)", file.parent, error.strerror)
+
+
+def _model(cell: Cell) -> dict[str, Any]:
+    """Which weights: a hash of their files where this machine has them, and the name they were asked for by."""
+    settings = cell.settings.model
+    folder = Path(settings.path or "").expanduser()
+    path = str(folder.resolve()) if settings.path and folder.is_dir() else settings.path
+    files = files_of(settings.path, settings.revision)
+    digest = digest_of_files(files, folder_of(cell.settings.cache_dir).parent / "hashes") if files else None
+    return {"path": path, "revision": settings.revision, "files": digest}
+
+
+def _is_same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if one["files"] is not None and other["files"] is not None:
+        return bool(one["files"] == other["files"])
+    return (one["path"], one["revision"]) == (other["path"], other["revision"])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
