@@ -5,13 +5,22 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-COMMANDS = ("search", "validate", "doctor")
+COMMANDS = ("search", "validate", "doctor", "best")
 UNREAD = {  # sections of the settings that a command does not read
-    "search": ("doctor",),
-    "validate": ("doctor",),
-    "doctor": ("cache_dir", "configs", "force", "phases", "search", "task", "validate"),
-}
-GROUPS = ("model", "task", "builder", "objective", "compute", "protocol", "experiment")
+    "search": ("doctor", "save", "show"),
+    "validate": ("doctor", "save", "show"),
+    "doctor": (
+        "cache_dir", "configs", "force", "phases", "sampler", "save", "scheduler", "search", "show", "task", "tracker",
+        "validate",
+    ),
+    "best": (
+        "compute", "configs", "doctor", "dry_run", "force", "phases", "sampler", "scheduler", "search", "tracker",
+        "validate",
+    ),
+}  # fmt: skip
+GROUPS = (
+    "model", "task", "builder", "objective", "sampler", "scheduler", "compute", "protocol", "tracker", "experiment",
+)  # fmt: skip
 
 
 def conf_dir() -> Path:

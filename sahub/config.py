@@ -106,7 +106,10 @@ def builder_of(root: DictConfig) -> dict[str, Any]:
 
 
 def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: _without_nulls(node) if isinstance(node, dict) else node for name, node in tree.items()}
+    kept = {
+        name: _without_nulls(node) if isinstance(node, dict) and name != "when" else node  # it may ask for null
+        for name, node in tree.items()
+    }
     return {name: node for name, node in kept.items() if node is not None and node != {}}
 
 

@@ -4,24 +4,27 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sahub import report, results
+from sahub import crew, report, results
 from sahub.config import Cell
-from sahub.errors import SahubError
+from sahub.errors import SahubError, disk_trouble
 from sahub.model import Counters
 from sahub.progress import Display
 from sahub.reproduce import reproducing
+from sahub.scope import Part, search_key, seen_from
 from sahub.search import Search
 from sahub.store import write_text
+from sahub.trackers import Tracked
 from sahub.trials import Study, plan_of
 from sahub.validate import Entry, Validation, validate
-from sahub.workers import Work, Worker, Workers
+from sahub.workers import Work, Workers
 
 log = logging.getLogger(__name__)
+ERROR_FILE = "error.txt"
 
 
 @dataclass
@@ -29,12 +32,19 @@ class CellResult:
     """How a cell ended: `ok`, or a message that says why not."""
 
     cell: Cell
+    tracked: Tracked = field(default_factory=Tracked)
     ok: bool = True
     message: str = ""
     study: Study | None = None
     validation: Validation | None = None
     figures: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything that was asked for is there: nothing that happens later takes it away."""
+        phases = self.cell.settings.phases
+        return ("search" not in phases or self.study is not None) and ("validate" not in phases or bool(self.figures))
 
 
 def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = False) -> list[CellResult]:
@@ -43,36 +53,40 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     Writes the summary, the report and its pictures into `root` (None: the cells' common directory); `show` prints the
     table too.
     """
-    found = [CellResult(cell) for cell in cells]
+    broken: set[str] = set()
+    found = [CellResult(cell, Tracked(cell, broken)) for cell in cells]
     directory = root or _common([cell.directory for cell in cells])
     counters: dict[str, Counters] = {}
     begin = time.monotonic()
-    with Display(sum(len(cell.settings.phases) for cell in cells)) as display:
+    display_of = Display(sum(len(cell.settings.phases) for cell in cells))
+    with _tracked(found), display_of as display, _guard(found), crew.ready(cells):
         for group in _grouped(found, _workers_key):
-            with _guard(group), _workers(group[0].cell, directory) as workers:
-                workers.search(_searches(workers, display, group))
-                workers.run(_validations(workers, display, group))
+            with _guard(group), crew.workers(group[0].cell, directory / "ray_results") as workers:
+                _both_phases(workers, display, group)
                 counters[_new_name(counters, workers.name)] = workers.counters
     for result in found:
         if result.ok and result.study is not None and result.study.best is None:
             result.ok, result.message = False, _why_no_winner(result)
+            _explain(result)
     report.write(directory, found, counters, seconds=time.monotonic() - begin, show=show)
     return found
 
 
 @contextmanager
-def _workers(cell: Cell, directory: Path) -> Iterator[Workers]:
-    """Who does a model's work: this process, or Ray's."""
-    if cell.settings.compute.name == "inline":
-        yield Worker(cell)
-        return
-    from sahub import ray_workers  # seconds, which an inline run does not pay
+def _tracked(found: Sequence[CellResult]) -> Iterator[None]:
+    """Trackers hear how every cell ended, whatever happens inside."""
+    try:
+        yield
+    finally:
+        for result in found:
+            won = result.study is None or result.study.best is not None
+            result.tracked.close(result.ok and result.finished and won)
 
-    with (
-        ray_workers.started(cell.settings.compute),
-        ray_workers.RayWorkers(cell, directory / "ray_results") as workers,
-    ):
-        yield workers
+
+def _both_phases(workers: Workers, display: Display, group: Sequence[CellResult]) -> None:
+    if any("search" in result.cell.settings.phases for result in group):
+        workers.search(_searches(workers, display, group))
+    workers.run(_validations(workers, display, group))
 
 
 def _workers_key(cell: Cell) -> str:
@@ -81,10 +95,12 @@ def _workers_key(cell: Cell) -> str:
 
 
 def _searches(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:
-    for result in group:
-        if "search" in result.cell.settings.phases:
-            with result.cell.logged(), _guard([result]), _timed([result]):
-                result.study = yield from _search(workers, display, result.cell)
+    for same in _grouped([result for result in group if "search" in result.cell.settings.phases], search_key):
+        with ExitStack() as logs:
+            for result in same:
+                logs.enter_context(result.cell.logged())
+            with _guard(same), _timed(same):
+                yield from _search(workers, display, same)
 
 
 def _validations(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:
@@ -94,13 +110,31 @@ def _validations(workers: Workers, display: Display, group: Sequence[CellResult]
             yield from _validate(workers, display, same)
 
 
-def _search(workers: Workers, display: Display, cell: Cell) -> Work[Study]:
-    base = reproducing(cell)  # before any work: what fails here must not cost a search
-    requests = workers.requests(cell, "search")
-    with display.steps(f"search {cell.name}", cell.settings.search.num_samples) as step:
-        study = yield from Search(cell, workers.geometry, requests, step).work()
-    results.write_study(cell, study, requests, base)
-    return study
+def _search(workers: Workers, display: Display, same: Sequence[CellResult]) -> Work[None]:
+    """One search, of one cell or of cells that differ in their task alone."""
+    bases = [reproducing(result.cell) for result in same]  # before any work: what fails here must not cost a search
+    for result in same:
+        result.tracked.start()
+    first, *others = parts = [Part(result.cell, workers.requests(result.cell, "search")) for result in same]
+    name = f"search {first.cell.name}" + (f" and {len(others)} other tasks" if others else "")
+    with display.steps(name, first.cell.settings.search.num_samples, cells=len(same)) as step:
+
+        def on_trial() -> None:
+            step()
+            for result in same:
+                result.tracked.trial(search.trials[-1])
+
+        search = Search(first.cell, workers.geometry, first.requests, on_trial, others)
+        try:
+            study = yield from search.work()
+        except SahubError:
+            for part in parts:
+                results.write_trials(part.cell, search.trials)  # what was tried, and why nothing came of it
+            raise
+    for result, part, base in zip(same, parts, bases, strict=True):
+        folder = results.write_study(part.cell, study, part.requests, base)
+        result.study = seen_from(study, part.cell.choices.task)
+        result.tracked.winner(result.study, folder)
 
 
 def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) -> Work[None]:
@@ -112,9 +146,10 @@ def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) ->
         done = yield from validate(entries, requests, plan, step)
     for result, validation in zip(same, done, strict=True):
         with _guard([result]):
-            result.validation = validation
-            result.figures = validation.figures()
-            results.write_validation(result.cell, validation, result.figures)
+            figures = validation.figures()
+            results.write_validation(result.cell, validation, figures)
+            result.validation, result.figures = validation, figures
+            result.tracked.validation(figures)
 
 
 def _entry(result: CellResult) -> Entry | None:
@@ -153,15 +188,23 @@ def _guard(group: Sequence[CellResult]) -> Iterator[None]:
     except SahubError as error:
         _fail(group, str(error))
     except Exception as error:  # noqa: BLE001
-        for result in group:
-            write_text(result.cell.directory / "error.txt", traceback.format_exc())
-        _fail(group, f"{type(error).__name__}: {error} (traceback in {group[0].cell.directory / 'error.txt'})")
+        where, said = group[0].cell.directory / ERROR_FILE, " ".join(str(error).split())[:300]
+        unexpected = f"{type(error).__name__}: {said} (traceback in {where})"
+        _fail(group, disk_trouble(error) or unexpected, traceback.format_exc())
 
 
-def _fail(group: Sequence[CellResult], message: str) -> None:
+def _fail(group: Sequence[CellResult], message: str, details: str = "") -> None:
     for result in group:
-        log.info("cell=%s failed: %s", result.cell.name, message)
-        result.ok, result.message = False, message
+        if not result.finished:
+            log.info("cell=%s failed: %s", result.cell.name, message)
+            result.ok, result.message = False, message
+            _explain(result, details)
+
+
+def _explain(result: CellResult, details: str = "") -> None:
+    """Why a cell failed, in its own directory."""
+    with suppress(OSError):  # a full disk may be what it failed of; the message is shown in any case
+        write_text(result.cell.directory / ERROR_FILE, "\n".join([result.message, *filter(None, [details])]) + "\n")
 
 
 @contextmanager
@@ -183,7 +226,8 @@ def _why_no_winner(result: CellResult) -> str:
     targets = [
         f"{name} {bound:g} (lowest measured {lowest[name]:.4g})" for name, bound in asked.items() if bound is not None
     ]
-    return f"none of {complete} complete trials meets its targets: {', '.join(targets)}"
+    where = " on every task" if any(trial.tasks for trial in study.trials) else ""
+    return f"none of {complete} complete trials meets its targets{where}: {', '.join(targets)}"
 
 
 def _common(directories: Sequence[Path]) -> Path:

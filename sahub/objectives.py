@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from sahub.errors import ConfigError, RunError
 from sahub.nouns import ERRORS, FIDELITY_OF
 
-__all__ = ["ERRORS", "FIDELITY_OF", "completed", "feasible", "function_of", "minimised", "needs", "value"]
+__all__ = ["ERRORS", "FIDELITY_OF", "completed", "excess", "function_of", "minimised", "needs", "value"]
 
 
 class Weights(Protocol):
@@ -91,10 +91,17 @@ def value(objective: Objective, measures: Mapping[str, float]) -> float:
     )
 
 
-def feasible(objective: Objective, measures: Mapping[str, float], granule: float) -> bool:
-    """density <= target + granule (one page as a share of the keys) and aux_bits <= target."""
-    within = objective.density is None or measures["density"] <= objective.density + granule + 1e-9
-    return within and (objective.aux_bits is None or measures["aux_bits"] <= objective.aux_bits + 1e-9)
+def excess(objective: Objective, measures: Mapping[str, float], granule: float) -> dict[str, float]:
+    """What exceeds each target: density - target - granule (one page as a share of the keys), aux_bits as its share.
+
+    A trial is feasible where none is above 0.
+    """
+    found = {}
+    if objective.density is not None:
+        found["density"] = measures["density"] - objective.density - granule - 1e-9
+    if objective.aux_bits is not None:
+        found["aux_bits"] = (measures["aux_bits"] - objective.aux_bits - 1e-9) / max(1.0, objective.aux_bits)
+    return found
 
 
 def function_of(objective: Objective, folder: str | None = None) -> Callable[..., object]:

@@ -5,14 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from sahub import winners
 from sahub.config import Cell
+from sahub.export import write_database
 from sahub.outcomes import Outcome
 from sahub.prepare import Request
 from sahub.reproduce import command_line, merged, names_code
+from sahub.scope import seen_from
 from sahub.store import write_csv, write_json, write_jsonl, write_text
-from sahub.trials import Study, Trial
+from sahub.trials import Study, Trial, space_of_cell
 from sahub.validate import Validation, accuracy, interval
 
 PACKAGES = ("sahub", "torch", "transformers", "tokenizers", "optuna", "hydra-core")
@@ -35,19 +39,34 @@ def figures(trial: Trial) -> dict[str, Any]:
 
 
 def write_study(cell: Cell, study: Study, requests: Sequence[Request], base: Sequence[str]) -> Path:
-    """`_trials.json`, `_analysis.csv`, and the best file where there is a winner. Returns the folder.
+    """`_trials.json`, `_analysis.csv`, `_study.db`, and the best file where there is a winner. Returns the folder.
 
-    `base`: the overrides that give the cell again.
+    `base`: the overrides that give the cell again. Of a study of several tasks, the cell's own figures are written,
+    and the means that decided beside them.
     """
     folder = cell.directory / "optimal_configs"
-    write_json(folder / f"{cell.name}_trials.json", [_trial_row(trial) for trial in study.trials])
-    write_csv(folder / f"{cell.name}_analysis.csv", [_analysis_row(trial) for trial in study.trials])
-    for trial in study.trials:
+    write_database(folder / f"{cell.name}_study.db", cell.name, space_of_cell(cell), study)
+    mean, study = study.best, seen_from(study, cell.choices.task)
+    write_trials(cell, study.trials)
+    if study.best is not None:
+        tasks = list(study.best.tasks) or [cell.choices.task]
+        best = _best(cell, study, study.best, requests, base)
+        best |= {"scope": cell.settings.search.scope, "tasks": tasks}
+        best["mean_figures"] = figures(mean) if mean and len(tasks) > 1 else None
+        write_json(folder / f"{cell.name}.json", best)
+        if not cell.pins or sum(study.counts().values()) > 1:  # what was typed in full was not searched
+            winners.keep(cell, best, everywhere=len(tasks) > 1)
+    return folder
+
+
+def write_trials(cell: Cell, trials: Sequence[Trial]) -> None:
+    """`_trials.json`, `_analysis.csv`, and the traceback of every trial that has one."""
+    folder = cell.directory / "optimal_configs"
+    write_json(folder / f"{cell.name}_trials.json", [_trial_row(trial) for trial in trials])
+    write_csv(folder / f"{cell.name}_analysis.csv", [_analysis_row(trial) for trial in trials])
+    for trial in trials:
         if trial.details:
             write_text(folder / f"{cell.name}_trial_{trial.number}_error.txt", trial.details)
-    if study.best is not None:
-        write_json(folder / f"{cell.name}.json", _best(cell, study, study.best, requests, base))
-    return folder
 
 
 def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], base: Sequence[str]) -> dict[str, Any]:
@@ -84,12 +103,17 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
         "value": trial.value,
         "measures": dict(trial.measures),
         "seconds": round(trial.seconds, 3),
+        "contexts": trial.contexts,
+        "rungs": dict(trial.rungs),
+        "mean_value": fmean(there["value"] for there in trial.tasks.values()) if trial.tasks else trial.value,
+        "tasks": {task: dict(there) for task, there in trial.tasks.items()},
     }
 
 
 def _analysis_row(trial: Trial) -> dict[str, Any]:
     row, measures = _trial_row(trial), trial.measures
-    del row["measures"]
+    for nested in ("measures", "rungs", "tasks"):
+        del row[nested]
     return {
         **row,
         "overrides": " ".join(trial.overrides),
@@ -106,6 +130,7 @@ def _analysis_row(trial: Trial) -> dict[str, Any]:
 
 def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, Any]) -> None:
     """Answers, metrics, configuration and micro metrics of the dense, the tuned and the default run."""
+    winners.validated(cell, validation.entry.overrides, figures)
     root = cell.directory / "benchmark_results" / cell.choices.model
     task = cell.choices.task.replace("/", "_")
     name = f"{cell.choices.builder}_{cell.choices.objective}"

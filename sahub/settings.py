@@ -10,6 +10,10 @@ from sahub.nouns import Builder, Model, Objective, Protocol, Task
 
 PHASES = ("search", "validate")
 FIDELITIES = ("teacher", "generate")
+SCOPES = ("task", "global")
+SAMPLERS = ("tpe", "random", "grid", "nsga2")
+SCHEDULERS = ("none", "median", "asha")
+TRACKERS = ("none", "mlflow", "tensorboard", "wandb")
 COMPUTES = ("inline", "local", "gpu", "cluster")
 
 
@@ -23,6 +27,11 @@ class Search:
     )
     seed: int = key(0, "seed of the sampler and of every random choice", at_least=0)
     pin: bool = key(True, "stage fields typed on the command line leave the space (false: they are the first guess)")
+    scope: str = key(
+        "task",
+        "one search per task, or one for all cells that differ in their task alone, on the mean of their values",
+        choices=SCOPES,
+    )
     fidelity: str = key(
         "teacher",
         "what the trials are measured by first: teacher-forced answers, or generated ones",
@@ -45,6 +54,40 @@ class Search:
         8192, "longest context while searching; generated tasks have this length", unit="tokens", at_least=1
     )
     max_new_tokens: int = key(20, "most tokens of a generated answer while searching", unit="tokens", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Which points a search tries after the builder's default; a space of fewer than num_samples points is listed."""
+
+    name: str = key(
+        "tpe",
+        "a model of what was good (tpe), at random, every combination (grid), or a genetic algorithm (nsga2)",
+        choices=SAMPLERS,
+    )
+    n_startup_trials: int | None = key(
+        None, "random points before the model is used (tpe; null: search.batch)", unit="trials", at_least=0
+    )
+    multivariate: bool = key(True, "model the fields together, not one by one (tpe)")
+    population_size: int | None = key(
+        None, "points of a population (nsga2; null: search.batch)", unit="trials", at_least=2
+    )
+    points: int = key(5, "values that a range is cut into (grid)", unit="values", at_least=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """Which trials end early; decided once a whole generation has seen the same contexts."""
+
+    name: str = key(
+        "none",
+        "none ends early, those worse than the median so far, or all but the best 1/eta so far (asha)",
+        choices=SCHEDULERS,
+    )
+    first: int = key(
+        2, "contexts, with their questions, that a trial sees before the first decision", unit="contexts", at_least=1
+    )
+    eta: int = key(2, "factor by which contexts grow from one decision to the next; see asha", at_least=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +123,19 @@ class Compute:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tracker:
+    """Which experiment tracker is told of cells, trials and winners."""
+
+    name: str = key("none", "tracker that runs are logged to, through its own library", choices=TRACKERS)
+    project: str = key("sahub", "experiment (mlflow) or project (wandb) that runs belong to")
+    uri: str | None = key(None, "folder, database or server of mlflow (null: $MLFLOW_TRACKING_URI, or its own default)")
+    dir: str | None = key(None, "folder of the files of tensorboard and wandb (null: the cell's directory)")
+    mode: str | None = key(
+        None, "mode of wandb (null: $WANDB_MODE, or online)", choices=("online", "offline", "disabled")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Doctor:
     """What a model is asked before it is used; conf/doctor.yaml sets the tasks and lengths."""
 
@@ -100,6 +156,8 @@ class Settings:
 
     phases: tuple[str, ...] = key(PHASES, "what is done, in this order", choices=PHASES)
     search: Search = field(default_factory=Search)
+    sampler: Sampler = field(default_factory=Sampler)
+    scheduler: Scheduler = field(default_factory=Scheduler)
     validate: Validate = field(default_factory=Validate)
     model: Model = field(default_factory=Model)
     task: Task = field(default_factory=lambda: Task(benchmark="???", subset="???"))
@@ -107,7 +165,12 @@ class Settings:
     objective: Objective = field(default_factory=Objective)
     protocol: Protocol = field(default_factory=Protocol)
     compute: Compute = field(default_factory=Compute)
+    tracker: Tracker = field(default_factory=Tracker)
     doctor: Doctor = field(default_factory=Doctor)
+    show: str = key(
+        "best", "`best` only: the best of what is known, or all winners that match", choices=("best", "all")
+    )
+    save: str | None = key(None, "`best` only: write the winner as a builder of your own, DIR/builder/NAME.yaml")
     configs: str | None = key(None, "`validate` only: validate the winners of this run directory, or `latest`")
     results_dir: str = key(".", "folder in which outputs/<time> and multirun/<time> are made")
     cache_dir: str | None = key(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sahub import objectives
+from sahub import objectives, trackers
 from sahub.builder import build_stack
 from sahub.config import Cell
 from sahub.errors import ConfigError, Infeasible, RunError
@@ -22,15 +22,21 @@ from sahub.space import Space, extremes, overrides_of, space_of
 from sahub.stack import Stack
 from sahub.weights import spec_of
 
+STATES = ("complete", "pruned", "rejected", "failed")
 Limits = SearchSettings | ValidateSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One point at one fidelity. Only `complete` has measures and a value; `rejected` never ran."""
+    """One point at one fidelity. Only `complete` has measures and a value; `rejected` never ran.
+
+    rungs   contexts seen -> value, at each decision of a scheduler; what a `pruned` trial has
+    excess  target -> what the measures exceed it by, 0 and less where it is met
+    tasks   of a search over several: task -> value, feasible and measures there; those of the trial are their means
+    """
 
     number: int = 0  # given when it is recorded
-    state: str  # complete, rejected, failed
+    state: str  # one of STATES
     fidelity: str
     overrides: tuple[str, ...]
     reason: str = ""
@@ -39,6 +45,11 @@ class Trial:
     value: float | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    contexts: int = 0  # that it was measured on
+    point: Mapping[str, Any] = field(default_factory=dict)
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    excess: Mapping[str, float] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def rank(self) -> tuple[float, float, float, tuple[str, ...]]:
@@ -62,7 +73,7 @@ class Study:
     def counts(self) -> dict[str, int]:
         """Number of points in each state, at the fidelity of the search: promoted ones are not counted twice."""
         points = [trial for trial in self.trials if trial.fidelity == self.trials[0].fidelity]
-        return {state: sum(trial.state == state for trial in points) for state in ("complete", "rejected", "failed")}
+        return {state: sum(trial.state == state for trial in points) for state in STATES}
 
 
 def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
@@ -109,6 +120,7 @@ def check_cell(cell: Cell) -> None:
     Every value that a free field may take is tried, the others at their defaults: a range that no stage takes is an
     error, not a search of rejected points.
     """
+    trackers.check(cell)
     settings = cell.settings
     metrics = metrics_of(spec_of(cell).name)
     if settings.task.metric not in (None, *metrics):
@@ -120,7 +132,7 @@ def check_cell(cell: Cell) -> None:
     for leaf, free in space.free.items():
         for value in extremes(free):
             try:
-                attention_of(cell, overrides_of({**space.default, leaf: value}))
+                attention_of(cell, overrides_of(space.reaching(leaf, value)))
             except ConfigError as error:
                 raise ConfigError(f"builder.search.{leaf} allows {value}: {error}") from None
 
@@ -147,7 +159,8 @@ def limits_of(cell: Cell) -> dict[str, float]:
 
 
 def check_limits(stack: Stack, limits: Mapping[str, float], geometry: Geometry, num_keys: int) -> None:
-    """Raise Infeasible for a stack above a declared upper bound."""
+    """Raise Infeasible for a stack above a declared upper bound, ConfigError for one that the model cannot have."""
+    stack.check(geometry)
     for name, bound in limits.items():
         needed = stack.aux_bits(geometry, num_keys)
         if needed > bound + 1e-9:
@@ -156,31 +169,30 @@ def check_limits(stack: Stack, limits: Mapping[str, float], geometry: Geometry, 
 
 def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: str) -> Trial:
     """The trial of an outcome: value and feasibility, or why it has none. It gets its number when it is recorded."""
-    common: dict[str, Any] = {"fidelity": fidelity, "overrides": overrides, "seconds": outcome.seconds}
+    contexts = len({answer.example_id for answer in outcome.answers})
+    common: dict[str, Any] = {
+        "fidelity": fidelity, "overrides": overrides, "seconds": outcome.seconds, "contexts": contexts
+    }  # fmt: skip
     if outcome.state != "complete":
-        return Trial(**common, state="failed", reason=outcome.reason, details=outcome.details)
+        return Trial(**common, state=outcome.state, reason=outcome.reason, details=outcome.details)
     try:
         measures = objectives.completed(cell.settings.objective, outcome.measures())
         value = objectives.value(cell.settings.objective, measures)
     except RunError as error:
         details = traceback.format_exc() if error.__cause__ else ""
         return Trial(**common, state="failed", reason=str(error), details=details)
-    return Trial(
-        **common,
-        state="complete",
-        feasible=is_feasible(cell, outcome, measures),
-        value=value,
-        measures=measures,
-    )
+    excess = excess_of(cell, outcome, measures)
+    feasible = all(number <= 0 for number in excess.values())
+    return Trial(**common, state="complete", feasible=feasible, value=value, measures=measures, excess=excess)
 
 
-def is_feasible(cell: Cell, outcome: Outcome, measures: Mapping[str, float]) -> bool:
-    """Whether the measures meet the cell's targets, up to one page of the shortest context.
+def excess_of(cell: Cell, outcome: Outcome, measures: Mapping[str, float]) -> dict[str, float]:
+    """What the measures exceed the cell's targets by, up to one page of the shortest context; feasible: none above 0.
 
     The builder `dense` is the yardstick: targets do not bind it.
     """
     if cell.choices.builder == "dense":
-        return True
+        return {}
     stack = outcome.attention.stack
     granule = stack.granule / outcome.num_keys if stack else 0.0
-    return objectives.feasible(cell.settings.objective, measures, granule)
+    return objectives.excess(cell.settings.objective, measures, granule)

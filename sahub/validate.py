@@ -12,7 +12,7 @@ from sahub.intervals import Interval, mean_interval, paired_interval
 from sahub.outcomes import Outcome, weighted
 from sahub.prepare import Request
 from sahub.session import Attention
-from sahub.trials import attention_of, is_feasible
+from sahub.trials import attention_of, excess_of
 from sahub.workers import Batch, Work
 
 
@@ -49,7 +49,7 @@ class Validation:
             "difference": interval(difference(self.sparse, self.dense)),
             "measures": measures,
             "by_phase": by_phase(self.sparse.micro),
-            "feasible": is_feasible(self.entry.cell, self.sparse, measures),
+            "feasible": all(number <= 0 for number in excess_of(self.entry.cell, self.sparse, measures).values()),
         }
         if self.default is not None and self.default.state == "complete":
             figures["default_score"] = interval(accuracy(self.default))

@@ -56,7 +56,8 @@ def test_every_group_has_files_that_say_what_they_are() -> None:
         for file in files:
             text = file.read_text(encoding="utf-8")
             assert text.startswith(("#", "description:")), file
-            assert "name:" not in text or group in {"model", "compute"}, f"{file}: the file's stem is its name"
+            named = {"model", "compute", "sampler", "scheduler", "tracker"}
+            assert "name:" not in text or group in named, f"{file}: the file's stem is its name"
 
 
 def test_hydra_finds_the_plugins() -> None:

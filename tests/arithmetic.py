@@ -1,0 +1,105 @@
+"""Searches without a model: outcomes are formulas of a stack's fields, so that a test knows every number."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from sahub.config import compose_cell
+from sahub.examples import Example, Question
+from sahub.outcomes import Answer, Outcome, failed
+from sahub.prepare import Request
+from sahub.protocols import Geometry
+from sahub.scope import Part
+from sahub.search import Search
+from sahub.trials import Study
+from sahub.workers import Batch, drive
+
+GEOMETRY = Geometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64)
+SMALL = ["search.num_samples=12", "search.batch=4", "search.promote=0", "search.calibrate=0"]
+# Leaves page_size (6 choices) and label_bits (4 choices) free.
+PINNED = ["builder.stages.sink.sink_size=4", "builder.stages.local.window_size=8"]
+
+Formula = Callable[[object, str], float]  # of a quest stage and a context's text
+
+
+def kl(quest, text: str) -> float:
+    """Best at page_size 32 and 16 bits; contexts differ a little."""
+    return abs(math.log2(quest.page_size) - 5) / 5 + (16 - quest.label_bits) / 100 + len(text) / 1000
+
+
+def density(quest, text: str) -> float:
+    return quest.density if isinstance(quest.density, float) else 0.1
+
+
+def requests(count: int = 6, mark: str = "x") -> list[Request]:
+    """Contexts that are known by their text: 1, 2, 3 ... marks."""
+    question = Question(id="0", text="?", references=("yes",), max_new_tokens=4)
+    return [
+        Request(
+            example=Example(id=f"{mark}{number}", context=mark * number, questions=(question,)),
+            context_ids=tuple(range(1000)),
+            question_ids=((1, 2),),
+            cut_tokens=0,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+class Arithmetic:
+    """Answers batches by formulas and counts what it was asked."""
+
+    def __init__(
+        self, kl: Formula = kl, density: Formula = density, broken: Callable[[object, str], bool] | None = None
+    ):
+        self.kl, self.density, self.broken = kl, density, broken or (lambda quest, text: False)
+        self.asked: list[tuple[int, int]] = []  # stacks and contexts of each batch
+
+    def __call__(self, batch: Batch) -> list[Outcome]:
+        self.asked.append((len(batch.attentions), len(batch.requests)))
+        return [self._outcome(attention, batch) for attention in batch.attentions]
+
+    def _outcome(self, attention, batch: Batch) -> Outcome:
+        quest, found = attention.stack.stages[-1], Outcome(attention=attention, num_keys=1000, num_layers=2)
+        found.aux_bits = attention.stack.aux_bits(GEOMETRY, 1000)
+        for request in batch.requests:
+            text = request.example.context
+            if self.broken(quest, text):
+                return failed(attention, f"broken on {text}")
+            error = self.kl(quest, text)
+            score = 1.0 - min(1.0, error) if batch.plan.generate else None
+            found.answers.append(
+                Answer(
+                    example_id=request.example.id,
+                    question_id="0",
+                    question="?",
+                    answer="",
+                    references=("yes",),
+                    score=score,
+                    answer_kl=error,
+                    answer_nll=error,
+                    n_context=1000,
+                    n_new=1,
+                    seconds=0.0,
+                )
+            )
+            kept = self.density(quest, text)
+            found.micro.append(
+                {"example": request.example.id, "layer": 0, "phase": "question", "rows": 1, "error": 0.0, "norm": 0.0}
+                | {"elements": 0, "e": None, "density": kept, "kv_density": kept, "selected": 1}
+            )
+        return found
+
+
+def run(
+    *overrides: str, work: Callable[[Batch], list[Outcome]] | None = None, count: int = 6, others: Sequence[Part] = ()
+) -> Study:
+    """A search of `builder=quest` over `count` contexts."""
+    cell = compose_cell([*SMALL, *overrides])
+    return drive(Search(cell, GEOMETRY, requests(count), others=others).work(), work or Arithmetic())
+
+
+def figures(study: Study) -> list[tuple]:
+    """Everything about the trials but their times."""
+    return [
+        (t.number, t.state, t.fidelity, t.overrides, t.value, t.feasible, t.reason, t.contexts, dict(t.rungs))
+        for t in study.trials
+    ]
