@@ -43,7 +43,6 @@ class Hook:
     prompts: int = 0  # calls without past keys
     newest: Tensor | None = None
     phase: str = "question"
-    step: int = 0
 
     @property
     def layers(self) -> list[int]:
@@ -53,7 +52,7 @@ class Hook:
     def start(self, prefix: Prefix) -> None:
         """Take the state at the end of the prefix, building what no stack with the same indexes built before."""
         for layer in self.layers:
-            key = (layer, self.stack.index_keys())
+            key = (layer, self.seed, self.example, self.stack.index_keys())
             if key not in prefix.indexes:
                 built = self._new_state(layer)
                 keys, values = prefix.keys_values(layer)
@@ -84,7 +83,7 @@ class Hook:
             self.prompts += layer == self.layers[0]
         if chunk == length or self.phase in self.dense_phases:
             return call.dense()
-        selection = state.select(call.query, call.key, call.value, mask=call.mask, scale=call.scale, step=self.step)
+        selection = state.select(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
         output = call.sparse(selection)
         self._count(layer, selection, call, output)
         return output

@@ -100,6 +100,9 @@ class Stage:
         """An empty index; only asked of stages with an index_key."""
         raise NotImplementedError
 
+    def check(self, geometry: Geometry) -> None:
+        """Raise ConfigError (`field=value: what must hold`) for fields or files that do not fit a model."""
+
     def aux_bits(self, geometry: Geometry, num_keys: int) -> float:
         """Index bits read per key and KV head in one decode step over num_keys keys."""
         del geometry, num_keys

@@ -39,6 +39,14 @@ class Stack:
         """Tokens by which a met budget may be exceeded: the largest page of a paged stage, else 0."""
         return max(stage.granule for stage in self.stages)
 
+    def check(self, geometry: Geometry) -> None:
+        """Raise ConfigError for fields or files that a model of this geometry cannot have, as `Method.field=...`."""
+        for stage in self.stages:
+            try:
+                stage.check(geometry)
+            except ConfigError as error:
+                raise ConfigError(f"{type(stage).__name__}.{error}") from error
+
     def aux_bits(self, geometry: Geometry, num_keys: int) -> float:
         """Index bits read per key and KV head in one decode step over num_keys keys, all stages together."""
         return sum(stage.aux_bits(geometry, num_keys) for stage in self.stages)
@@ -205,10 +213,16 @@ def select(
 ) -> Selection:
     """What a stack selects for the rows q [b, h, q, d] at the end of k [b, g, k, d], v [b, g, k, dv], from scratch.
 
+    The keys before the rows are the prefix: what an index learns from one (centroids, channels), it learns from them.
+
     mask  None | bool [b, k] (True = valid key) | bool [b, 1, q, k] (then a key is valid if any row may see it)
     """
     rows_of(q, k, mask)  # shapes first
     state = stack.new_state(layer=layer, seed=seed, example=example)
     valid = mask.any(dim=2)[:, 0] if mask is not None and mask.dim() == 4 else mask
-    state.append(k, v, valid)
+    prefix = k.shape[2] - q.shape[2]
+    for part in (slice(prefix), slice(prefix, None)):
+        state.append(k[:, :, part], v[:, :, part], None if valid is None else valid[:, part])
+        if part.stop == prefix:
+            state.freeze()
     return state.select(q, k, v, mask=mask, scale=scale, step=step)
