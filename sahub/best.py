@@ -150,7 +150,7 @@ def save(cell: Cell, found: BestConfig, path: Path) -> str:
 
 def _flow(value: Any) -> str:
     """The value as YAML in one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
     return text.removesuffix("...\n").strip()
 
 

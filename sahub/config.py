@@ -71,6 +71,7 @@ class Cell:
         if str(file.absolute()) in {item.baseFilename for item in handlers}:
             yield  # a single run: its log is the cell's
             return
+        self.directory.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(file, encoding="utf-8", delay=True)
         handler.setFormatter(handlers[0].formatter if handlers else None)
         logging.getLogger().addHandler(handler)

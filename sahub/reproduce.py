@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 from sahub.config import Cell, composed
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
-LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "save", "search.pin", "show")
+LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "save", "search.pin", "show", "tracker")
 
 
 def reproducing(cell: Cell) -> list[str]:
     """The cell's nouns, its seed, and every setting in which it differs from what the nouns alone compose to."""
-    nouns = [f"{group}={choice}" for group, choice in cell.groups.items()]
+    nouns = [f"{group}={choice}" for group, choice in cell.groups.items() if group not in LEFT_OUT]
     root = composed(nouns, config_dir=cell.config_dir)[0]
     plain = cast(dict[str, Any], OmegaConf.to_container(root, resolve=False))
     ours, theirs = (dict(_leaves(tree)) for tree in (cell.composed, plain))
