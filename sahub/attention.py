@@ -1,15 +1,12 @@
 """Attention over a selection: softmax(q.k * scale + log_weight) v, with the row maximum over the kept keys."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from sahub.errors import ConfigError, SahubError
+from sahub.reading import row_chunks, rows_at
 from sahub.rows import rows_of
 from sahub.selection import Kind, Selection
-
-_CHUNK_ELEMENTS = 4_000_000  # of the largest temporary: 16 MB in fp32
 
 
 def attend(
@@ -85,31 +82,12 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float)
     grouped = q.float().unflatten(1, (units, step)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
     kv_head = torch.arange(units, device=q.device) * k.shape[1] // units
     out = q.new_empty(batch, rows, heads, v.shape[-1], dtype=torch.float32)
-    for part in _row_chunks(rows, batch * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
+    for part in row_chunks(rows, batch * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
         slots, weight = indices[:, :, part], weights[:, :, part]
-        logits = grouped[:, :, part] @ _rows_at(k, kv_head, slots).transpose(-1, -2) * scale + weight[..., None, :]
-        block = _softmax(logits) @ _rows_at(v, kv_head, slots)  # [b, u, part, step, dv]
+        logits = grouped[:, :, part] @ rows_at(k, kv_head, slots).transpose(-1, -2) * scale + weight[..., None, :]
+        block = _softmax(logits) @ rows_at(v, kv_head, slots)  # [b, u, part, step, dv]
         out[:, part] = block.transpose(1, 2).flatten(2, 3)
     return out
-
-
-def _row_chunks(rows: int, elements_per_row: int) -> Iterator[slice]:
-    size = max(1, _CHUNK_ELEMENTS // elements_per_row)
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
-
-
-def _rows_at(x: Tensor, head: Tensor, slots: Tensor) -> Tensor:
-    """x[b, head[u], slots] as fp32 [b, u, q, s, d] from x [b, g, k, d]; a view into a larger buffer is not copied."""
-    width = x.shape[-1]
-    batch_step, head_step, key_step, inner = x.stride()
-    start = torch.arange(x.shape[0], device=x.device)[:, None]
-    if width == 0 or inner != 1 or any(step % width for step in (batch_step, head_step, key_step)):
-        return x[start[..., None, None], head[:, None, None], slots].float()
-    last = sum((size - 1) * step for size, step in zip(x.shape[:3], (batch_step, head_step, key_step), strict=True))
-    table = x.as_strided((last // width + 1, width), (width, 1))
-    origin = (start * batch_step + head * head_step) // width
-    flat = origin[:, :, None, None] + slots * (key_step // width)
-    return table.index_select(0, flat.reshape(-1)).view(*flat.shape, width).float()
 
 
 def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
@@ -117,7 +95,7 @@ def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: fl
     rows = selection.rows
     queries, keys, values = q.float(), k.float(), v.float()
     blocks = []
-    for part in _row_chunks(rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
+    for part in row_chunks(rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
         end = rows.num_keys - rows.num_rows + part.stop
         visible = rows.visible(part)
         block = torch.nn.functional.scaled_dot_product_attention(

@@ -139,6 +139,18 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     return taken.of(keys, log_weight)
 
 
+def free_keys(call: Call, taken: Selection) -> Tensor:
+    """The keys that each row sees and that are not kept for certain: bool [b, h, q, k], own memory for every head."""
+    rows, visible = call.rows, call.rows.visible()
+    free = torch.ones(
+        rows.batch, call.num_heads, rows.num_rows, rows.num_keys + 1, dtype=torch.bool, device=rows.device
+    )
+    if visible is not None:
+        free[..., :-1] &= visible[:, None]
+    barred = torch.where(taken.weights == 0, taken.slots, rows.num_keys).expand(-1, call.num_heads, -1, -1)
+    return free.scatter_(-1, barred, False)[..., :-1]
+
+
 def _candidates(call: Call, taken: Selection, scores: Scores) -> tuple[Tensor, Tensor | None]:
     """Logits with -inf for the units that cannot be added, and the number of keys each unit would add (None = 1)."""
     logits, certain = scores.logits, taken.weights == 0

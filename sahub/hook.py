@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,7 +20,14 @@ from sahub.selection import Selection
 from sahub.stack import Stack, StackState
 
 NAME = "sahub"
-_hooks: WeakKeyDictionary[nn.Module, "Hook"] = WeakKeyDictionary()
+_hooks: WeakKeyDictionary[nn.Module, "Attends"] = WeakKeyDictionary()
+
+
+class Attends(Protocol):
+    """What attention is routed to."""
+
+    def attend(self, layer: int, call: Inputs) -> Tensor:
+        """Attention of one call of one layer: [B, Q, Hq, Dv]."""
 
 
 @dataclass
@@ -201,7 +208,7 @@ def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
 
 
 @contextmanager
-def attached(model: PreTrainedModel, hook: Hook) -> Iterator[None]:
+def attached(model: PreTrainedModel, hook: Attends) -> Iterator[None]:
     """Route the sparse layers through `hook`; whatever happens inside, the model leaves as it came.
 
     The implementation is a setting of the whole model, so dense layers go through the hook's dense path.

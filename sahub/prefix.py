@@ -87,6 +87,7 @@ class Prefix:
 
     cache: Cache
     length: int
+    example: int = 0  # of the context, for random numbers
     indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
 
     def remember(self, key: Hashable, indexes: Any) -> None:

@@ -1,5 +1,6 @@
 """One model at work: contexts prefilled once, rewound for every question and stack; answers forced or generated."""
 
+import hashlib
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from sahub.model import Model
 from sahub.prefix import Prefix, PrefixStore, prefill
 from sahub.protocols import Geometry
 from sahub.stack import Stack
+
+PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class Attention:
         layers, dense = geometry.num_layers, sorted(set(self.dense_layers))
         if any(layer >= layers for layer in dense) or len(dense) == layers:
             raise ConfigError(f"protocol.dense_layers={dense}: must be in 0..{layers - 1}, and not every layer")
+        if self.stack is not None:
+            self.stack.check(geometry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ class Session:
         model: Model,
         *,
         fingerprint: str | None = None,
-        prefix_bytes: int = 4 << 30,
+        prefix_bytes: int = PREFIX_BYTES,
         answer_bytes: int = 1 << 30,
     ) -> None:
         self.model = model
@@ -76,17 +81,27 @@ class Session:
             counters.prefills += 1
             counters.prefill_tokens += len(context_ids)
             ids = torch.tensor([context_ids], device=self.model.device)
-            return prefill(self.model.hf, ids, num_layers=self.model.geometry.num_layers, room=room)
+            made = prefill(self.model.hf, ids, num_layers=self.model.geometry.num_layers, room=room)
+            made.example = _number_of(context_ids)
+            return made
 
         return self._prefixes.get(context_ids, make)
 
     def dense_answer(
-        self, prefix: Prefix, context_ids: tuple[int, ...], question: tuple[int, ...], *, max_new_tokens: int
+        self,
+        prefix: Prefix,
+        context_ids: tuple[int, ...],
+        question: tuple[int, ...],
+        *,
+        max_new_tokens: int,
+        deadline: float | None = None,
     ) -> Run:
         """The model's own answer with its own attention, made once per question and kept while there is room."""
         key = (context_ids, question, max_new_tokens)
         if key not in self._answers:
-            self._answers[key] = self.generate(prefix, list(question), Attention(), max_new_tokens=max_new_tokens)
+            self._answers[key] = self.generate(
+                prefix, list(question), Attention(), max_new_tokens=max_new_tokens, deadline=deadline
+            )
             while (
                 len(self._answers) > 1 and sum(run.logits.nbytes for run in self._answers.values()) > self._answer_bytes
             ):
@@ -131,7 +146,7 @@ class Session:
                 if ids[-1] in self.model.stop_ids or len(ids) == max_new_tokens:
                     break
                 if deadline is not None and time.monotonic() > deadline:
-                    raise OutOfTime(f"out of time after {len(ids)} of at most {max_new_tokens} tokens")
+                    raise OutOfTime(f"after {len(ids)} of at most {max_new_tokens} tokens")
                 logits.append(forward(ids[-1:], "decode", keep=1))
         return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
 
@@ -157,9 +172,15 @@ class Session:
             dense_phases=frozenset({"question"} if attention.dense_question else ()),
             measure=attention.measure,
             seed=attention.seed,
+            example=prefix.example,
         )
         hook.start(prefix)
         return hook
+
+
+def _number_of(context_ids: tuple[int, ...]) -> int:
+    """A number of the context's own, for its random numbers: the same whatever else is asked, and in every process."""
+    return int.from_bytes(hashlib.sha256(",".join(map(str, context_ids)).encode()).digest()[:7], "big")
 
 
 class _Forward:
@@ -176,7 +197,5 @@ class _Forward:
         chunk = torch.tensor([ids], device=self.model.device)
         output = self.model.hf(input_ids=chunk, past_key_values=self.prefix.cache, use_cache=True, logits_to_keep=keep)
         self.calls[phase] += 1
-        if self.hook:
-            self.hook.step += len(ids)
         logits: Tensor = output.logits[0].float()
         return logits

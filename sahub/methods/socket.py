@@ -1,0 +1,145 @@
+"""SOCKET: score keys by how likely a softly hashed query falls into their buckets."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from sahub.buffers import Growing
+from sahub.choosing import Scores, Selector, choose
+from sahub.errors import ConfigError
+from sahub.lsh import KEYS_AT_ONCE, normals, sides
+from sahub.planes import Planes
+from sahub.protocols import Call, Geometry, Index, Stage
+from sahub.selection import Selection
+from sahub.sizes import Density, Size, is_count, is_number
+
+_LARGEST = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class Socket(Stage):
+    """Attend to the keys whose buckets a soft hash of the query finds likely, in many tables, times the value's norm.
+
+    bucket_l(k) = the sides of k on the lsh_k random planes of table l
+    score(k) = |v| * sum over lsh_l tables of P_l(bucket_l(k))
+    P_l = softmax of h.c / tau over the buckets c in {-1, 1}^lsh_k,  h = tanh(q.planes_l) / sqrt(d)
+
+    Source   SOCKET, arXiv:2602.06283
+    Differs  the softmax over 2^lsh_k buckets is written as the product of lsh_k independent sigmoids, which it is; kept
+             keys cost no budget; keys are hashed once; |v| is held in fp16
+    Memory   lsh_l * lsh_k + 16 bits per key and KV head
+    """
+
+    density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
+    heavy_size: Size | None = field(
+        default=None, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.2, "log": True}}
+    )
+    select: Mapping[str, Any] | None = field(default=None, metadata={"unit": "{top_p: share} of the scores"})
+    lsh_l: int = field(default=55, metadata={"unit": "tables", "search": {"low": 20, "high": 70, "step": 5}})
+    lsh_k: int = field(default=11, metadata={"unit": "bits a table", "search": {"low": 6, "high": 12}})
+    tau: float = field(default=0.5, metadata={"unit": "temperature", "search": {"low": 0.1, "high": 1.0, "log": True}})
+
+    def __post_init__(self) -> None:
+        for name, unit in (("lsh_l", "table"), ("lsh_k", "bit a table")):
+            value = getattr(self, name)
+            if not is_count(value) or value < 1:
+                raise ConfigError(f"{name}={value}: must be at least 1 {unit}")
+        if not is_number(self.tau) or not self.tau > 0:
+            raise ConfigError(f"tau={self.tau}: must be a temperature above 0")
+        self.selector  # noqa: B018  (checks the budget fields)
+
+    @property
+    def selector(self) -> Selector:
+        """What `density`, `heavy_size` or `select` asks for."""
+        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size)
+
+    def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
+        """The keys of the best buckets."""
+        assert isinstance(index, Buckets)
+        if self.keeps_all:
+            return taken.all()
+        scores = index.scores(call, self.tau)
+        if self.select is not None:  # mass is exp(logit), and the scores are masses
+            scores = scores.log()
+        return choose(call, taken, Scores(logits=scores), self.selector)
+
+    def index_key(self) -> Hashable:
+        """Codes depend on the planes alone."""
+        return "socket", self.lsh_l, self.lsh_k
+
+    def new_index(self, *, layer: int, seed: int, example: int) -> "Buckets":
+        """No keys yet."""
+        del example
+        return Buckets(self.lsh_l, self.lsh_k, seed, layer)
+
+    def aux_bits(self, geometry: Geometry, num_keys: int) -> float:
+        """A bit for every plane, and the norm of the value."""
+        del geometry, num_keys
+        return self.lsh_l * self.lsh_k + 16.0
+
+    @property
+    def keeps_all(self) -> bool:
+        """Only at density 1."""
+        return self.selector.keeps_all
+
+
+class Buckets:
+    """The sides of every key, and the norm of every value. Appending a key costs O(d * planes); nothing is learned."""
+
+    def __init__(self, tables: int, width: int, seed: int, layer: int) -> None:
+        self.length = 0
+        self._tables, self._width = tables, width
+        self._seed, self._layer = seed, layer
+        self._sides, self._norms = Planes(), Growing(axis=2)
+
+    def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
+        """Hash the keys."""
+        del valid_new
+        self.length += k_new.shape[2]
+        for keys in k_new.split(KEYS_AT_ONCE, dim=2):
+            self._sides.append(sides(keys.float() @ self.planes(keys)).transpose(-1, -2))
+        norms = torch.linalg.vector_norm(v_new.float(), dim=-1)
+        self._norms.append(norms.clamp(max=_LARGEST).to(torch.float16))
+
+    def freeze(self) -> None:
+        """Nothing is learned from a prefix."""
+
+    def truncate(self, length: int, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
+        """Forget the keys from `length` on."""
+        del k, v, valid
+        self.length = min(self.length, length)
+        self._sides.truncate(length)
+        self._norms.truncate(length)
+
+    def fork(self) -> Self:
+        """The same codes; whoever writes first copies."""
+        twin = type(self)(self._tables, self._width, self._seed, self._layer)
+        twin.length, twin._sides, twin._norms = self.length, self._sides.fork(), self._norms.fork()
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use; the planes are a function of seed and layer."""
+        return self._sides.nbytes + (self._norms.data.nbytes if self.length else 0)
+
+    def planes(self, like: Tensor) -> Tensor:
+        """fp32 [d, tables * width], a table's planes side by side."""
+        return normals(self._seed, self._layer, like.shape[-1], self._tables * self._width, like.device)
+
+    def scores(self, call: Call, tau: float) -> Tensor:
+        """fp32 [b, h, q, k], at least 0; a key's score depends on that key alone."""
+        group = call.num_heads // call.num_kv_heads
+        soft = torch.tanh(call.q.float() @ self.planes(call.q)) * (2 * call.q.shape[-1] ** -0.5 / tau)
+        soft = soft.unflatten(1, (-1, group)).flatten(2, 3)  # [b, g, group * q, tables * width]: log-odds of a side
+        total = soft.new_zeros(*soft.shape[:3], call.rows.num_keys)
+        for table in range(self._tables):
+            part = slice(table * self._width, (table + 1) * self._width)
+            odds = soft[..., part]
+            none = torch.nn.functional.logsigmoid(-odds).sum(-1, keepdim=True)  # every side 0
+            total += (odds @ self._sides.bits(part).float() + none).exp_()
+        total *= self._norms.data[:, :, None].float()
+        heads: Tensor = total.unflatten(2, (group, -1)).flatten(1, 2)
+        return heads
