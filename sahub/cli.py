@@ -1,5 +1,6 @@
-"""The command line: `sahub search ...`, `validate`, `doctor`, the same as `python -m pipelines.search ...`."""
+"""The command line: `sahub search ...`, `validate`, `doctor`, `best`, the same as `python -m pipelines.search ...`."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -11,28 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sahub.arguments import options_first
 from sahub.choices import COMMANDS, UNREAD, conf_dir, did_you_mean
-from sahub.errors import ConfigError, SahubError
+from sahub.errors import ConfigError, SahubError, disk_trouble
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from sahub.config import Cell
-
-OPTIONS: tuple[str, ...] = (
-    "-m",
-    "--multirun",
-    "-r",
-    "--run",
-    "-c",
-    "--cfg",
-    "--resolve",
-    "-p",
-    "--package",
-    "-cd",
-    "--config-dir",
-)
-OPTIONS += ("-i", "--info", "-cn", "--config-name", "-cp", "--config-path", "-sc", "--shell-completion", "--hydra-help")
 
 
 def main() -> None:
@@ -65,17 +52,24 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
         sys.stdout.write(help_text(command, _roots(arguments)))
         return 0
+    from sahub.signals import Stopped, stoppable
+
     planned = Run()
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the news
     try:
-        plan_cells(planned, command, arguments)
-        return examine_cells(planned) if command == "doctor" else run_cells(planned)
+        with stoppable():
+            plan_cells(planned, command, arguments)
+            return {"doctor": examine_cells, "best": look_up_cells}.get(command, run_cells)(planned)
     except SahubError as error:
         _say(str(error))
         return 1
-    except KeyboardInterrupt:
-        _say("interrupted" + (f"; what was finished stays in {planned.directory}" if planned.directory else ""))
-        return 130
+    except KeyboardInterrupt as stop:
+        _say("interrupted; run the same command again: what was finished is kept")
+        return stop.status if isinstance(stop, Stopped) else 130
     except Exception as error:
+        if disk := disk_trouble(error):
+            _say(disk)
+            return 1
         file = _write_traceback(planned.directory)
         first = (str(error).splitlines() or [""])[0]
         _say(f"{type(error).__name__}: {first[:300]}\nthe full traceback is in {file}")
@@ -101,9 +95,10 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         except SahubError as error:
             planned.problems.append(str(error))
 
-    given = _options_first(arguments)
+    given = options_first(arguments)
     if any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate":
         given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
+    given += ["hydra.run.dir=."] if command == "best" else []  # it writes nothing
     raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         with _command_line(command, given):
@@ -127,23 +122,6 @@ def _check_read(command: str, cfg: "DictConfig", overrides: Sequence[str]) -> No
         raise ConfigError(f"configs={cfg.configs}: must be null, as only `sahub validate` reads it")
     if command == "validate" and "search" in cfg.phases:
         raise ConfigError(f"phases={list(cfg.phases)}: `sahub validate` only validates; use `sahub search`")
-
-
-def _options_first(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with options, and the values that belong to them, before overrides: argparse wants them so.
-
-    Raises ConfigError for an option that there is not.
-    """
-    options: list[str] = []
-    overrides: list[str] = []
-    takes_value = False
-    for item in arguments:
-        if item.startswith("-") and item.partition("=")[0] not in OPTIONS:
-            close = did_you_mean(item, OPTIONS)
-            raise ConfigError(f"{item}: no such option{close}; must be one of -m, --config-dir DIR, --cfg job, --help")
-        (options if takes_value or item.startswith("-") else overrides).append(item)
-        takes_value = item in {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c"}
-    return [*options, *overrides]
 
 
 @contextmanager
@@ -183,14 +161,17 @@ def run_cells(planned: Run) -> int:
     for problem in problems:
         _say(problem)
     if not cells or any(cell.settings.dry_run for cell in cells):
-        sys.stdout.write("".join(f"{_summary(cell)}\n" for cell in cells))
+        if cells:
+            from sahub.estimate import lines
+
+            sys.stdout.write("".join(f"{line}\n" for line in lines(cells)))
         return 1 if problems else 0
 
-    from sahub.matrix import run_matrix
+    from sahub.matrix import failures, run_matrix
 
-    failed = [result for result in run_matrix(cells, planned.directory, show=True) if not result.ok]
-    _say(*(f"{result.cell.directory.name if len(cells) > 1 else 'failed'}: {result.message}" for result in failed))
-    return 1 if failed or problems else 0
+    results = run_matrix(cells, planned.directory, show=True)
+    _say(*(f"{which}: {message}" for message, which in failures(results).items()))
+    return 0 if not problems and all(result.ok for result in results) else 1
 
 
 def examine_cells(planned: Run) -> int:
@@ -208,13 +189,14 @@ def examine_cells(planned: Run) -> int:
     return 0 if usable else 1
 
 
-def _summary(cell: "Cell") -> str:
-    """What would be run for a cell, in one line."""
-    from sahub.trials import space_of_cell
+def look_up_cells(planned: Run) -> int:
+    """Print the best that is known of every cell; exit status 0 when all could be looked up."""
+    from sahub.best import show
 
-    settings, free = cell.settings, space_of_cell(cell).free
-    space = f"{settings.search.num_samples if free else 1} trials over {', '.join(free) or 'nothing free'}"
-    return f"{cell.name}: {' and '.join(settings.phases)}" + (f", {space}" if "search" in settings.phases else "")
+    _say(*dict.fromkeys(planned.problems))
+    if planned.cells:
+        show(planned.cells)
+    return 1 if planned.problems else 0
 
 
 def _roots(arguments: Sequence[str]) -> list[Path]:

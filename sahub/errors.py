@@ -11,6 +11,10 @@ SahubError
 └── RunError           a run that could not produce a result, with its causes
 """
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class SahubError(Exception):
     """Base of all errors meant for people: the message names what, where, and what to do."""
@@ -46,3 +50,11 @@ class SparseNeverRan(SahubError):
 
 class RunError(SahubError):
     """A run ended without a usable result."""
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """One line about a file that could not be read or written, None for any other error."""
+    if not isinstance(error, OSError) or not error.filename or not error.strerror:
+        return None
+    room = "; make room and run the same command again: what was finished is kept" if error.errno in FULL else ""
+    return f"{error.filename}: {error.strerror}{room}"

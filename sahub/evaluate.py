@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,9 +19,11 @@ from uuid import uuid4
 
 from sahub import metrics, scores
 from sahub.journal import Journal, numbers_version
-from sahub.outcomes import Answer, Outcome
+from sahub.outcomes import Answer, Outcome, out_of_time
 from sahub.prepare import Request, limit
-from sahub.session import Attention, Run, Session
+from sahub.session import Attention, OutOfTime, Run, Session
+
+OVER = "time_budget_s: the search's time was over"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +43,33 @@ def evaluate(
     attentions: Sequence[Attention],
     plan: Plan,
     *,
+    spent: Sequence[float] = (),
+    until: float = math.inf,
     journal: Journal | None = None,
     on_request: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Run every stack over all requests; a stack that fails is out, with its cause, and costs the others nothing.
 
-    What `journal` holds is not computed again; what is computed is kept there, a context at a time.
+    What `journal` holds is not computed again; what is computed is kept there, a context at a time. `spent`: seconds
+    that the stacks took before, of the plan's limit. `until`: when `time.monotonic()` passes it, all end as `pruned`.
     """
-    outcomes = [Outcome(attention=attention) for attention in attentions]
+    before = list(spent) or [0.0] * len(attentions)
+    outcomes = [Outcome(attention=one, seconds=seconds) for one, seconds in zip(attentions, before, strict=True)]
     for request in requests:
         for outcome in outcomes:
+            if outcome.state == "complete" and time.monotonic() > until:
+                outcome.state, outcome.reason = "pruned", OVER
             if outcome.state == "complete":
-                _attempt(session, request, outcome, plan, journal)
+                _attempt(session, request, outcome, plan, until=until, journal=journal)
         on_request()
+    for outcome, seconds in zip(outcomes, before, strict=True):
+        outcome.seconds -= seconds
     return outcomes
 
 
-def _attempt(session: Session, request: Request, outcome: Outcome, plan: Plan, journal: Journal | None) -> None:
+def _attempt(
+    session: Session, request: Request, outcome: Outcome, plan: Plan, *, until: float, journal: Journal | None
+) -> None:
     """One context with one stack: the only place where any exception ends in a state."""
     begin = time.monotonic()
     length = len(request.context_ids)
@@ -73,21 +86,25 @@ def _attempt(session: Session, request: Request, outcome: Outcome, plan: Plan, j
             outcome.micro += kept["micro"]
             outcome.seconds += kept["seconds"]
             return
-        answers, micro = _answer_all(
-            session, request, outcome.attention, plan, deadline=begin + plan.timeout_s - outcome.seconds
-        )
+        deadline = min(begin + plan.timeout_s - outcome.seconds, until)
+        answers, micro = _answer_all(session, request, outcome.attention, plan, deadline)
         outcome.answers += answers
         outcome.micro += micro
         session.model.counters.computed += 1
         if journal and key:
             journal.put(key, {"answers": answers, "micro": micro, "seconds": time.monotonic() - begin})
+    except OutOfTime as error:
+        over = time.monotonic() > until
+        outcome.state, outcome.reason = (
+            ("pruned", OVER) if over else ("failed", out_of_time(plan.timeout_s, str(error)))
+        )
     except Exception as error:  # noqa: BLE001
         lines = str(error).splitlines()
         outcome.state, outcome.reason = "failed", f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
         outcome.details = traceback.format_exc()
     outcome.seconds += time.monotonic() - begin
     if outcome.state == "complete" and outcome.seconds > plan.timeout_s:
-        outcome.state, outcome.reason = "failed", f"timeout: longer than {plan.timeout_s:g} s"
+        outcome.state, outcome.reason = "failed", out_of_time(plan.timeout_s)
 
 
 def _key(session: Session, request: Request, attention: Attention, plan: Plan) -> dict[str, Any] | None:
@@ -108,20 +125,23 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
             for ids, question in zip(request.question_ids, request.example.questions, strict=True)
         ],
         "attention": repr(attention),
-        "stages": []
-        if attention.stack is None
-        else [_source(type(stage).__module__) for stage in attention.stack.stages],
+        "stages": [_source(kind) for kind in _kinds(attention)],
         "plan": [plan.task, plan.metric, plan.generate],
     }
 
 
+def _kinds(attention: Attention) -> list[Any]:
+    return [] if attention.stack is None else [type(stage) for stage in attention.stack.stages]
+
+
 @cache
-def _source(module: str) -> str:
+def _source(kind: Any) -> str:
     """A hash of the module that a stage was written in: it may be a person's own."""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(sys.modules[module])).read_bytes()).hexdigest()[:16]
-    except (KeyError, OSError, TypeError):
-        return f"unknown source {uuid4()}"  # typed into a shell: good for this process
+    module = sys.modules.get(kind.__module__)
+    if module is not None and getattr(module, kind.__qualname__, None) is kind:
+        with suppress(OSError, TypeError):
+            return hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()[:16]
+    return f"unknown source {uuid4()}"  # of a shell, or of another process's __main__: good for this process
 
 
 def _answer_all(
@@ -131,9 +151,11 @@ def _answer_all(
     answers: list[Answer] = []
     micro: list[dict[str, Any]] = []
     prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens))
-    for ids, question in zip(request.question_ids, request.example.questions, strict=True):
+    for number, (ids, question) in enumerate(zip(request.question_ids, request.example.questions, strict=True)):
+        if number and time.monotonic() > deadline:
+            raise OutOfTime(f"after {number} of {len(request.question_ids)} questions of a context")
         most = limit(question, plan.max_new_tokens)
-        dense = session.dense_answer(prefix, request.context_ids, ids, max_new_tokens=most)
+        dense = session.dense_answer(prefix, request.context_ids, ids, max_new_tokens=most, deadline=deadline)
         forced = generated = dense
         if attention.stack is not None:
             forced = session.force(prefix, list(ids), dense.ids, attention)

@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ FORMAT = 1
 _NOT_NUMERIC = re.compile(
     r"(training|doctor)/.*|(__init__|api|best|cli|config|explain|help|journal|keys|matrix|nouns|plots|progress|"
     r"ranges|report|reproduce|results|schema|search|settings|store|sweep|trackers|trials|validate|winners|workers|"
-    r"ray_workers|ray_tune)\.py"
+    r"arguments|crew|devices|estimate|signals|ray_\w+|conditions|export|generations|rounds|samplers|schedulers|scope)\.py"
 )
 
 
@@ -66,6 +67,15 @@ class Journal:
         except DataError:
             log.debug("not kept: %s", key)
 
+    def newest(self, most: int) -> Iterator[dict[str, Any]]:
+        """Key and value of the entries that were written last, as far as they can be read."""
+        files = sorted(self.folder.glob("*/*.json"), key=lambda file: -file.stat().st_mtime_ns)
+        for file in files[:most]:
+            with suppress(OSError, ValueError):
+                entry = json.loads(file.read_text("utf-8"))
+                if entry.get("format") == FORMAT:
+                    yield entry
+
     def _file(self, key: Mapping[str, Any]) -> Path:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.json"
@@ -107,7 +117,7 @@ def digest_of_files(files: list[Path], memo: Path) -> str:
         mark = mark.with_suffix(".json")
         try:
             digest = str(read_json(mark))
-        except SahubError:
+        except (SahubError, OSError):
             with file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             try:

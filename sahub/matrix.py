@@ -83,6 +83,20 @@ def _tracked(found: Sequence[CellResult]) -> Iterator[None]:
             result.tracked.close(result.ok and result.finished and won)
 
 
+def failures(found: Sequence[CellResult]) -> dict[str, str]:
+    """What went wrong, and in which cells: message -> names."""
+    names: dict[str, list[str]] = {}
+    for result in found:
+        if not result.ok:
+            names.setdefault(result.message, []).append(result.cell.directory.name)
+    if len(found) == 1:
+        return dict.fromkeys(names, "failed")
+    return {
+        said: f"{one} and {len(more)} more" if len(more) > 1 else ", ".join([one, *more])
+        for said, (one, *more) in names.items()
+    }
+
+
 def _both_phases(workers: Workers, display: Display, group: Sequence[CellResult]) -> None:
     if any("search" in result.cell.settings.phases for result in group):
         workers.search(_searches(workers, display, group))

@@ -93,9 +93,14 @@ def joined(attentions: Sequence[Attention], parts: Sequence[Sequence[Outcome]], 
                 whole.state, whole.reason, whole.details = part.state, part.reason, part.details
                 break
         if whole.state == "complete" and whole.seconds > timeout_s:
-            whole.state, whole.reason = "failed", f"timeout: longer than {timeout_s:g} s"
+            whole.state, whole.reason = "failed", out_of_time(timeout_s)
         found.append(whole)
     return found
+
+
+def out_of_time(timeout_s: float, where: str = "") -> str:
+    """The reason of a stack that reached its time limit."""
+    return f"timeout: longer than {timeout_s:g} s{f' ({where})' if where else ''}"
 
 
 def failed(attention: Attention, reason: str) -> Outcome:

@@ -1,5 +1,6 @@
 """The trials of a search as Ray Tune trials: one point each, in generations whatever finishes first."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,8 +14,8 @@ from ray.tune.search import Searcher
 
 from sahub.errors import RunError
 from sahub.outcomes import Outcome, failed
-from sahub.ray_workers import GRACE_S, LIVES, NO_ANSWER, RayWorkers, Slot, first_line, nothing
-from sahub.workers import Batch, Work
+from sahub.ray_workers import GRACE_S, LIVES, NO_ANSWER, RayWorkers, Slot, cause_of, death
+from sahub.workers import Batch, Work, nothing
 
 T = TypeVar("T")
 
@@ -32,7 +33,10 @@ def run_trials(workers: RayWorkers, work: Work[T]) -> T:
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            name="search", storage_path=str(workers.results.resolve()), verbose=0, callbacks=[JsonLoggerCallback()]
+            name=workers.name.replace("/", "_"),
+            storage_path=str(workers.results.resolve()),
+            verbose=0,
+            callbacks=[JsonLoggerCallback()],
         ),
     )
     tuner.fit()
@@ -44,11 +48,14 @@ def _trial(config: Mapping[str, Any]) -> None:
     """What Tune runs: it only waits for a long-lived worker, which has the model."""
     try:
         worker = ray.get_actor(config["worker"], namespace=config["namespace"])
-        told = ray.get(worker.trial.remote(config["batch"], config["unit"]), timeout=config["limit_s"])
+        trial = worker.trial.remote(config["batch"], config["unit"], config["seconds_left"])
+        told = ray.get(trial, timeout=config["limit_s"])
     except ray.exceptions.GetTimeoutError:
-        told = {"lost": "timeout"}
-    except (ray.exceptions.RayActorError, ValueError) as error:
-        told = {"lost": first_line(error)}
+        told = {"lost": NO_ANSWER}
+    except ray.exceptions.RayTaskError as error:
+        told = {"failed": str(cause_of(error))}
+    except (ray.exceptions.RayError, ValueError) as error:  # ValueError: no worker of that name any more
+        told = {"lost": death(error)}
     tune.report(told)
 
 
@@ -59,7 +66,8 @@ class _Generations(Searcher):
         super().__init__(metric="seconds", mode="min")
         self.workers, self.work = workers, work
         self.free = list(workers.slots)
-        self.open: dict[str, tuple[int, Slot]] = {}
+        self.open: dict[str, tuple[int, int, Slot]] = {}  # by Tune's name: which batch, which stack of it, who
+        self.turn = 0  # batches taken
         self.done: dict[int, Outcome] = {}
         self.over = False
         self.returned: Any = None
@@ -82,6 +90,7 @@ class _Generations(Searcher):
         except BaseException as error:  # noqa: BLE001  (Tune would hide it; result() raises it)
             self.over, self.error = True, error
         else:
+            self.turn += 1
             self.done = {}
             self.waiting = deque((unit, 1) for unit in range(len(self.batch.attentions)))
             self.lives: dict[int, int] = {}
@@ -98,35 +107,50 @@ class _Generations(Searcher):
             return None
         (unit, life), slot = self.waiting.popleft(), self.free.pop()
         self.lives[unit] = life
-        self.open[trial_id] = unit, slot
+        self.open[trial_id] = self.turn, unit, slot
         return {
             "unit": unit,
             "batch": self.ref,
             "worker": slot.name,
             "namespace": self.workers.namespace,
-            "limit_s": self.batch.plan.timeout_s + GRACE_S,
+            "seconds_left": self.batch.until - time.monotonic(),
+            "limit_s": min(self.batch.plan.timeout_s + GRACE_S, 1e6),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take the outcome from its worker; a stack whose worker died is tried once more by a new one."""
-        unit, slot = self.open.pop(trial_id)
-        reason = "its trial ended without a result" if error or not result else str(result.get("lost") or "")
-        if not reason:
-            try:
-                self.done[unit] = ray.get(slot.handle.take.remote(unit))
-            except ray.exceptions.RayError as problem:
-                reason = first_line(problem)
-        if reason:
-            self.workers.replace(slot)
-            if self.lives[unit] < LIVES and reason != "timeout":
-                self.waiting.append((unit, self.lives[unit] + 1))
-            else:
-                cause = NO_ANSWER if reason == "timeout" else f"killed worker: {reason}"
-                self.done[unit] = failed(self.batch.attentions[unit], cause)
+        """Take the outcome of a stack from its worker, and the next batch once all of this one are there."""
+        turn, unit, slot = self.open.pop(trial_id)
+        result = {"lost": "its Tune trial ended without a result"} if error or not result else result
         self.free.append(slot)
+        if turn != self.turn or self.over:
+            return  # of a batch that was given up
+        try:
+            self._note(unit, slot, result)
+        except Exception as error:  # noqa: BLE001
+            problem = error  # no worker can be had: the cell's failure
+            self._take(lambda: self.work.throw(problem))
+            return
         if len(self.done) == len(self.batch.attentions):
             outcomes = [self.done[i] for i in range(len(self.batch.attentions))]
             self._take(lambda: self.work.send(outcomes))
+
+    def _note(self, unit: int, slot: Slot, told: Mapping[str, Any]) -> None:
+        """Keep the outcome of a stack; one whose worker died is tried once more by another."""
+        attention, why = self.batch.attentions[unit], str(told.get("lost") or "")
+        if told.get("failed"):
+            self.done[unit] = failed(attention, str(told["failed"]))
+        elif not why:
+            try:
+                self.done[unit], slot.counters = ray.get(slot.handle.take.remote(unit))
+            except ray.exceptions.RayError as problem:
+                why = death(problem)
+        if not why:
+            return
+        self.workers.replace(slot, why)
+        if self.lives[unit] < LIVES and why != NO_ANSWER:
+            self.waiting.append((unit, self.lives[unit] + 1))
+        else:
+            self.done[unit] = failed(attention, why if why == NO_ANSWER else f"killed worker: {why}")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search that is run again continues from the journal."""

@@ -1,42 +1,28 @@
 """Workers in processes of their own: Ray actors that load the model once and keep it for all cells.
 
-A unit is one stack over all requests of a batch (searches, run by Tune) or all stacks over one request (validations).
+A unit is one stack over all requests of a batch (searches, run by Tune) or stacks over one request (validations).
 Which worker does a unit, and when, changes no number; outcomes are handed back in the order they were asked for.
 """
 
 import contextlib
 import logging
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import ray
+
 from sahub.config import Cell
 from sahub.errors import RunError, SahubError
+from sahub.journal import default_folder
 from sahub.model import Counters
-from sahub.outcomes import Outcome, failed, joined
+from sahub.outcomes import Outcome
 from sahub.prepare import Request
-from sahub.settings import Compute
+from sahub.protocols import Geometry
+from sahub.ray_start import number_of_workers
 from sahub.workers import Batch, Work, Worker, drive
-
-# Ray reads these when it is imported.
-for _name, _value in {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-import ray  # noqa: E402
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,72 +31,37 @@ NO_ANSWER = "timeout: its worker did not answer"
 LIVES = 2  # how often a unit may lose its worker before it counts as what kills them
 
 
-def number_of_workers(compute: Compute) -> int:
-    """Processes that a configuration asks for."""
-    gpus = len(compute.gpu_ids) if compute.name == "gpu" else 0
-    return gpus * compute.actors_per_gpu if gpus else compute.workers
-
-
-@contextlib.contextmanager
-def started(compute: Compute) -> Iterator[None]:
-    """Ray, started once for the run or joined where a cluster has an address. Raises RunError where it cannot start."""
-    if ray.is_initialized():
-        yield
-        return
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if compute.name == "cluster":
-        options["address"] = compute.address
-    else:
-        # Logical: workers are what we start, so Ray never makes one wait for another.
-        options |= {"num_cpus": 2 * number_of_workers(compute) + 2, "include_dashboard": False}
-    if compute.name == "gpu" and compute.gpu_ids:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, compute.gpu_ids))
-        options["num_gpus"] = len(compute.gpu_ids)
-    for attempt in (1, 2):  # its own limit of 30 s is too short for a busy machine
-        try:
-            ray.init(**options)
-            break
-        except Exception as error:
-            ray.shutdown()
-            if attempt == 2:
-                where = f"join the cluster at {compute.address}" if compute.name == "cluster" else "start"
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise RunError(
-                    f"compute={compute.name}: Ray could not {where} ({type(error).__name__}: {first}); "
-                    "run again with compute=inline to work without it"
-                ) from error
-            log.warning("Ray did not start (%s); trying once more", type(error).__name__)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 class _Actor:
     """A worker in a process of its own. Outcomes stay here until the driver takes them."""
 
     def __init__(self, cell: Cell) -> None:
-        self.worker = Worker(cell)
+        self.cell = cell
         self.outcomes: dict[int, Outcome] = {}
 
-    def tell(self, name: str) -> Any:
-        """An attribute of the worker."""
-        return getattr(self.worker, name)
+    def start(self) -> tuple[Geometry, str, Counters]:
+        """Load the model; not in __init__, so that what goes wrong is raised as it is."""
+        self.worker = Worker(self.cell)
+        return self.worker.geometry, self.worker.name, self.worker.counters
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """What a method of the worker returns."""
-        return getattr(self.worker, name)(*arguments)
+    def requests(self, cell: Cell, split: str) -> list[Request]:
+        """See Workers."""
+        return self.worker.requests(cell, split)
 
-    def trial(self, batch: Batch, unit: int) -> dict[str, Any]:
+    def evaluate(self, batch: Batch, seconds_left: float) -> tuple[list[Outcome], Counters]:
+        """The outcomes of a batch, and all that this worker did so far."""
+        done = self.worker.evaluate(replace(batch, until=time.monotonic() + seconds_left))
+        return done, self.worker.counters
+
+    def trial(self, batch: Batch, unit: int, seconds_left: float) -> dict[str, Any]:
         """One stack of a batch; what Tune is told of it. The outcome waits to be taken."""
-        [outcome] = self.worker.evaluate(replace(batch, attentions=[batch.attentions[unit]]))
+        one = replace(batch, attentions=[batch.attentions[unit]], spent=batch.spent[unit : unit + 1])
+        [[outcome], _] = self.evaluate(one, seconds_left)
         self.outcomes[unit] = outcome
         return {"state": outcome.state, "reason": outcome.reason, "seconds": outcome.seconds}
 
-    def take(self, unit: int) -> Outcome:
-        """The outcome of a unit, once."""
-        return self.outcomes.pop(unit)
+    def take(self, unit: int) -> tuple[Outcome, Counters]:
+        """The outcome of a unit, once, and all that this worker did so far."""
+        return self.outcomes.pop(unit), self.worker.counters
 
 
 @dataclass
@@ -119,7 +70,8 @@ class Slot:
 
     name: str
     handle: Any
-    lost: int = 0
+    starting: Any  # what `start` will have returned
+    counters: Counters = field(default_factory=lambda: Counters(loads=0))  # as last told
 
 
 @dataclass
@@ -130,14 +82,19 @@ class RayWorkers:
     results: Path  # where Tune writes
     namespace: str = field(default_factory=lambda: f"sahub-{uuid4().hex[:12]}")
     slots: list[Slot] = field(default_factory=list)
-    _past: Counters = field(default_factory=lambda: Counters(loads=0))  # of workers that died, as far as known
+    _past: list[Counters] = field(default_factory=list)  # of workers that died, as last told
 
     def __enter__(self) -> "RayWorkers":
-        compute = self.cell.settings.compute
+        settings = self.cell.settings
+        folder = Path(settings.cache_dir or default_folder()).expanduser().absolute()  # ours, on whatever machine
+        self.cell = replace(self.cell, settings=replace(settings, cache_dir=str(folder)))
         try:
-            self.slots = [self._spawn() for _ in range(number_of_workers(compute))]
-            self.geometry = self._call(self.slots[0].handle.tell.remote("geometry"))
-            self.name = self._call(self.slots[0].handle.tell.remote("name"))
+            self._check_room()
+            self.slots = [self._spawn() for _ in range(number_of_workers(settings.compute))]
+            if "search" in settings.phases:
+                import sahub.ray_tune  # noqa: F401  (seconds, while the workers load)
+            for slot in self.slots:
+                self.geometry, self.name = self._ready(slot)
         except BaseException:
             self.__exit__()
             raise
@@ -151,91 +108,85 @@ class RayWorkers:
     @property
     def counters(self) -> Counters:
         """Receipts of all workers together."""
-        found = [asdict(self._past), *(asdict(ray.get(slot.handle.tell.remote("counters"))) for slot in self.slots)]
+        found = [asdict(counters) for counters in [*self._past, *(slot.counters for slot in self.slots)]]
         return Counters(**{name: sum(each[name] for each in found) for name in found[0]})
 
     def requests(self, cell: Cell, split: str) -> list[Request]:
         """See Workers."""
-        found: list[Request] = self._call(self.slots[0].handle.call.remote("requests", cell, split))
-        return found
+        slot = self.slots[0]
+        for _ in range(LIVES):
+            try:
+                found: list[Request] = ray.get(slot.handle.requests.remote(cell, split))
+                return found
+            except ray.exceptions.RayTaskError as error:
+                raise cause_of(error) from None
+            except ray.exceptions.RayError as error:
+                self.replace(slot, death(error))
+        raise RunError(f"{cell.choices.task}: its examples could not be prepared: that kills its worker")
 
     def run(self, work: Work[T]) -> T:
         """See Workers; units are requests."""
-        return drive(work, self._by_request)
+        from sahub.ray_units import Units
+
+        return drive(work, lambda batch: Units(self, batch).outcomes())
 
     def search(self, work: Work[T]) -> T:
         """See Workers; units are stacks, run by Ray Tune."""
-        from sahub.ray_tune import run_trials  # seconds, which a validation does not pay
+        from sahub.ray_tune import run_trials
 
         return run_trials(self, work)
 
-    def _spawn(self) -> Slot:
-        compute, name = self.cell.settings.compute, f"worker-{uuid4().hex[:8]}"
-        share = 1.0 / compute.actors_per_gpu if compute.name == "gpu" else 0.0
-        kind = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0, max_task_retries=0)(_Actor)
-        options = {"name": name, "namespace": self.namespace, "runtime_env": {"env_vars": _environment(compute)}}
-        return Slot(name=name, handle=kind.options(**options).remote(self.cell))
+    def replace(self, slot: Slot, why: str) -> None:
+        """A new worker in the place of one that died or hangs. Raises RunError where none can start."""
+        log.warning("a worker was lost (%s); another one takes its place", why)
+        self._put_new(slot)
+        self._ready(slot)
 
-    def replace(self, slot: Slot) -> None:
-        """A new worker in the place of one that died or hangs."""
+    def _put_new(self, slot: Slot) -> None:
         with contextlib.suppress(Exception):
             ray.kill(slot.handle)
+        self._past.append(slot.counters)
         fresh = self._spawn()
-        slot.name, slot.handle, slot.lost = fresh.name, fresh.handle, slot.lost + 1
-        log.warning("a worker was lost; another one takes its place")
+        slot.name, slot.handle, slot.starting, slot.counters = fresh.name, fresh.handle, fresh.starting, fresh.counters
 
-    def _call(self, ref: Any) -> Any:
-        try:
-            return ray.get(ref)
-        except ray.exceptions.RayTaskError as error:
-            raise cause_of(error) from None
-        except ray.exceptions.RayActorError as error:
-            raise RunError(f"a worker could not start: {first_line(error)}") from error
-
-    def _by_request(self, batch: Batch) -> list[Outcome]:
-        count = min(len(self.slots), batch.max_concurrent or len(self.slots))
-        free: SimpleQueue[Slot] = SimpleQueue()
-        for slot in self.slots[:count]:
-            free.put(slot)
-
-        def outcomes(request: Request) -> list[Outcome]:
-            slot = free.get()
+    def _ready(self, slot: Slot) -> tuple[Geometry, str]:
+        """Wait until the worker of a slot has its model; where it dies of that, another one may try."""
+        for life in range(1, LIVES + 1):
             try:
-                return self._outcomes(slot, replace(batch, requests=[request], on_request=nothing))
-            finally:
-                free.put(slot)
-                batch.on_request()
-
-        with ThreadPoolExecutor(count) as threads:
-            parts = list(threads.map(outcomes, batch.requests))
-        return joined(batch.attentions, parts, batch.plan.timeout_s)
-
-    def _outcomes(self, slot: Slot, batch: Batch) -> list[Outcome]:
-        """What the worker in `slot` makes of a batch; when it dies, what another one makes of it."""
-        reason = ""
-        for _ in range(LIVES):
-            try:
-                done: list[Outcome] = ray.get(
-                    slot.handle.evaluate.remote(batch), timeout=batch.plan.timeout_s + GRACE_S
-                )
-                return done
+                geometry, name, slot.counters = ray.get(slot.starting)
+                return geometry, name
             except ray.exceptions.RayTaskError as error:
                 raise cause_of(error) from None
-            except ray.exceptions.GetTimeoutError:
-                self.replace(slot)
-                return [failed(attention, NO_ANSWER) for attention in batch.attentions]
-            except ray.exceptions.RayActorError as error:
-                reason = f"killed worker: {first_line(error)}"
-                self.replace(slot)
-        return [failed(attention, reason) for attention in batch.attentions]
+            except ray.exceptions.RayError as error:
+                if life == LIVES:
+                    raise RunError(f"a worker could not load the model: {death(error)}") from error
+                self._put_new(slot)
+        raise AssertionError("not reached")
 
+    def _spawn(self) -> Slot:
+        compute, name = self.cell.settings.compute, f"worker-{uuid4().hex[:8]}"
+        options: dict[str, Any] = {"name": name, "namespace": self.namespace, "num_gpus": self._gpu_share()}
+        if compute.name == "cluster":
+            options["scheduling_strategy"] = "SPREAD"
+        kind = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
+        handle = kind.options(**options).remote(self.cell)
+        return Slot(name=name, handle=handle, starting=handle.start.remote())
 
-def nothing() -> None:
-    """Counts nothing: progress is shown by the driver."""
+    def _gpu_share(self) -> float:
+        """Of a GPU, for each worker: none on the CPUs of a machine, or of a cluster without GPUs."""
+        compute, device = self.cell.settings.compute, self.cell.settings.model.device
+        on_gpus = compute.name == "cluster" and device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+        return 1.0 / compute.actors_per_gpu if compute.name == "gpu" or on_gpus else 0.0
 
-
-def _environment(compute: Compute) -> dict[str, str]:
-    return {"OMP_NUM_THREADS": str(compute.threads), "TOKENIZERS_PARALLELISM": "false"}
+    def _check_room(self) -> None:
+        """Raise RunError for a cluster that can never start all workers: they would be waited for without end."""
+        compute, has = self.cell.settings.compute, ray.cluster_resources()
+        needs = {"CPU": float(compute.workers), "GPU": compute.workers * self._gpu_share()}
+        for kind, needed in needs.items() if compute.name == "cluster" else ():
+            if needed > has.get(kind, 0.0):
+                raise RunError(
+                    f"compute.workers={compute.workers}: needs {needed:g} {kind}s; the cluster has {has.get(kind, 0):g}"
+                )
 
 
 def cause_of(error: "ray.exceptions.RayTaskError") -> Exception:
@@ -243,8 +194,12 @@ def cause_of(error: "ray.exceptions.RayTaskError") -> Exception:
     cause = error.cause
     if isinstance(cause, SahubError):
         return type(cause)(str(cause))
-    return RunError(f"a worker failed: {type(cause).__name__}: {first_line(cause)}")
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return RunError(f"a worker failed: {type(cause).__name__}: {lines[0] if lines else 'no message'}")
 
 
-def first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def death(error: BaseException) -> str:
+    """Why a worker is gone, as far as Ray knows; always the same words for the same cause."""
+    if "running low on memory" in str(error) or isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "its machine was running out of memory"
+    return "its process died: killed, or out of memory"

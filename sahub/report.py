@@ -183,7 +183,8 @@ def work_lines(work: Mapping[str, Mapping[str, int]], seconds: float) -> list[st
     """What was loaded, prefilled and generated, per model."""
     return [
         f"{name}: model loads {done['loads']}, contexts {done['contexts']}, prefills {done['prefills']} "
-        f"({done['prefill_tokens']} tokens), generated tokens {done['generated_tokens']}; {seconds:.0f} s in all"
+        f"({done['prefill_tokens']} tokens), generated tokens {done['generated_tokens']}, contexts x stacks computed "
+        f"{done['computed']}, from the cache {done['served']}; {seconds:.0f} s in all"
         for name, done in work.items()
     ]
 

@@ -9,11 +9,13 @@ from typing import Any
 from sahub import objectives, trackers
 from sahub.builder import build_stack
 from sahub.config import Cell
+from sahub.devices import check_gpus
 from sahub.errors import ConfigError, Infeasible, RunError
 from sahub.evaluate import Plan
 from sahub.intervals import Tau
 from sahub.outcomes import Outcome
-from sahub.protocols import Geometry
+from sahub.model import geometry, read_config
+from sahub.protocols import Geometry, Stage
 from sahub.scores import metrics_of
 from sahub.session import Attention
 from sahub.settings import Search as SearchSettings
@@ -126,8 +128,9 @@ def check_cell(cell: Cell) -> None:
     if settings.task.metric not in (None, *metrics):
         raise ConfigError(f"task.metric={settings.task.metric}: must be one of {', '.join(metrics)}")
     check_objective(cell)
+    check_gpus(settings.compute)
     space = space_of_cell(cell)
-    attention_of(cell, overrides_of(space.default))
+    check_model(cell, attention_of(cell, overrides_of(space.default)).stack)
     limits_of(cell)
     for leaf, free in space.free.items():
         for value in extremes(free):
@@ -135,6 +138,14 @@ def check_cell(cell: Cell) -> None:
                 attention_of(cell, overrides_of(space.reaching(leaf, value)))
             except ConfigError as error:
                 raise ConfigError(f"builder.search.{leaf} allows {value}: {error}") from None
+
+
+def check_model(cell: Cell, stack: Stack | None) -> None:
+    """Raise ConfigError for stages that the cell's model cannot have: of it, only the configuration is read."""
+    if stack is not None and any(type(stage).check is not Stage.check for stage in stack.stages):
+        model = cell.settings.model
+        config = read_config(model.path, model.revision, model.trust_remote_code)
+        stack.check(geometry(config.get_text_config()))
 
 
 def check_objective(cell: Cell) -> None:

@@ -1,7 +1,8 @@
 """Who does the work: one loaded model with its prepared requests, asked for outcomes batch by batch."""
 
+import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, Self, TypeAlias, TypeVar
 
 import torch
@@ -18,6 +19,10 @@ from sahub.session import Attention, Session
 from sahub.weights import files_of
 
 
+def nothing() -> None:
+    """Counts nothing: where nobody looks on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Stacks to run over requests; none of them depends on how another ends. `on_request` counts finished contexts."""
@@ -25,8 +30,10 @@ class Batch:
     requests: Sequence[Request]
     attentions: Sequence[Attention]
     plan: Plan
+    spent: Sequence[float] = ()  # seconds of their time that the stacks have used up on other requests
+    until: float = math.inf  # of `time.monotonic()`: what is not done by then is not done
     max_concurrent: int | None = None  # workers at once; None: all
-    on_request: Callable[[], None] = field(default=lambda: None)
+    on_request: Callable[[], None] = nothing
 
 
 T = TypeVar("T")
@@ -69,7 +76,12 @@ class Worker:
         files = digest_of_files(
             files_of(settings.model.path, settings.model.revision), self.journal.folder.parent / "hashes"
         )
-        how = (str(model.hf.dtype), model.device.type, model.hf.config._attn_implementation, sorted(model.stop_ids))
+        how = (
+            str(model.hf.dtype),
+            _arithmetic(model.device),
+            model.hf.config._attn_implementation,
+            sorted(model.stop_ids),
+        )
         self.session = Session(model, fingerprint=repr((files, how, torch.__version__, transformers.__version__)))
         self.prepared = Prepared(model)
         self.geometry, self.name = model.geometry, model.name
@@ -97,6 +109,8 @@ class Worker:
             batch.requests,
             batch.attentions,
             batch.plan,
+            spent=batch.spent,
+            until=batch.until,
             journal=self.journal,
             on_request=batch.on_request,
         )
@@ -106,6 +120,13 @@ class Worker:
         return drive(work, self.evaluate)
 
     search = run
+
+
+def _arithmetic(device: torch.device) -> str:
+    """What the last digits of a number depend on: the kind of GPU, or the threads that share a sum."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def drive(work: Work[T], evaluate: Callable[[Batch], list[Outcome]]) -> T:

@@ -12,6 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Nothing that a test needs or leaves is in the caches of the person who runs it.
 os.environ["XDG_CACHE_HOME"] = mkdtemp(prefix="sahub-tests-")
+os.environ["MPLCONFIGDIR"] = f"{os.environ['XDG_CACHE_HOME']}/matplotlib"  # its list of fonts, made once
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 FAMILIES = ("llama", "qwen3", "mistral", "phi3")

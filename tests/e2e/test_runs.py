@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
+    "compute=inline",
     "compute.threads=1",
     "search.num_samples=4",
     "search.batch=2",

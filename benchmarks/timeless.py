@@ -1,0 +1,41 @@
+"""The files of a run without what may differ from one run to the next: times, who computed, and where."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TIMED = {"seconds", "work", "compute", "threads", "cache_dir", "results_dir", "directory", "message", "commands"}
+FILES = ("optimal_configs/*.json", "optimal_configs/*.csv", "benchmark_results/**/*.*", "benchmark_summary.json")
+
+
+def timeless(run: Path) -> dict[str, str]:
+    """Every result file below a run's directory, by its path in it, as text that a repetition gives again."""
+    found = dict(sorted(_files(run)))
+    assert found, f"{run}: no results"
+    return found
+
+
+def _files(run: Path) -> Iterator[tuple[str, str]]:
+    for pattern in FILES:
+        for file in run.rglob(pattern):
+            yield file.relative_to(run).as_posix(), _text(file)
+
+
+def _text(file: Path) -> str:
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        return json.dumps(_without(json.loads(text)), sort_keys=True)
+    if file.suffix == ".csv":
+        rows = csv.DictReader(text.splitlines(keepends=True))
+        return "\n".join(json.dumps({key: value for key, value in row.items() if key not in TIMED}) for row in rows)
+    return text
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(item) for key, item in value.items() if key not in TIMED}
+    if isinstance(value, list):
+        return [_without(item) for item in value if not (isinstance(item, str) and item.startswith(("compute", "++")))]
+    return value

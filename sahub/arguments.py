@@ -1,0 +1,38 @@
+"""The command line before Hydra reads it."""
+
+from collections.abc import Sequence
+
+from sahub.choices import did_you_mean
+from sahub.errors import ConfigError
+
+OPTIONS: tuple[str, ...] = (
+    "-m",
+    "--multirun",
+    "-r",
+    "--run",
+    "-c",
+    "--cfg",
+    "--resolve",
+    "-p",
+    "--package",
+    "-cd",
+    "--config-dir",
+)
+OPTIONS += ("-i", "--info", "-cn", "--config-name", "-cp", "--config-path", "-sc", "--shell-completion", "--hydra-help")
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with options, and the values that belong to them, before overrides: argparse wants them so.
+
+    Raises ConfigError for an option that there is not.
+    """
+    options: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
+    for item in arguments:
+        if item.startswith("-") and item.partition("=")[0] not in OPTIONS:
+            close = did_you_mean(item, OPTIONS)
+            raise ConfigError(f"{item}: no such option{close}; must be one of -m, --config-dir DIR, --cfg job, --help")
+        (options if takes_value or item.startswith("-") else overrides).append(item)
+        takes_value = item in {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c"}
+    return [*options, *overrides]

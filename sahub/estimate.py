@@ -1,0 +1,158 @@
+"""What a run would do, and what it would take: seconds as far as the cache knows, memory by a rule."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sahub.config import Cell
+from sahub.journal import Journal, digest_of_files
+from sahub.model import geometry, read_config
+from sahub.session import PREFIX_BYTES
+from sahub.trials import Limits, space_of_cell
+from sahub.weights import files_of
+
+RULE = (
+    "seconds: those of contexts of the same model, task and length (half to twice) in the cache, times contexts and "
+    "stacks, over the workers; what the cache holds already costs none. memory: of each worker, the weights as they "
+    "are run and the keys and values of the contexts that are held."
+)
+
+
+def lines(cells: Sequence[Cell]) -> list[str]:
+    """A line per cell, then all of them together and the rule."""
+    found = [line(cell) for cell in cells]
+    known = [seconds_of(cell) for cell in cells]
+    total = sum(seconds for seconds in known if seconds is not None)
+    unknown = known.count(None)
+    rest = f", and {unknown} of which the cache knows nothing" if unknown else ""
+    return [*found, f"{len(cells)} cells: {_time(total) if unknown < len(known) else 'unknown seconds'}{rest}", RULE]
+
+
+def line(cell: Cell) -> str:
+    """Phases, number of points, seconds and memory of a cell."""
+    settings, free = cell.settings, space_of_cell(cell).free
+    parts = [f"{cell.directory.name}: {' and '.join(settings.phases)}"]
+    if "search" in settings.phases:
+        parts.append(f"{_number(points_of(cell), 'point')} over {', '.join(free) or 'nothing free'}")
+    seconds = seconds_of(cell)
+    parts.append("unknown seconds" if seconds is None else _time(seconds))
+    parts.append(_memory(cell))
+    return ", ".join(parts)
+
+
+def points_of(cell: Cell) -> int:
+    """Points that the search tries at most, the default among them."""
+    space, most = space_of_cell(cell), cell.settings.search.num_samples
+    everything = space.points(most)
+    return most if everything is None else max(1, len(everything))
+
+
+def seconds_of(cell: Cell) -> float | None:
+    """Of the whole cell where every phase is known, without loading anything."""
+    settings, total = cell.settings, 0.0
+    if "search" in settings.phases:
+        search, points = settings.search, points_of(cell)
+        cheap = settings.search.fidelity == "teacher"
+        one = _per_context(cell, search, generated=not cheap)
+        dear = _per_context(cell, search, generated=True) if cheap and search.promote + search.calibrate else 0.0
+        if one is None or dear is None:
+            return None
+        promoted = min(points, search.promote + search.calibrate + 1) if cheap else 0
+        total += search.max_requests * (points * one + promoted * dear)
+    if "validate" in settings.phases:
+        contexts = settings.validate.max_requests or settings.task.options.get("num_examples")
+        one = _per_context(cell, settings.validate, generated=True)
+        if one is None or contexts is None:
+            return None
+        total += contexts * one * (3 if settings.validate.compare_default else 2)
+    return total / _workers(cell)
+
+
+def _per_context(cell: Cell, limits: Limits, *, generated: bool) -> float | None:
+    """Mean seconds of a context with one stack, as they were measured."""
+    settings = cell.settings
+    length = _length(cell, limits)
+    task = f"{settings.task.benchmark}/{settings.task.subset}"
+    found = [
+        seconds
+        for digest, name, was_generated, tokens, seconds in _kept(settings.cache_dir)
+        if (digest, name, was_generated) == (_digest(cell), task, generated) and length / 2 <= tokens <= length * 2
+    ]
+    return fmean(found) if found else None
+
+
+@cache
+def _kept(folder: str | None) -> list[tuple[str, str, bool, int, float]]:
+    return list(_read(Journal(folder)))
+
+
+def _read(journal: Journal, most: int = 2000) -> Iterator[tuple[str, str, bool, int, float]]:
+    """Model, task, whether answers were generated, tokens and seconds of the newest entries."""
+    for entry in journal.newest(most):
+        key, value = entry["key"], entry["value"]
+        task, _, generated = key["plan"]
+        yield key["model"][2:66], task, generated, value["answers"][0]["n_context"], value["seconds"]
+
+
+def _digest(cell: Cell) -> str:
+    return _hashed(cell.settings.model.path, cell.settings.model.revision, cell.settings.cache_dir)
+
+
+@cache
+def _hashed(path: str | None, revision: str | None, folder: str | None) -> str:
+    return digest_of_files(files_of(path, revision), Journal(folder).folder.parent / "hashes")
+
+
+def _memory(cell: Cell) -> str:
+    """Of a worker: weights, and keys and values of the longest contexts, as many as are held."""
+    settings = cell.settings
+    config = _config(cell)
+    shape = geometry(config.get_text_config())
+    stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    on_cpu = settings.model.dtype == "auto" and _is_cpu(settings.model.device)
+    kind = "float32" if on_cpu else stored if settings.model.dtype == "auto" else settings.model.dtype
+    files = files_of(settings.model.path, settings.model.revision)
+    weights = sum(Path(file).stat().st_size for file in files if file.suffix in {".safetensors", ".bin"})
+    weights = weights * _width(kind) // _width(stored)
+    limits = [getattr(settings, phase) for phase in settings.phases]
+    token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
+    held = [min(PREFIX_BYTES, max(1, one.max_requests or 1000) * _length(cell, one) * token) for one in limits]
+    return f"{(weights + max(held)) / 2**30:.2g} GiB"
+
+
+def _config(cell: Cell) -> Any:
+    model = cell.settings.model
+    return read_config(model.path, model.revision, model.trust_remote_code)
+
+
+def _length(cell: Cell, limits: Limits) -> int:
+    """The longest context: what is asked for, or what the model can read."""
+    most = cell.settings.model.max_context_length or _config(cell).get_text_config().max_position_embeddings
+    return min(limits.max_context_length, most)
+
+
+def _is_cpu(device: str) -> bool:
+    import torch
+
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
+def _width(kind: str) -> int:
+    return {"float32": 4, "float64": 8}.get(kind, 2)
+
+
+def _workers(cell: Cell) -> int:
+    compute = cell.settings.compute
+    if compute.name == "gpu":
+        return len(compute.gpu_ids) * compute.actors_per_gpu
+    return 1 if compute.name == "inline" else compute.workers
+
+
+def _time(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 600 else f"about {seconds / 60:.0f} min"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

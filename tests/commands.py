@@ -1,0 +1,101 @@
+"""The command line as a person uses it: in a process of its own, in another directory."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PLUGINS = Path(__file__).parent / "plugins"
+TINY = [
+    "search.num_samples=4",
+    "search.batch=2",
+    "search.promote=1",
+    "search.calibrate=1",
+    "search.max_requests=3",
+    "search.max_context_length=512",
+    "search.max_new_tokens=8",
+    "validate.max_requests=4",
+    "validate.max_context_length=512",
+    "validate.max_new_tokens=8",
+]
+
+
+def environment(*paths: Path, **variables: str) -> dict[str, str]:
+    """This process's, one thread, with more folders to import from."""
+    found = [str(path) for path in (*paths, ROOT)]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found), "COLUMNS": "200", **variables}
+
+
+def start(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.Popen:
+    """`python -m pipelines.<command> ...`, running, a process group of its own."""
+    command, *rest = arguments
+    return subprocess.Popen(
+        [sys.executable, "-m", f"pipelines.{command}", *rest],
+        cwd=cwd, env=env or environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def sahub(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """The same, once it ended."""
+    with start(*arguments, cwd=cwd, env=env) as running:
+        out, err = running.communicate(timeout=500)
+    return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+
+def one(root: Path, pattern: str) -> Path:
+    """The only file of a name below a folder."""
+    [found] = root.rglob(pattern)
+    return found
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def with_plugin(folder: Path) -> Path:
+    """A folder to import from, in which the methods of tests/plugins are installed: module and entry points."""
+    site = folder / "site"
+    info = site / "nasty_methods-1.dist-info"
+    info.mkdir(parents=True)
+    shutil.copy(PLUGINS / "nasty_methods.py", site)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nasty-methods\nVersion: 1\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[sahub.methods]\nnasty = nasty_methods:Nasty\n", encoding="utf-8")
+    return site
+
+
+def builder(folder: Path, name: str, text: str) -> str:
+    """The option that brings a builder of one's own."""
+    file = folder / "conf" / "builder" / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return f"--config-dir={folder / 'conf'}"
+
+
+def processes(text: str) -> list[int]:
+    """Ids of processes whose command line or environment has a text."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            seen = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+            gone = "\nState:\tZ" in (folder / "status").read_text()
+        except OSError:
+            continue
+        if text.encode() in seen and not gone:
+            found.append(int(folder.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def wait_for(condition: Any, seconds: float) -> bool:
+    """Whether something became true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return bool(condition())

@@ -1,0 +1,172 @@
+"""Searches on Ray: the same files with any number of workers, and nothing left behind after any end."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import gettempdir
+
+import pytest
+from commands import ROOT, TINY, builder, environment, one, processes, read, sahub, start, wait_for, with_plugin
+from timeless import timeless
+
+NOISE = ("ray::", "Token", "raylet", "Trial", "Tune", "INFO", "ray.init", "Warning")
+
+
+def left(folder: Path) -> list[int]:
+    """Processes that still belong to a run that was started in a folder: its cache is in their environment."""
+    return processes(str(folder / "cache"))
+
+
+def own(folder: Path, *paths: Path, **variables: str) -> dict[str, str]:
+    return environment(*paths, XDG_CACHE_HOME=str(folder / "cache"), **variables)
+
+
+def test_one_worker_gives_the_files_of_none_and_leaves_nothing(tmp_path):
+    """The quick variant of the one below: one search, without validation."""
+    home = tmp_path / "home"
+    home.mkdir()
+    runs = {}
+    for compute in ("inline", "local"):
+        folder = tmp_path / compute
+        folder.mkdir()
+        env = own(folder, HOME=str(home), RAY_ADDRESS="127.0.0.1:1")
+        done = sahub(
+            "search", "builder=streaming_llm", f"compute={compute}", *TINY, "search.promote=0", "search.calibrate=0",
+            "phases=[search]", cwd=folder, env=env,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr.strip()
+        assert not [word for word in NOISE if word in done.stdout]
+        assert "model loads 1," in done.stdout
+        assert not left(folder)
+        runs[compute] = timeless(next((folder / "outputs").iterdir()))
+        assert {entry.name for entry in folder.iterdir()} == {"outputs", "cache"}
+    assert runs["local"] == runs["inline"]
+    assert not [entry for entry in home.iterdir() if entry.name not in {".cache", ".config"}]
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_changes_no_byte(tmp_path):
+    runs = {}
+    for name, compute in {
+        "inline": ["compute=inline"],
+        "one": ["compute=local"],
+        "two": ["compute=local", "compute.workers=2"],
+        "one at a time": ["compute=local", "compute.workers=2", "search.max_concurrent=1", "validate.max_concurrent=1"],
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        done = sahub(
+            "search", "-m", "builder=quest,streaming_llm", *compute, *TINY, "search.num_samples=6", "search.batch=3",
+            cwd=folder, env=own(folder),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        [root] = (folder / "multirun").iterdir()
+        runs[name] = timeless(root)
+        work = read(root / "benchmark_summary.json")["work"]["embedded"]
+        assert work["loads"] == (2 if name.startswith(("two", "one at")) else 1)
+        if name == "one at a time":
+            assert work["prefills"] == work["contexts"] == 3 + 4  # one worker saw them all
+    limits = [key for key in runs["inline"] if key.endswith("config.json")]
+    for name in ("one", "two"):
+        assert runs[name] == runs["inline"]
+    for key in runs["inline"].keys() - {*limits}:
+        assert runs["one at a time"][key] == runs["inline"][key]
+
+
+SLOW = (
+    "stages: {nasty: {window_size: 24, mode: slow, seconds: 0.3}}\nsearch: {nasty: {window_size: {low: 8, high: 30}}}"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "group", "status"),
+    [
+        (signal.SIGINT, True, 130),
+        (signal.SIGINT, False, 130),
+        (signal.SIGTERM, False, 143),
+        (signal.SIGTERM, True, 143),
+        (signal.SIGHUP, False, 129),
+        (signal.SIGKILL, False, -9),
+    ],
+    ids=["ctrl-c", "sigint", "sigterm", "sigterm-all", "sighup", "sigkill"],
+)
+def test_nothing_is_left_after_a_signal(tmp_path, number, group, status):
+    env = own(tmp_path, with_plugin(tmp_path))
+    with start(
+        "search", builder(tmp_path, "nasty", SLOW), "builder=nasty", "compute=local", "compute.workers=2", *TINY,
+        "search.num_samples=50", cwd=tmp_path, env=env,
+    ) as running:  # fmt: skip
+        assert wait_for(lambda: list(tmp_path.rglob("cache/sahub/journal/*/*.json")), 120), running.communicate()
+        assert len(left(tmp_path)) > 3
+        (os.killpg if group else os.kill)(running.pid, number)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == status
+    assert wait_for(lambda: not left(tmp_path), 20), left(tmp_path)
+    if number != signal.SIGKILL:
+        assert said == "interrupted; run the same command again: what was finished is kept\n"
+        assert not list(Path(gettempdir()).glob(f"sahub-ray-{running.pid}-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_run_says_that_ray_died(tmp_path, process):
+    env = own(tmp_path, with_plugin(tmp_path))
+    arguments = [builder(tmp_path, "nasty", SLOW), "builder=nasty", "compute=local", *TINY, "search.num_samples=6"]
+    with start("search", *arguments, cwd=tmp_path, env=env) as running:
+        assert wait_for(lambda: list(tmp_path.rglob("cache/sahub/journal/*/*.json")), 120), running.communicate()
+        [pid] = [pid for pid in left(tmp_path) if Path(f"/proc/{pid}/comm").read_text().startswith(process)]
+        os.kill(pid, signal.SIGKILL)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert said == f"failed: Ray died ({process}); run the same command again: what was finished is kept\n"
+    assert wait_for(lambda: not left(tmp_path), 20), left(tmp_path)
+    assert "Ray died" in one(tmp_path, "error.txt").read_text("utf-8")
+
+
+def test_ray_that_cannot_start_is_one_line(tmp_path):
+    code = (
+        "import sys, ray\n"
+        "def init(**options): raise TimeoutError('nobody answers\\nand a second line')\n"
+        "ray.init = init\n"
+        "from sahub.cli import run; sys.exit(run('search', sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-m", "builder=quest,streaming_llm,dense", "compute=local", *TINY],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    retry, said = done.stderr.splitlines()
+    assert "Ray did not start (TimeoutError); trying once more" in retry
+    assert said.endswith(
+        "and 2 more: compute=local: Ray could not start (TimeoutError: nobody answers); compute=inline works without it"
+    )
+    assert len(list(tmp_path.rglob("error.txt"))) == 3
+
+
+def test_a_cluster_that_is_not_there_is_named(tmp_path):
+    done = sahub("search", "compute=cluster", "compute.address=127.0.0.1:1", *TINY, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "compute=cluster: Ray could not join the cluster at 127.0.0.1:1" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_gpus_that_are_not_there_are_named_before_any_work(tmp_path):
+    done = sahub("search", "-m", "builder=quest,dense", "compute=gpu", "compute.gpu_ids=[99]", *TINY, cwd=tmp_path)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("compute.gpu_ids=[99]: this machine has ")
+    assert not list(tmp_path.rglob("benchmark_summary.json"))
+
+
+def test_the_help_and_a_plan_know_nothing_of_ray(tmp_path):
+    code = "import sys; from sahub.cli import run; run('search', sys.argv[1:]); assert 'ray' not in sys.modules"
+    for arguments in (["--help"], ["compute=local", "dry_run=true"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,39 @@
+"""A method that goes wrong in every way that a method can, as another package would bring it."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import torch
+
+from sahub.methods.local import Local
+from sahub.protocols import Call, Index, Stage
+from sahub.selection import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nasty(Stage):
+    """A sliding window, unless `mode` says something else; `seconds` are slept in every call of the mode's kind."""
+
+    mode: str = "fine"
+    window_size: int = 24
+    seconds: float = 0.0
+
+    def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
+        """The most recent keys, after what happens."""
+        self._happen(decoding=call.q.shape[2] == 1)
+        chosen = Local(window_size=self.window_size).add(call, taken, index)
+        if self.mode == "no_number":  # two infinite weights make a softmax that is no number
+            return taken.of(chosen.slots, torch.full_like(chosen.weights, float("inf")))
+        return chosen
+
+    def _happen(self, *, decoding: bool) -> None:
+        if (self.mode == "slow_steps" and decoding) or self.mode == "slow":
+            time.sleep(self.seconds)
+        if self.mode == "raise":
+            raise ValueError("broken on purpose\nand its second line")
+        if self.mode == "memory":
+            raise MemoryError("simulated")
+        if self.mode == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
