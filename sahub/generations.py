@@ -55,9 +55,12 @@ def generations(
     """
     if not space.free:
         return
-    source = _source(space, settings, default)
-    seen = {overrides_of(space.default)}
-    ran, most = 1, settings.search.num_samples
+    everything, most = space.points(settings.search.num_samples), settings.search.num_samples
+    if everything is None:
+        source = _source(space, settings, default)
+    else:  # each once, whatever the sampler, and the default where it is none of them
+        source, most = _Listed(iter(everything)), len(everything) + 1
+    seen, ran = {overrides_of(space.default)}, 1
     while ran < most:
         generation = _asked(source, seen, is_rejected, min(settings.search.batch, most - ran))
         if not generation.points:
@@ -94,12 +97,9 @@ class _Sampled:
 
 
 def _source(space: Space, settings: Settings, default: Trial) -> _Listed | _Sampled:
-    """Every point once where there are no more than num_samples, else a grid or a sampler that knows the default."""
-    everything, most = space.points(settings.search.num_samples), settings.search.num_samples
-    if everything is not None:
-        return _Listed(iter(everything))
+    """A grid, or a sampler that knows the default where that lies in the space."""
     if settings.sampler.name == "grid":
-        points = grid(space, settings)
+        points, most = grid(space, settings), settings.search.num_samples
         if len(points) > most:
             log.warning("sampler=grid: %d points in an order of the seed, of which %d are tried", len(points), most)
         return _Listed(iter(points))

@@ -35,6 +35,12 @@ def test_a_small_space_is_listed_whatever_the_sampler(sampler):
     assert "builder.stages.quest.page_size=32" in study.best.overrides
 
 
+def test_a_default_outside_of_a_small_space_costs_none_of_its_points():
+    study = run(*PINNED[:2], "builder.search.quest.page_size.choices=[4,8,32]", "search.num_samples=12")
+    assert len(study.trials) == 13
+    assert sum("page_size=16" in " ".join(trial.overrides) for trial in study.trials) == 1
+
+
 def test_samplers_differ():
     found = {name: [t.overrides for t in run(*FREE, f"sampler={name}").trials] for name in ("tpe", "random", "nsga2")}
     assert found["tpe"] != found["random"] != found["nsga2"]
