@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import pytest
 import torch
+from hash_files import hash_fields
 from hypothesis import given, settings
 
 from sahub.attention import attend
@@ -10,6 +11,7 @@ from sahub.builder import build_stack, select
 from sahub.selection import Kind
 
 LAW = settings(max_examples=10, deadline=None, derandomize=True)
+HASHES = hash_fields(heads=1, head_dim=8)
 SINK, LOCAL = {"name": "sink", "sink_size": 2}, {"name": "local", "window_size": 3}
 
 
@@ -35,6 +37,12 @@ BUDGETED = {
     "oracle_top_p total": lambda x: [SINK, {"name": "oracle_top_p", "top_p": x, "mass": "total"}],
     "quest": lambda x: [SINK, LOCAL, {"name": "quest", "density": x, "page_size": 4, "label_bits": 4}],
     "quest top_p": lambda x: [SINK, {"name": "quest", "select": {"top_p": x}, "page_size": 4}],
+    "random_sampling": lambda x: [SINK, LOCAL, {"name": "random_sampling", "density": x}],
+    "socket": lambda x: [SINK, LOCAL, {"name": "socket", "density": x, "lsh_l": 3, "lsh_k": 4}],
+    "double_sparsity": lambda x: [SINK, LOCAL, {"name": "double_sparsity", "density": x, "group_factor": 4}],
+    "pqcache": lambda x: [SINK, LOCAL, {"name": "pqcache", "density": x, "pq_bits": 3}],
+    "pqcache top_p": lambda x: [SINK, {"name": "pqcache", "select": {"top_p": x}, "pq_bits": 2, "metric": "ip"}],
+    "hash_attention": lambda x: [SINK, LOCAL, {"name": "hash_attention", "density": x, **HASHES}],
     "sink": lambda x: [{"name": "sink", "sink_size": x}],
     "window": lambda x: [{"name": "local", "window_size": x}],
 }
@@ -62,7 +70,7 @@ def test_the_whole_budget_is_dense_attention(stages_at, call):
     torch.testing.assert_close(attend(q, k, v, selection), attend(q, k, v, everything), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["local", "oracle_top_k", "oracle_top_k value", "quest"])
+@pytest.mark.parametrize("name", ["local", "oracle_top_k", "oracle_top_k value", "quest", "random_sampling", "socket"])
 @settings(LAW, max_examples=40)
 @given(call=calls(max_keys=90), density=st.floats(0.02, 1.0))
 def test_density_stays_within_its_target_and_one_granule(name, call, density):
