@@ -72,7 +72,7 @@ def test_everything_in_chunks_of_rows(rows, padded, monkeypatch):
     selection = bare(q, k, mask).all()
     whole = attend(q, k, v, selection, backend="reference")
     for elements in (1, 40 * 8 * 5, 10**7):
-        monkeypatch.setattr("sahub.attention._CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr("sahub.reading._CHUNK_ELEMENTS", elements)
         torch.testing.assert_close(attend(q, k, v, selection), whole, atol=1e-5, rtol=1e-5)
 
 

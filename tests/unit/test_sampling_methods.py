@@ -217,3 +217,25 @@ def test_wrong_fields_are_refused(stage, text):
 def test_two_samplers_in_a_stack_are_refused():
     with pytest.raises(ConfigError, match="at most one stage of a stack may sample"):
         build_stack([{"name": "random_sampling", "density": 0.1}, {"name": "magic_pig"}])
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [SINK, {"name": "random_sampling", "sampling_rate": 0.2}],
+        [SINK, LOCAL, {"name": "adaptive_sampling", "epsilon": 0.2, "mode": "output", "max_density": 0.6}],
+        [SINK, {"name": "magic_pig", "lsh_l": 10, "lsh_k": 3}],
+    ],
+    ids=lambda stages: stages[-1]["name"],
+)
+@pytest.mark.parametrize("mask", ["none", "padding", "by row"])
+def test_rows_that_are_taken_apart_draw_the_same(stages, mask, monkeypatch):
+    q, k, v = gaussian(4, 50, rows=5, kv_heads=2)
+    allowed = {"none": None, "padding": torch.arange(50)[None] >= 7}.get(mask)
+    if mask == "by row":
+        allowed = (torch.arange(50) % 7 != torch.arange(5)[:, None]).view(1, 1, 5, 50)
+    together = select(build_stack(stages), q, k, v, mask=allowed)
+    monkeypatch.setattr("sahub.reading._CHUNK_ELEMENTS", 1)
+    apart = select(build_stack(stages), q, k, v, mask=allowed)
+    torch.testing.assert_close(apart.probabilities(), together.probabilities(), rtol=0, atol=0)
+    assert together.counts().unique().numel() > 1
