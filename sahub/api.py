@@ -19,7 +19,7 @@ from sahub.stack import Stack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from sahub.matrix import CellResult
+    from sahub.endings import CellResult
 
 Stages = Stack | Sequence[dict[str, Any]]
 

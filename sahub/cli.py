@@ -167,7 +167,8 @@ def run_cells(planned: Run) -> int:
             sys.stdout.write("".join(f"{line}\n" for line in lines(cells)))
         return 1 if problems else 0
 
-    from sahub.matrix import failures, run_matrix
+    from sahub.endings import failures
+    from sahub.matrix import run_matrix
 
     results = run_matrix(cells, planned.directory, show=True)
     _say(*(f"{which}: {message}" for message, which in failures(results).items()))

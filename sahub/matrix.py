@@ -2,49 +2,26 @@
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sahub import crew, report, results
 from sahub.config import Cell
-from sahub.errors import SahubError, disk_trouble
+from sahub.endings import CellResult, explain, guard, why_no_winner
+from sahub.errors import SahubError
 from sahub.model import Counters
 from sahub.progress import Display
 from sahub.reproduce import reproducing
 from sahub.scope import Part, search_key, seen_from
 from sahub.search import Search
-from sahub.store import write_text
 from sahub.trackers import Tracked
-from sahub.trials import Study, plan_of
-from sahub.validate import Entry, Validation, validate
+from sahub.trials import plan_of
+from sahub.validate import Entry, validate
 from sahub.workers import Work, Workers
 
 log = logging.getLogger(__name__)
-ERROR_FILE = "error.txt"
-
-
-@dataclass
-class CellResult:
-    """How a cell ended: `ok`, or a message that says why not."""
-
-    cell: Cell
-    tracked: Tracked = field(default_factory=Tracked)
-    ok: bool = True
-    message: str = ""
-    study: Study | None = None
-    validation: Validation | None = None
-    figures: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def finished(self) -> bool:
-        """Whether everything that was asked for is there: nothing that happens later takes it away."""
-        phases = self.cell.settings.phases
-        return ("search" not in phases or self.study is not None) and ("validate" not in phases or bool(self.figures))
 
 
 def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = False) -> list[CellResult]:
@@ -59,15 +36,15 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     counters: dict[str, Counters] = {}
     begin = time.monotonic()
     display_of = Display(sum(len(cell.settings.phases) for cell in cells))
-    with _tracked(found), display_of as display, _guard(found), crew.ready(cells):
+    with _tracked(found), display_of as display, guard(found), crew.ready(cells):
         for group in _grouped(found, _workers_key):
-            with _guard(group), crew.workers(group[0].cell, directory / "ray_results") as workers:
+            with guard(group), crew.workers(group[0].cell, directory / "ray_results") as workers:
                 _both_phases(workers, display, group)
                 counters[_new_name(counters, workers.name)] = workers.counters
     for result in found:
         if result.ok and result.study is not None and result.study.best is None:
-            result.ok, result.message = False, _why_no_winner(result)
-            _explain(result)
+            result.ok, result.message = False, why_no_winner(result)
+            explain(result)
     report.write(directory, found, counters, seconds=time.monotonic() - begin, show=show)
     return found
 
@@ -81,20 +58,6 @@ def _tracked(found: Sequence[CellResult]) -> Iterator[None]:
         for result in found:
             won = result.study is None or result.study.best is not None
             result.tracked.close(result.ok and result.finished and won)
-
-
-def failures(found: Sequence[CellResult]) -> dict[str, str]:
-    """What went wrong, and in which cells: message -> names."""
-    names: dict[str, list[str]] = {}
-    for result in found:
-        if not result.ok:
-            names.setdefault(result.message, []).append(result.cell.directory.name)
-    if len(found) == 1:
-        return dict.fromkeys(names, "failed")
-    return {
-        said: f"{one} and {len(more)} more" if len(more) > 1 else ", ".join([one, *more])
-        for said, (one, *more) in names.items()
-    }
 
 
 def _both_phases(workers: Workers, display: Display, group: Sequence[CellResult]) -> None:
@@ -113,14 +76,14 @@ def _searches(workers: Workers, display: Display, group: Sequence[CellResult]) -
         with ExitStack() as logs:
             for result in same:
                 logs.enter_context(result.cell.logged())
-            with _guard(same), _timed(same):
+            with guard(same), _accounted(workers, same):
                 yield from _search(workers, display, same)
 
 
 def _validations(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:
     ready = [result for result in group if "validate" in result.cell.settings.phases and result.ok and _entry(result)]
     for same in _grouped(ready, _validation_key):
-        with _guard(same), _timed(same):
+        with guard(same), _accounted(workers, same):
             yield from _validate(workers, display, same)
 
 
@@ -159,7 +122,7 @@ def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) ->
     with display.steps(f"validate {cell.choices.task}", len(requests), cells=len(same)) as step:
         done = yield from validate(entries, requests, plan, step)
     for result, validation in zip(same, done, strict=True):
-        with _guard([result]):
+        with guard([result]):
             figures = validation.figures()
             results.write_validation(result.cell, validation, figures)
             result.validation, result.figures = validation, figures
@@ -195,53 +158,17 @@ def _new_name(held: Mapping[str, object], name: str) -> str:
 
 
 @contextmanager
-def _guard(group: Sequence[CellResult]) -> Iterator[None]:
-    """What goes wrong inside is these cells' failure, and nobody else's."""
-    try:
-        yield
-    except SahubError as error:
-        _fail(group, str(error))
-    except Exception as error:  # noqa: BLE001
-        where, said = group[0].cell.directory / ERROR_FILE, " ".join(str(error).split())[:300]
-        unexpected = f"{type(error).__name__}: {said} (traceback in {where})"
-        _fail(group, disk_trouble(error) or unexpected, traceback.format_exc())
-
-
-def _fail(group: Sequence[CellResult], message: str, details: str = "") -> None:
-    for result in group:
-        if not result.finished:
-            log.info("cell=%s failed: %s", result.cell.name, message)
-            result.ok, result.message = False, message
-            _explain(result, details)
-
-
-def _explain(result: CellResult, details: str = "") -> None:
-    """Why a cell failed, in its own directory."""
-    with suppress(OSError):  # a full disk may be what it failed of; the message is shown in any case
-        write_text(result.cell.directory / ERROR_FILE, "\n".join([result.message, *filter(None, [details])]) + "\n")
-
-
-@contextmanager
-def _timed(group: Sequence[CellResult]) -> Iterator[None]:
-    begin = time.monotonic()
+def _accounted(workers: Workers, group: Sequence[CellResult]) -> Iterator[None]:
+    """Notes what the cells took: seconds, each its share, and contexts x stacks."""
+    begin, before = time.monotonic(), replace(workers.counters)
     try:
         yield
     finally:
+        after = workers.counters
         for result in group:
             result.seconds += (time.monotonic() - begin) / len(group)
-
-
-def _why_no_winner(result: CellResult) -> str:
-    study = result.study
-    assert study is not None
-    objective, complete = result.cell.settings.objective, study.counts()["complete"]
-    asked = {"density": objective.density, "aux_bits": objective.aux_bits}
-    lowest = {name: min(trial.measures[name] for trial in study.trials if trial.state == "complete") for name in asked}
-    targets = [
-        f"{name} {bound:g} (lowest measured {lowest[name]:.4g})" for name, bound in asked.items() if bound is not None
-    ]
-    where = " on every task" if any(trial.tasks for trial in study.trials) else ""
-    return f"none of {complete} complete trials meets its targets{where}: {', '.join(targets)}"
+            result.computed += after.computed - before.computed
+            result.served += after.served - before.served
 
 
 def _common(directories: Sequence[Path]) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sahub.objectives import minimised
 
 if TYPE_CHECKING:
-    from sahub.matrix import CellResult
+    from sahub.endings import CellResult
 
 
 def frontier(found: Sequence["CellResult"]) -> bytes | None:

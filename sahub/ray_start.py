@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from sahub.devices import check_gpus
 from sahub.errors import RunError
 from sahub.settings import Compute
 
@@ -50,6 +51,7 @@ def started(compute: Compute) -> Iterator[None]:
 
     Raises RunError where it cannot start, and where it dies before the run ends.
     """
+    check_gpus(compute)
     _prepare(compute)
     import ray
 

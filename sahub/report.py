@@ -18,7 +18,7 @@ from sahub.store import write_json, write_text
 from sahub.trials import STATES
 
 if TYPE_CHECKING:
-    from sahub.matrix import CellResult
+    from sahub.endings import CellResult
     from sahub.model import Counters
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,8 @@ def row(result: "CellResult") -> dict[str, Any]:
         "calibration": None if study is None or study.tau is None else {**study.tau._asdict(), "regret": study.regret},
         "validation": result.figures or None,
         "seconds": round(result.seconds, 3),
+        "computed": result.computed,
+        "served": result.served,
     }
 
 

@@ -77,20 +77,6 @@ def builder(folder: Path, name: str, text: str) -> str:
     return f"--config-dir={folder / 'conf'}"
 
 
-def processes(text: str) -> list[int]:
-    """Ids of processes whose command line or environment has a text."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            seen = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-            gone = "\nState:\tZ" in (folder / "status").read_text()
-        except OSError:
-            continue
-        if text.encode() in seen and not gone:
-            found.append(int(folder.name))
-    return [pid for pid in found if pid != os.getpid()]
-
-
 def wait_for(condition: Any, seconds: float) -> bool:
     """Whether something became true in time."""
     end = time.monotonic() + seconds

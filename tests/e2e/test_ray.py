@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import pytest
-from commands import ROOT, TINY, builder, environment, one, processes, read, sahub, start, wait_for, with_plugin
+from commands import TINY, builder, environment, one, read, sahub, start, wait_for, with_plugin
+from processes import belonging_to
 from timeless import timeless
 
 NOISE = ("ray::", "Token", "raylet", "Trial", "Tune", "INFO", "ray.init", "Warning")
@@ -16,7 +17,7 @@ NOISE = ("ray::", "Token", "raylet", "Trial", "Tune", "INFO", "ray.init", "Warni
 
 def left(folder: Path) -> list[int]:
     """Processes that still belong to a run that was started in a folder: its cache is in their environment."""
-    return processes(str(folder / "cache"))
+    return list(belonging_to(folder / "cache"))
 
 
 def own(folder: Path, *paths: Path, **variables: str) -> dict[str, str]:
