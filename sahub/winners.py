@@ -60,7 +60,7 @@ def key_of(cell: Cell, *, everywhere: bool = False) -> dict[str, Any]:
     how = {"dtype": settings.model.dtype, "attn_implementation": settings.model.attn_implementation}
     key = {
         "task": None if everywhere else asdict(settings.task),
-        "builder": {"name": cell.choices.builder, "tree": _digest(cell.builder)},
+        "builder": {"name": cell.choices.builder, "tree": _digest(repr(cell.builder))},  # in order
         "objective": asdict(settings.objective),
         "protocol": {**asdict(settings.protocol), **how},
     }
@@ -85,16 +85,16 @@ def validated(cell: Cell, overrides: tuple[str, ...], figures: Mapping[str, Any]
 
 def find(cell: Cell, *, everywhere: bool = False) -> Winner | None:
     """The winner for the cell's model, task (or all tasks), builder, objective and protocol; the newest of several."""
-    asked = key_of(cell, everywhere=everywhere)
-    same = [winner for winner in every(cell.settings.cache_dir) if {**winner.key, "model": 0} == {**asked, "model": 0}]
+    asked = _digest(key_of(cell, everywhere=everywhere))
+    same = list(every(cell.settings.cache_dir, f"{asked}_*.json"))
     ours = _model(cell) if same else {}  # large weights are hashed the first time
     mine = [winner for winner in same if _is_same_model(ours, winner.key["model"])]
     return max(mine, key=lambda winner: winner.when, default=None)
 
 
-def every(cache_dir: str | Path | None) -> Iterator[Winner]:
+def every(cache_dir: str | Path | None, names: str = "*.json") -> Iterator[Winner]:
     """All winners of a cache. An entry that cannot be read is named in the log and left out."""
-    for file in sorted(folder_of(cache_dir).glob("*.json")):
+    for file in sorted(folder_of(cache_dir).glob(names)):
         try:
             entry = read_json(file)
             if entry["format"] > FORMAT:
@@ -106,7 +106,8 @@ def every(cache_dir: str | Path | None) -> Iterator[Winner]:
 
 
 def _write(cell: Cell, key: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
-    file = folder_of(cell.settings.cache_dir) / f"{_digest(key)}.json"
+    what = {name: value for name, value in key.items() if name != "model"}
+    file = folder_of(cell.settings.cache_dir) / f"{_digest(what)}_{_digest(key['model'])}.json"
     try:
         write_json(file, {"format": FORMAT, "key": key, **entry})
     except OSError as error:

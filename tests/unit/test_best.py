@@ -139,6 +139,7 @@ def test_damaged_entries_are_named_and_left_out(caplog):
     (file.parent / "torn.json").write_text(file.read_text()[:100])
     (file.parent / "new.json").write_text(json.dumps({"format": 99}))
     with caplog.at_level(logging.WARNING):
+        assert len(list(winners.every(None))) == 1
         assert look_up(cell).source == "task"
     assert "torn.json: a damaged entry" in caplog.text
     assert "new.json: written by a newer sahub (format 99)" in caplog.text
@@ -201,7 +202,7 @@ def test_a_winner_becomes_a_builder(tmp_path: Path, monkeypatch):
 
 
 def test_what_there_is_not_is_named():
-    with pytest.raises(ConfigError, match=r"builder=qest: no such builder; must be one of dense, local"):
+    with pytest.raises(ConfigError, match=r"builder=qest: no such builder; must be one of .*dense, "):
         best_config(builder="qest")
     with pytest.raises(ConfigError, match="must be one winner; leave out show"):
         show([cell_of("show=all", "save=a.yaml")])
