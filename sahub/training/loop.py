@@ -19,17 +19,12 @@ LOG_EVERY = 25  # steps
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """`tokens` tokens in batches of `batch` sequences of `length`.
-
-    `repeats`: share of sequences that are repeated random segments; `several`: share of documents whose every key has
-    several values.
-    """
+    """`tokens` tokens in batches of `batch` sequences of `length`; `repeats`: share of repeated random segments."""
 
     length: int
     batch: int
     tokens: int
     repeats: float
-    several: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -98,9 +93,7 @@ def train(
             for settings in group.param_groups:
                 settings["lr"] = learning_rate * rate(step, phases)
             group.zero_grad()
-        loss, accuracy = loss_and_accuracy(
-            model, data.batch(step, phase.batch, phase.length, phase.repeats, phase.several)
-        )
+        loss, accuracy = loss_and_accuracy(model, data.batch(step, phase.batch, phase.length, phase.repeats))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in groups:

@@ -1,10 +1,9 @@
-"""The packaged tokenizer: byte-level BPE; words of generated text, numbers to 999 and hex bytes are one token."""
+"""The packaged tokenizer: byte-level BPE in which the words of generated text and numbers to 999 are single tokens."""
 
 import json
 import re
-from itertools import chain, product
+from itertools import chain
 from random import Random
-from string import ascii_uppercase
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -12,15 +11,8 @@ from sahub import wording
 
 VOCABULARY = 4096
 BOS, EOS, PAD = SPECIAL = ("<|bos|>", "<|eos|>", "<|pad|>")
-_HEX = "[0-9a-f]{2}"
-# Twelve hex digits end a uuid; lookbehind wants alternatives of fixed length.
-_BEHIND = "|".join(rf"(?<=-[0-9a-f]{{4}}-[0-9a-f]{{{done}}})" for done in range(0, 12, 2))
-# The bytes of uuids, capitals in pairs, words with their leading space, digits in groups of up to three, punctuation.
-PIECES = (
-    rf"{_HEX}(?=(?:{_HEX})*-[0-9a-f]{{4}})|(?:{_BEHIND}){_HEX}|\p{{Lu}}{{2}}"
-    rf"| (?=\p{{Lu}}{{2}}|{_HEX}(?:{_HEX})*-[0-9a-f]{{4}})"
-    r"| ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+# Words with their leading space, digits in groups of up to three, runs of punctuation, white space.
+PIECES = r" ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 AFFIXES = (
@@ -41,26 +33,15 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
 def _words() -> list[str]:
     """Every word of the generators, in order of first use."""
     rng = Random(0)
-    fixed = [
-        wording.NOISE,
-        *(form(kind) for kind in (wording.NUMBER, wording.CODE) for form in (wording.instruction, _niah)),
-        *(wording.VARIABLES, wording.assignment("1", "x"), wording.assignment("x", "x")),
-        *(wording.variables_question("1", 5), wording.variables_prefix("1", 5)),
-        *(wording.WORDS, wording.words_question(5), wording.words_prefix(5)),
-        *(wording.MADE_UP, wording.made_up_question(3), wording.made_up_prefix(3)),
-    ]
-    prose = (wording.prose(rng) for _ in range(3000))
-    text = " ".join(chain(wording.ADJECTIVES, wording.NOUNS, fixed, prose))
-    return list(dict.fromkeys(re.findall(r"[A-Za-z]+", text)))
-
-
-def _niah(kind: str) -> str:
-    asked = (
-        form("a", kind=kind, several=several)
-        for form in (wording.question, wording.answer_prefix)
-        for several in (False, True)
+    fixed = [wording.NOISE, wording.instruction(), wording.needle("a", "1"), wording.question("a")]
+    text = chain(
+        wording.ADJECTIVES,
+        wording.NOUNS,
+        fixed,
+        [wording.answer_prefix("a")],
+        (wording.prose(rng) for _ in range(3000)),
     )
-    return " ".join([wording.needle("a", "1", kind), *asked])
+    return list(dict.fromkeys(re.findall(r"[A-Za-z]+", " ".join(text))))
 
 
 def build() -> Tokenizer:
@@ -69,13 +50,8 @@ def build() -> Tokenizer:
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = _pre_tokenizer()
     forced = [f"{n:0{width}d}" for width in (2, 3) for n in range(10**width)]
-    forced += [a + b for a, b in product(ascii_uppercase, repeat=2)]
-    forced += [f"{byte:02x}" for byte in range(256)]
     forced += [form for word in words for form in (word, f"Ġ{word}")]
-    forced += [f"Ġ{word}" for word in wording.common_words()]
-    corpus = chain.from_iterable(
-        (f" {word}", f" {word}", word, word.capitalize()) for word in [*wording.common_words(), *words]
-    )
+    corpus = chain.from_iterable((f" {word}", f" {word}", word, word.capitalize()) for word in [*wording.common_words(), *AFFIXES.split(), *words])
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
