@@ -105,6 +105,29 @@ def test_forced_answer_has_the_logits_of_generation(session):
         assert torch.allclose(generated.logits, forced.logits, atol=1e-4)
 
 
+SAMPLERS = [
+    {"name": "random_sampling", "density": 0.3},
+    {"name": "adaptive_sampling", "epsilon": 0.2},
+    {"name": "magic_pig", "lsh_l": 10, "lsh_k": 3},
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda stage: stage["name"])
+def test_samples_do_not_depend_on_chunks_and_differ_between_contexts_and_seeds(session, sampler):
+    stack = sahub.build_stack([{"name": "sink", "sink_size": 4}, {"name": "local", "window_size": 8}, sampler])
+    ids = session.model.question_ids(QUESTION, "")
+    run = session.generate(prefix_of(session), ids, Attention(stack=stack), max_new_tokens=8)
+    forced = session.force(prefix_of(session), ids, run.ids, Attention(stack=stack))
+    assert torch.allclose(run.logits, forced.logits, atol=1e-4)
+    again = session.generate(prefix_of(session), ids, Attention(stack=stack), max_new_tokens=8)
+    assert torch.equal(run.logits, again.logits)
+    other = session.force(prefix_of(session), ids, run.ids, Attention(stack=stack, seed=1))
+    assert not torch.allclose(forced.logits, other.logits, atol=1e-4)
+    first, second = prefix_of(session).example, prefix_of(session, "Another " + CONTEXT).example
+    assert first != second
+    assert first == prefix_of(session).example
+
+
 def test_setup_a_keeps_the_question_dense(session):
     ids = session.model.question_ids(QUESTION, "")
     run = session.generate(prefix_of(session), ids, Attention(stack=QUEST, dense_question=True), max_new_tokens=4)
