@@ -89,6 +89,8 @@ class Hook:
             state.freeze()
             self.prompts += layer == self.layers[0]
         if chunk == length or self.phase in self.dense_phases:
+            if chunk < length:
+                state.observe(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
             return call.dense()
         selection = state.select(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
         output = call.sparse(selection)

@@ -78,6 +78,13 @@ class Index(Protocol):
         """An independent copy; cheap, buffers are copied when one of the two writes."""
 
 
+class Watching(Index, Protocol):
+    """The index of a stage that watches the rows."""
+
+    def observe(self, call: Call) -> None:
+        """See the rows of a call, whose keys were all appended; the same rows may be shown more than once."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """Base of every method: the dataclass fields are its hyperparameters, checked in `__post_init__`.
@@ -87,6 +94,9 @@ class Stage:
     """
 
     samples: ClassVar[bool] = False  # keeps keys by chance, with log-weight -log p; at most one such stage in a stack
+    watches: ClassVar[bool] = (
+        False  # its index is a Watching: it is shown the rows of every call, dense or not
+    )
 
     def add(self, call: Call, taken: "Selection", index: Index | None) -> "Selection":
         """The keys this stage adds to those already `taken`; a function of its arguments alone."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
 
 from sahub.buffers import Growing
 from sahub.errors import ConfigError
-from sahub.protocols import Call, Geometry, Index, Stage
+from sahub.protocols import Call, Geometry, Index, Stage, Watching
 from sahub.rows import free_to_read, rows_of
 from sahub.selection import Kind, Selection
 from sahub.sizes import Density, at_layer
@@ -159,12 +159,36 @@ class StackState:
         mask  None (as appended) | bool [b, k] | bool [b, 1, q, k], True = valid
         Equal to feeding the rows one by one, each with the indexes as they were then.
         """
+        call = self._call(q, k, v, mask, scale, step)
+        self._observe(call)
+        taken = Selection.none(call.rows, q.shape[1], k.shape[1])
+        for stage, index in zip(self.stack.stages, self.indexes, strict=True):
+            taken = taken.then(stage.add(call, taken, index))
+            if taken.kind is Kind.ALL:
+                break
+        return taken
+
+    def observe(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None
+    ) -> None:
+        """Show rows that attend to everything to the stages that watch; see `select`."""
+        if any(stage.watches for stage in self.stack.stages):
+            self._observe(self._call(q, k, v, mask, scale, 0))
+
+    def _observe(self, call: Call) -> None:
+        for stage, index in zip(self.stack.stages, self.indexes, strict=True):
+            if stage.watches:
+                cast(Watching, index).observe(call)
+
+    def _call(  # noqa: PLR0917  (the arguments of select)
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, step: int
+    ) -> Call:
         if k.shape[2] != self.length:
             raise ConfigError(f"k has {k.shape[2]} keys, {self.length} were appended: append all keys before selecting")
         if mask is not None and mask.dim() == 2 and self._valid is None and says_nothing(mask):
             mask = None
         rows = rows_of(q, k, self.valid if mask is None else mask)
-        call = Call(
+        return Call(
             q=q,
             k=k,
             v=v,
@@ -177,12 +201,6 @@ class StackState:
             example=self.example,
             step=step,
         )
-        taken = Selection.none(rows, q.shape[1], k.shape[1])
-        for stage, index in zip(self.stack.stages, self.indexes, strict=True):
-            taken = taken.then(stage.add(call, taken, index))
-            if taken.kind is Kind.ALL:
-                break
-        return taken
 
     def _note_valid(self, valid_new: Tensor | None, start: int) -> None:
         if valid_new is None:

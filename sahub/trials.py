@@ -13,8 +13,8 @@ from sahub.devices import check_gpus
 from sahub.errors import ConfigError, Infeasible, RunError
 from sahub.evaluate import Plan
 from sahub.intervals import Tau
-from sahub.outcomes import Outcome
 from sahub.model import geometry, read_config
+from sahub.outcomes import Outcome
 from sahub.protocols import Geometry, Stage
 from sahub.scores import metrics_of
 from sahub.session import Attention

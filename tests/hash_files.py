@@ -1,5 +1,6 @@
 """Random weights for HashAttention, on disk."""
 
+from itertools import pairwise
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -14,7 +15,7 @@ def hash_tensors(heads=2, head_dim=8, layers=2, widths=(6, 10), seed=0):
     tensors = {}
     for layer in range(layers):
         for side in ("query", "key"):
-            for i, (into, out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            for i, (into, out) in enumerate(pairwise(sizes)):
                 at = f"layers.{layer}.{side}.{i}"
                 tensors[f"{at}.weight"] = torch.randn(heads, into, out, generator=noise)
                 tensors[f"{at}.bias"] = torch.randn(heads, out, generator=noise)

@@ -12,6 +12,8 @@ from sahub.selection import Kind
 
 LAW = settings(max_examples=10, deadline=None, derandomize=True)
 HASHES = hash_fields(heads=1, head_dim=8)
+SMALL = {"quest": {"page_size": 4}, "double_sparsity": {"group_factor": 2}, "pqcache": {"pq_bits": 3}}
+SMALL["hash_attention"] = HASHES
 SINK, LOCAL = {"name": "sink", "sink_size": 2}, {"name": "local", "window_size": 3}
 
 
@@ -70,7 +72,20 @@ def test_the_whole_budget_is_dense_attention(stages_at, call):
     torch.testing.assert_close(attend(q, k, v, selection), attend(q, k, v, everything), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["local", "oracle_top_k", "oracle_top_k value", "quest", "random_sampling", "socket"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "local",
+        "oracle_top_k",
+        "oracle_top_k value",
+        "quest",
+        "random_sampling",
+        "socket",
+        "double_sparsity",
+        "pqcache",
+        "hash_attention",
+    ],
+)
 @settings(LAW, max_examples=40)
 @given(call=calls(max_keys=90), density=st.floats(0.02, 1.0))
 def test_density_stays_within_its_target_and_one_granule(name, call, density):
@@ -82,20 +97,22 @@ def test_density_stays_within_its_target_and_one_granule(name, call, density):
     assert (selection.counts() <= torch.maximum(allowed, alone.counts())).all()
 
 
-@pytest.mark.parametrize("name", ["sink", "window", "oracle_top_k", "quest"])
+@pytest.mark.parametrize(
+    "name", ["sink", "window", "oracle_top_k", "quest", "double_sparsity", "pqcache", "hash_attention"]
+)
 @LAW
 @given(call=calls())
 def test_sizes_above_the_number_of_keys_keep_them_all(name, call):
     q, k, v, mask = call
     fields = {"sink": "sink_size", "window": "window_size"}
-    stage = {"name": "local" if name == "window" else name, fields.get(name, "heavy_size"): 1000}
+    stage = {"name": "local" if name == "window" else name, fields.get(name, "heavy_size"): 1000, **SMALL.get(name, {})}
     dense = kept(select(build_stack([stage]), q, k, v, mask=mask))
     assert torch.equal(dense, kept(select(build_stack([{"name": "dense"}]), q, k, v, mask=mask)))
 
 
-@pytest.mark.parametrize("name", ["oracle_top_k", "quest"])
+@pytest.mark.parametrize("name", ["oracle_top_k", "quest", "double_sparsity", "pqcache", "hash_attention"])
 def test_equal_scores_go_to_the_most_recent_keys(name):
-    q, k = torch.ones(1, 2, 1, 4), torch.ones(1, 1, 40, 4)
-    stage = {"name": name, "heavy_size": 8} | ({"page_size": 4} if name == "quest" else {})
+    q, k = torch.ones(1, 2, 1, 8), torch.ones(1, 1, 40, 8)
+    stage = {"name": name, "heavy_size": 8, **SMALL.get(name, {})}
     dense = kept(select(build_stack([stage]), q, k, k))
     assert torch.equal(dense, (torch.arange(40) >= 32).expand_as(dense))

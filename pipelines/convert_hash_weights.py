@@ -1,0 +1,32 @@
+"""Weights for hash_attention: `python -m pipelines.convert_hash_weights source=a.pkl output=a.safetensors`."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+CONF = str(Path(__file__).resolve().parents[1] / "conf")
+
+
+@hydra.main(config_path=CONF, config_name="convert_hash_weights", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Read the source as tensors and nothing else, check it, write safetensors."""
+    from sahub.errors import SahubError
+    from sahub.hash_convert import convert
+
+    if lacking := sorted(OmegaConf.missing_keys(cfg)):
+        sys.exit(f"{'=..., '.join(lacking)}=...: must be given")
+    try:
+        source, output = Path(cfg.source).expanduser(), Path(cfg.output).expanduser()
+        found = convert(source, output, model=cfg.model, revision=cfg.revision, activation=cfg.activation)
+    except (SahubError, OSError) as error:
+        sys.exit(str(error))
+    sys.stdout.write(
+        f"{cfg.output}: {found.num_layers} layers, {found.num_heads} heads of {found.head_dim}, "
+        f"hat_bits={found.bits} hat_mlp_layers={found.mlp_layers} hat_mlp_hidden_size={found.hidden_size}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
