@@ -29,6 +29,8 @@ def losers(
     generation, both in the order asked.
     """
     values = [*earlier, *running.values()]
+    if not running:
+        return {}
     if scheduler.name == "median":
         middle = median(values)
         return {

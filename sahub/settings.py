@@ -81,13 +81,15 @@ class Scheduler:
 
     name: str = key(
         "none",
-        "none ends early, those worse than the median so far, or all but the best 1/eta so far (asha)",
+        "which trials end early: none, those worse than the median so far, or all but the best 1/eta so far (asha)",
         choices=SCHEDULERS,
     )
     first: int = key(
         2, "contexts, with their questions, that a trial sees before the first decision", unit="contexts", at_least=1
     )
-    eta: int = key(2, "factor by which contexts grow from one decision to the next; see asha", at_least=2)
+    eta: int = key(
+        2, "each decision comes after so many times as many contexts; asha keeps 1 trial of as many", at_least=2
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,11 @@ def test_asha_lets_the_best_share_go_on_and_breaks_ties_in_the_order_asked():
 
 
 @pytest.mark.parametrize("name", ["median", "asha"])
+def test_a_round_that_nobody_survived_ends_nobody(name):
+    assert losers(Scheduler(name=name), [], {}, 4) == {}
+
+
+@pytest.mark.parametrize("name", ["median", "asha"])
 def test_a_pruned_trial_says_why_has_no_value_and_costs_less(name):
     work, whole = Arithmetic(), Arithmetic()
     study, full = run(*FREE, f"scheduler={name}", work=work), run(*FREE, work=whole)
