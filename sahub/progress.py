@@ -18,7 +18,8 @@ class Display:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._cells = self._bars.add_task(what, total=total)
 
     def __enter__(self) -> "Display":

@@ -30,6 +30,8 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # it would be 15, although workers do the work
+    "RAY_prestart_worker_first_driver": "0",  # a process per CPU that nobody would use
     "TOKENIZERS_PARALLELISM": "false",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
@@ -74,7 +76,7 @@ def started(compute: Compute) -> Iterator[None]:
             }
         if compute.name == "gpu":
             undo.enter_context(_visible(compute.gpu_ids))
-        undo.callback(ray.shutdown)
+        undo.callback(_stop)
         _init(compute, options)
         undo.enter_context(_watched())
         yield
@@ -87,6 +89,22 @@ def _prepare(compute: Compute) -> None:
     if compute.name != "cluster" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex + uuid4().hex}
     logging.getLogger("ray").setLevel(logging.ERROR)
+
+
+def _stop() -> None:
+    """End Ray and every process that it started: some would outlive it by a minute."""
+    import psutil
+    import ray
+
+    node, started = ray._private.worker._global_node, list[Any]()
+    for info in (one for same in getattr(node, "all_processes", {}).values() for one in same):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            started += psutil.Process(info.process.pid).children(recursive=True)
+    ray.shutdown()
+    _, alive = psutil.wait_procs(started, timeout=3)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _init(compute: Compute, options: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ class Nasty(Stage):
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The most recent keys, after what happens."""
         self._happen(decoding=call.q.shape[2] == 1)
+        if self.mode == "raise_at_5_percent" and call.density == 0.05:
+            raise ValueError("broken on purpose")
         chosen = Local(window_size=self.window_size).add(call, taken, index)
         if self.mode == "no_number":  # two infinite weights make a softmax that is no number
             return taken.of(chosen.slots, torch.full_like(chosen.weights, float("inf")))
