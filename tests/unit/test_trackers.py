@@ -231,3 +231,13 @@ def test_a_cell_that_fails_ends_its_run_as_failed(mlflow: Told, tmp_path: Path):
     with pytest.raises(RunError):
         optimize(overrides=["tracker=mlflow", *SMALL, "search.timeout_s=0.0001"], directory=tmp_path)
     assert mlflow.of("set_terminated") == [(("run-7", "FAILED"), {})]
+
+
+def test_a_run_that_is_interrupted_is_not_left_open(mlflow: Told, tmp_path: Path, monkeypatch):
+    def stop(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sahub.workers.evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        optimize(overrides=["tracker=mlflow", *SMALL], directory=tmp_path)
+    assert mlflow.of("set_terminated") == [(("run-7", "FAILED"), {})]
