@@ -53,21 +53,27 @@ def _frozen(trial: Trial, space: Space) -> FrozenTrial:
         value=trial.value,
         params={leaf: _told(value, held) for leaf, (value, held) in inside.items()},
         distributions={leaf: held for leaf, (_, held) in inside.items()},
-        user_attrs={
-            "number": trial.number,
-            "state": trial.state,
-            "reason": trial.reason,
-            "overrides": " ".join(trial.overrides),
-            "feasible": trial.feasible,
-            "seconds": round(trial.seconds, 3),
-            **trial.measures,
-            **({"tasks": {task: dict(there) for task, there in trial.tasks.items()}} if trial.tasks else {}),
-        },
+        user_attrs={name: value for name, value in _told_of(trial).items() if value not in ("", None, {})},
         intermediate_values=dict(trial.rungs),
     )
     for name, excess in trial.excess.items():
         found.set_constraint(name, excess)
     return found
+
+
+def _told_of(trial: Trial) -> dict[str, Any]:
+    """What stands beside a trial: few attributes, as each costs milliseconds."""
+    return {
+        "state": trial.state,
+        "reason": trial.reason,
+        "overrides": " ".join(trial.overrides),
+        "feasible": trial.feasible,
+        "seconds": round(trial.seconds, 3),
+        "density": trial.measures.get("density"),
+        "aux_bits": trial.measures.get("aux_bits"),
+        "measures": dict(trial.measures),
+        "tasks": {task: dict(there) for task, there in trial.tasks.items()},
+    }
 
 
 def _told(value: Any, held: BaseDistribution) -> Any:
