@@ -20,6 +20,7 @@ from uuid import uuid4
 from sahub.devices import check_gpus
 from sahub.errors import RunError
 from sahub.settings import Compute
+from sahub.signals import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +195,8 @@ def _watched() -> Iterator[None]:
     watcher.start()
     try:
         yield
-    except KeyboardInterrupt:
-        if died:
+    except KeyboardInterrupt as stop:
+        if died and not isinstance(stop, Stopped):  # a signal to the whole group ends Ray as well
             node.kill_all_processes(check_alive=False, allow_graceful=False)
             raise RunError(f"Ray died ({died[0]}); {AGAIN}") from None
         raise
