@@ -26,13 +26,13 @@ def test_a_list_and_a_mapping_say_the_same():
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([], "b.stages: must name at least one stage; methods: dense, local, "),
+        ([], "b.stages: must name at least one stage; methods: adaptive_sampling, dense, "),
         ({}, "b.stages: must name at least one stage"),
         ("quest", "b.stages=quest: must be a list of stages or a mapping"),
-        ([{"sink_size": 4}], "b.stages[0]={'sink_size': 4}: needs a name; methods: dense"),
+        ([{"sink_size": 4}], "b.stages[0]={'sink_size': 4}: needs a name; methods: adaptive_sampling, dense"),
         ([4], "b.stages[0]=4: must be a mapping"),
         ({"sink": 4}, "b.stages.sink=4: must be a mapping from field to value"),
-        ({"questt": {}}, "b.stages.questt: unknown method; did you mean quest? methods: dense, local, oracle_"),
+        ({"questt": {}}, "b.stages.questt: unknown method; did you mean quest? methods: adaptive_sampling, dense"),
         ({"q": {"method": "questt"}}, "b.stages.q.method=questt: unknown method; did you mean quest?"),
         ({"os": {}}, "b.stages.os: unknown method;"),
         (
