@@ -171,7 +171,7 @@ def test_a_sweep_with_nested_globs_plans_every_cell_in_a_directory_of_its_name(f
     assert done.returncode == 0, done.stderr
     tasks = ("vt", "cwe", "fwe")
     names = {f"embedded_ruler_{task}_{builder}_sparsity_10" for task in tasks for builder in ("dense", "quest")}
-    assert {line.partition(":")[0] for line in done.stdout.splitlines()} == names
+    assert {line.partition(":")[0] for line in done.stdout.splitlines()} == {*names, "6 cells", "seconds"}
     [swept] = (folder / "swept" / "multirun").iterdir()
     assert {cell.name for cell in swept.iterdir() if cell.is_dir()} == names
     assert all((swept / name / ".hydra" / "overrides.yaml").is_file() for name in names)
@@ -184,4 +184,4 @@ def test_winners_of_a_directory_are_planned_for_validation_with_what_is_typed_on
         json.dumps({"overrides": ["builder=quest", "builder.stages.quest.page_size=8", "objective=sparsity_5"]})
     )
     done = run("configs=won", "dry_run=true", "task=ruler/niah_single_1", command="validate", folder=folder)
-    assert done.stdout == "embedded_ruler_niah_single_1_quest_sparsity_5: validate\n", done.stderr
+    assert done.stdout.startswith("embedded_ruler_niah_single_1_quest_sparsity_5: validate, "), done.stderr
