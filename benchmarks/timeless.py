@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-TIMED = {"seconds", "work", "computed", "served", "compute", "threads", "cache_dir", "results_dir", "directory", "message", "commands"}
+TIMED = {
+    "seconds",
+    "work",
+    "computed",
+    "served",
+    "compute",
+    "threads",
+    "cache_dir",
+    "results_dir",
+    "directory",
+    "message",
+    "commands",
+}
 FILES = ("optimal_configs/*.json", "optimal_configs/*.csv", "benchmark_results/**/*.*", "benchmark_summary.json")
 
 

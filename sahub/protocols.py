@@ -94,9 +94,7 @@ class Stage:
     """
 
     samples: ClassVar[bool] = False  # keeps keys by chance, with log-weight -log p; at most one such stage in a stack
-    watches: ClassVar[bool] = (
-        False  # its index is a Watching: it is shown the rows of every call, dense or not
-    )
+    watches: ClassVar[bool] = False  # its index is a Watching: it is shown the rows of every call, dense or not
 
     def add(self, call: Call, taken: "Selection", index: Index | None) -> "Selection":
         """The keys this stage adds to those already `taken`; a function of its arguments alone."""

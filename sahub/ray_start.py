@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -111,6 +112,8 @@ def _stop() -> None:
 def _init(compute: Compute, options: dict[str, Any]) -> None:
     import ray
 
+    if compute.name == "cluster":
+        _check_reachable(compute.address)
     ours = signal.getsignal(signal.SIGTERM)
     for attempt in (1, 2):  # its own limit of 30 s is too short for a busy machine
         try:
@@ -128,6 +131,20 @@ def _init(compute: Compute, options: dict[str, Any]) -> None:
             log.warning("Ray did not start (%s); trying once more", type(error).__name__)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ours)  # Ray has put its own in the place
+
+
+def _check_reachable(address: str) -> None:
+    """Raise RunError where nothing listens at `host:port`: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise RunError(
+            f"compute=cluster: Ray could not join the cluster at {address} ({error.strerror or error}); start it, or "
+            "set compute.address; compute=inline works without it"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
             os.fsync(file.fileno())
         draft.replace(target)
     except OSError as error:  # a full disk does not say of which file
-        raise OSError(error.errno, error.strerror, os.fspath(target)) from error
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(target)) from error
     finally:
         draft.unlink(missing_ok=True)
     return target

@@ -51,7 +51,10 @@ def build() -> Tokenizer:
     learner.pre_tokenizer = _pre_tokenizer()
     forced = [f"{n:0{width}d}" for width in (2, 3) for n in range(10**width)]
     forced += [form for word in words for form in (word, f"Ġ{word}")]
-    corpus = chain.from_iterable((f" {word}", f" {word}", word, word.capitalize()) for word in [*wording.common_words(), *AFFIXES.split(), *words])
+    corpus = chain.from_iterable(
+        (f" {word}", f" {word}", word, word.capitalize())
+        for word in [*wording.common_words(), *AFFIXES.split(), *words]
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

@@ -239,7 +239,7 @@ def test_combined_scores_are_searched_by_generating_and_recorded_beside_what_the
         expected = measures["attention_error"] + 0.5 * (1 - measures["benchmark_score"])
         assert trial.fidelity == "generate"
         assert measures["combined_score"] == pytest.approx(expected)
-        assert 0 < measures["attention_mse"]
+        assert measures["attention_mse"] > 0
 
 
 def test_a_function_of_ones_own_decides_and_what_it_cannot_judge_fails(run, tmp_path, monkeypatch):
