@@ -38,12 +38,12 @@ endif
 debug: $(READY) ## search and validate a small matrix on the embedded model: no GPU, no download
 	$(BIN)/python -m pipelines.search +experiment=debug compute=inline $(ARGS)
 
-test: $(READY) ## the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## the tests, a file at a time on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## format, lint, types, layers, tests: all that must hold
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
