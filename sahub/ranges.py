@@ -83,3 +83,12 @@ def keys(cls: type, address: str = "") -> Iterator[tuple[str, Field[Any]]]:
 def setting(cls: type, path: str) -> Mapping[str, Any]:
     """What the schema says of a dotted key; empty where it says nothing."""
     return next((item.metadata for key, item in keys(cls) if key == path), {})
+
+
+def leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a tree with its address, such as `search.num_samples`; an empty mapping is a value."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value

@@ -7,6 +7,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from sahub.config import Cell, composed
+from sahub.ranges import leaves
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
 LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "save", "search.pin", "show", "tracker")
@@ -17,7 +18,7 @@ def reproducing(cell: Cell) -> list[str]:
     nouns = [f"{group}={choice}" for group, choice in cell.groups.items() if group not in LEFT_OUT]
     root = composed(nouns, config_dir=cell.config_dir)[0]
     plain = cast(dict[str, Any], OmegaConf.to_container(root, resolve=False))
-    ours, theirs = (dict(_leaves(tree)) for tree in (cell.composed, plain))
+    ours, theirs = (dict(leaves(tree)) for tree in (cell.composed, plain))
     changed = []
     for path, value in ours.items():
         if {path, path.split(".")[0]} & {*LEFT_OUT} or (path in theirs and theirs[path] == value):
@@ -51,14 +52,6 @@ def merged(first: Sequence[str], then: Sequence[str]) -> list[str]:
     """Both lists, a later override of a key replacing an earlier one."""
     by_key = {override.lstrip("+").split("=")[0]: override for override in [*first, *then]}
     return list(by_key.values())
-
-
-def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ A tracker is told what is also in files. Once it fails it is named and left alon
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sahub.config import Cell
 from sahub.errors import ConfigError
-from sahub.ranges import shown
+from sahub.ranges import leaves, shown
 
 if TYPE_CHECKING:
     from sahub.trials import Study, Trial
@@ -87,7 +87,7 @@ class Tracked:
 
     def validation(self, figures: Mapping[str, Any]) -> None:
         """What validation found: accuracies and differences with their intervals, measures."""
-        numbers = {name: float(number) for name, number in _leaves(figures) if isinstance(number, int | float)}
+        numbers = {name: float(number) for name, number in leaves(figures) if isinstance(number, int | float)}
         named = {f"validation/{name.replace('.', '/')}": number for name, number in numbers.items()}
         self._tell(lambda client: client.numbers(named, None))
 
@@ -195,19 +195,11 @@ def params(cell: Cell) -> dict[str, str | int | float]:
     """The cell's nouns, and its settings by their keys; what is neither number nor text is written as it is typed."""
     settings = {name: value for name, value in asdict(cell.settings).items() if name not in UNTOLD}
     plain = (str, int, float)
-    leaves = {name: value if isinstance(value, plain) else shown(value) for name, value in _leaves(settings)}
-    return {**asdict(cell.choices), **leaves}
+    told = {name: value if isinstance(value, plain) else shown(value) for name, value in leaves(settings)}
+    return {**asdict(cell.choices), **told}
 
 
 def _folder(cell: Cell) -> Path:
     """The cell's own directory, or one of its name in `tracker.dir`."""
     directory, below = cell.directory, cell.settings.tracker.dir
     return Path(below).expanduser() / directory.parent.name / directory.name if below else directory
-
-
-def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
