@@ -1,4 +1,4 @@
-"""Whether the GPUs that a configuration names are here."""
+"""What a configuration asks for: how many processes, and whether the GPUs that it names are here."""
 
 from sahub.errors import ConfigError
 from sahub.settings import Compute
@@ -16,3 +16,10 @@ def check_gpus(compute: Compute) -> None:
     if max(ids) >= count:
         has = f"has GPUs 0..{count - 1}" if count else "has no GPU that torch finds"
         raise ConfigError(f"compute.gpu_ids={ids}: this machine {has}; compute=local works without")
+
+
+def number_of_workers(compute: Compute) -> int:
+    """Processes that a configuration asks for."""
+    if compute.name == "gpu":
+        return len(compute.gpu_ids) * compute.actors_per_gpu
+    return 1 if compute.name == "inline" else compute.workers

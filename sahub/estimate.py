@@ -7,11 +7,12 @@ from statistics import fmean
 from typing import Any
 
 from sahub.config import Cell
-from sahub.journal import Journal, digest_of_files
+from sahub.devices import number_of_workers
+from sahub.journal import Journal
 from sahub.model import geometry, read_config
 from sahub.session import PREFIX_BYTES
 from sahub.trials import Limits, space_of_cell
-from sahub.weights import files_of
+from sahub.weights import digest_of_model, files_of
 
 RULE = (
     "seconds: those of contexts of the same model, task and length (half to twice) in the cache, times contexts and "
@@ -67,18 +68,18 @@ def seconds_of(cell: Cell) -> float | None:
         if one is None or contexts is None:
             return None
         total += contexts * one * (3 if settings.validate.compare_default else 2)
-    return total / _workers(cell)
+    return total / number_of_workers(cell.settings.compute)
 
 
 def _per_context(cell: Cell, limits: Limits, *, generated: bool) -> float | None:
     """Mean seconds of a context with one stack, as they were measured."""
     settings = cell.settings
     length = _length(cell, limits)
-    task = f"{settings.task.benchmark}/{settings.task.subset}"
+    wanted = (_digest(cell), f"{settings.task.benchmark}/{settings.task.subset}", generated)
     found = [
         seconds
         for digest, name, was_generated, tokens, seconds in _kept(settings.cache_dir)
-        if (digest, name, was_generated) == (_digest(cell), task, generated) and length / 2 <= tokens <= length * 2
+        if (digest, name, was_generated) == wanted and length / 2 <= tokens <= length * 2
     ]
     return fmean(found) if found else None
 
@@ -93,16 +94,11 @@ def _read(journal: Journal, most: int = 2000) -> Iterator[tuple[str, str, bool, 
     for entry in journal.newest(most):
         key, value = entry["key"], entry["value"]
         task, _, generated = key["plan"]
-        yield key["model"][2:66], task, generated, value["answers"][0]["n_context"], value["seconds"]
+        yield key["model"]["files"], task, generated, value["answers"][0]["n_context"], value["seconds"]
 
 
 def _digest(cell: Cell) -> str:
-    return _hashed(cell.settings.model.path, cell.settings.model.revision, cell.settings.cache_dir)
-
-
-@cache
-def _hashed(path: str | None, revision: str | None, folder: str | None) -> str:
-    return digest_of_files(files_of(path, revision), Journal(folder).folder.parent / "hashes")
+    return digest_of_model(cell.settings.model.path, cell.settings.model.revision, cell.settings.cache_dir)
 
 
 def _memory(cell: Cell) -> str:
@@ -141,13 +137,6 @@ def _is_cpu(device: str) -> bool:
 
 def _width(kind: str) -> int:
     return {"float32": 4, "float64": 8}.get(kind, 2)
-
-
-def _workers(cell: Cell) -> int:
-    compute = cell.settings.compute
-    if compute.name == "gpu":
-        return len(compute.gpu_ids) * compute.actors_per_gpu
-    return 1 if compute.name == "inline" else compute.workers
 
 
 def _time(seconds: float) -> str:

@@ -118,7 +118,7 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
     return {
         "numbers": numbers_version(),
         "model": model,
-        "context": hashlib.sha256(repr(request.context_ids).encode()).hexdigest(),
+        "context": request.digest,
         "example": request.example.id,
         "questions": [
             [list(ids), question.id, list(question.references), limit(question, plan.max_new_tokens)]

@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sahub.errors import DataError, SahubError
-from sahub.store import read_json, write_json
+from sahub.errors import DataError
+from sahub.store import cache_folder, write_json
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -28,11 +28,6 @@ _NOT_NUMERIC = re.compile(
 )
 
 
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/sahub`, or `~/.cache/sahub`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sahub"
-
-
 class Journal:
     """Entries under `folder`. Several runs may share it: entries are written whole, and equal keys mean equal values.
 
@@ -40,7 +35,7 @@ class Journal:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, force: bool = False) -> None:
-        self.folder = (Path(folder).expanduser() if folder else default_folder()) / "journal"
+        self.folder = cache_folder(folder) / "journal"
         self.force = force
         self._told: set[str] = set()
 
@@ -98,31 +93,3 @@ def numbers_version() -> str:
             digest.update(name.encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def digest_of_files(files: list[Path], memo: Path) -> str:
-    """A hash of the content of files; of each file once, as long as its size and time of change stay (kept in `memo`).
-
-    Weights can be hundreds of gigabytes: they are read once per machine, not once per run.
-    """
-    total = hashlib.sha256()
-    for file in sorted(files):
-        state = file.stat()
-        mark = (
-            memo
-            / hashlib.sha256(
-                f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}:{state.st_ino}".encode()
-            ).hexdigest()
-        )
-        mark = mark.with_suffix(".json")
-        try:
-            digest = str(read_json(mark))
-        except (SahubError, OSError):
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            try:
-                write_json(mark, digest)
-            except OSError:
-                log.debug("hash not kept: %s", file)
-        total.update(f"{file.name}:{digest}".encode())
-    return total.hexdigest()

@@ -1,8 +1,10 @@
 """From a cell to a loaded model and to examples as token ids: contexts and questions apart, cut to fit."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -23,6 +25,11 @@ class Request:
     context_ids: tuple[int, ...]
     question_ids: tuple[tuple[int, ...], ...]
     cut_tokens: int  # taken out of the context to make it fit
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the context's ids: contexts are long, and every stack asks for it."""
+        return hashlib.sha256(repr(self.context_ids).encode()).hexdigest()
 
     def room(self, max_new_tokens: int | None) -> int:
         """Tokens that the longest question and its answer need beyond the context."""

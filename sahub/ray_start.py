@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sahub.devices import check_gpus
+from sahub.devices import check_gpus, number_of_workers
 from sahub.errors import RunError
 from sahub.settings import Compute
 from sahub.signals import Stopped
@@ -42,11 +42,6 @@ QUIET = {
 }
 LONGEST_FOLDER = 20  # Ray's sockets lie below it, and their paths have at most 103 characters
 AGAIN = "run the same command again: what was finished is kept"
-
-
-def number_of_workers(compute: Compute) -> int:
-    """Processes that a configuration asks for."""
-    return len(compute.gpu_ids) * compute.actors_per_gpu if compute.name == "gpu" else compute.workers
 
 
 @contextlib.contextmanager

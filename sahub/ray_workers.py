@@ -15,13 +15,13 @@ from uuid import uuid4
 import ray
 
 from sahub.config import Cell
+from sahub.devices import number_of_workers
 from sahub.errors import RunError, SahubError
-from sahub.journal import default_folder
 from sahub.model import Counters
 from sahub.outcomes import Outcome
 from sahub.prepare import Request
 from sahub.protocols import Geometry
-from sahub.ray_start import number_of_workers
+from sahub.store import cache_folder
 from sahub.workers import Batch, Work, Worker, drive
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class RayWorkers:
 
     def __enter__(self) -> "RayWorkers":
         settings = self.cell.settings
-        folder = Path(settings.cache_dir or default_folder()).expanduser().absolute()  # ours, on whatever machine
+        folder = cache_folder(settings.cache_dir).absolute()  # ours, on whatever machine
         self.cell = replace(self.cell, settings=replace(settings, cache_dir=str(folder)))
         try:
             self._check_room()

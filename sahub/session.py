@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ class Session:
         self,
         model: Model,
         *,
-        fingerprint: str | None = None,
+        fingerprint: Any = None,
         prefix_bytes: int = PREFIX_BYTES,
         answer_bytes: int = 1 << 30,
     ) -> None:

@@ -14,6 +14,12 @@ from uuid import uuid4
 from sahub.errors import DataError, MissingFiles
 
 
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where finished work is kept: `cache_dir`, else `$XDG_CACHE_HOME/sahub`, else `~/.cache/sahub`."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sahub"
+    return Path(cache_dir).expanduser() if cache_dir else usual
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Replace the file at `path` by `text`: a reader, or a crash at any moment, finds the old file or the new one.
 

@@ -1,5 +1,7 @@
 """Where weights and data are, and what to do when they are not here. No torch, no network."""
 
+import hashlib
+import logging
 from dataclasses import fields
 from pathlib import Path
 
@@ -7,8 +9,10 @@ from huggingface_hub import try_to_load_from_cache
 
 from sahub import examples
 from sahub.config import Cell
-from sahub.errors import ConfigError, MissingFiles
+from sahub.errors import ConfigError, MissingFiles, SahubError
+from sahub.store import cache_folder, read_json, write_json
 
+log = logging.getLogger(__name__)
 EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -46,6 +50,39 @@ def files_of(path: str | None, revision: str | None = None) -> list[Path]:
         folder = Path(config).parent if isinstance(config, str) else folder
     kinds = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt", ".py"}
     return sorted(file for file in folder.glob("*") if file.suffix in kinds and file.name != "training_curve.json")
+
+
+def digest_of_model(path: str | None, revision: str | None, cache_dir: str | None) -> str:
+    """A hash of the content of a model's files; what was hashed before is remembered below `cache_dir`."""
+    return digest_of_files(files_of(path, revision), cache_folder(cache_dir) / "hashes")
+
+
+def digest_of_files(files: list[Path], memo: Path) -> str:
+    """A hash of the content of files; of each file once, as long as its size and time of change stay (kept in `memo`).
+
+    Weights can be hundreds of gigabytes: they are read once per machine, not once per run.
+    """
+    total = hashlib.sha256()
+    for file in sorted(files):
+        state = file.stat()
+        mark = (
+            memo
+            / hashlib.sha256(
+                f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}:{state.st_ino}".encode()
+            ).hexdigest()
+        )
+        mark = mark.with_suffix(".json")
+        try:
+            digest = str(read_json(mark))
+        except (SahubError, OSError):
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            try:
+                write_json(mark, digest)
+            except OSError:
+                log.debug("hash not kept: %s", file)
+        total.update(f"{file.name}:{digest}".encode())
+    return total.hexdigest()
 
 
 def spec_of(cell: Cell) -> examples.TaskSpec:

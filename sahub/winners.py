@@ -11,9 +11,9 @@ from typing import Any
 
 from sahub.config import Cell
 from sahub.errors import SahubError
-from sahub.journal import default_folder, digest_of_files, numbers_version
-from sahub.store import read_json, write_json
-from sahub.weights import files_of
+from sahub.journal import numbers_version
+from sahub.store import cache_folder, read_json, write_json
+from sahub.weights import digest_of_model, files_of
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -48,7 +48,7 @@ class Winner:
 
 def folder_of(cache_dir: str | Path | None) -> Path:
     """Where winners are kept."""
-    return (Path(cache_dir).expanduser() if cache_dir else default_folder()) / "best"
+    return cache_folder(cache_dir) / "best"
 
 
 def key_of(cell: Cell, *, everywhere: bool = False) -> dict[str, Any]:
@@ -119,9 +119,9 @@ def _model(cell: Cell) -> dict[str, Any]:
     settings = cell.settings.model
     folder = Path(settings.path or "").expanduser()
     path = str(folder.resolve()) if settings.path and folder.is_dir() else settings.path
-    files = files_of(settings.path, settings.revision)
-    digest = digest_of_files(files, folder_of(cell.settings.cache_dir).parent / "hashes") if files else None
-    return {"path": path, "revision": settings.revision, "files": digest}
+    here = files_of(settings.path, settings.revision)
+    files = digest_of_model(settings.path, settings.revision, cell.settings.cache_dir) if here else None
+    return {"path": path, "revision": settings.revision, "files": files}
 
 
 def _is_same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -3,20 +3,20 @@
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 import transformers
 
 from sahub.config import Cell
 from sahub.evaluate import Plan, evaluate
-from sahub.journal import Journal, digest_of_files
+from sahub.journal import Journal
 from sahub.model import Counters
 from sahub.outcomes import Outcome
 from sahub.prepare import Prepared, Request, load
 from sahub.protocols import Geometry
 from sahub.session import Attention, Session
-from sahub.weights import files_of
+from sahub.weights import digest_of_model
 
 
 def nothing() -> None:
@@ -50,12 +50,6 @@ class Workers(Protocol):
     def counters(self) -> Counters:
         """Receipts of all that was done so far."""
 
-    def __enter__(self) -> Self:
-        """Load the model."""
-
-    def __exit__(self, *details: object) -> None:
-        """Let go of it."""
-
     def requests(self, cell: Cell, split: str) -> list[Request]:
         """The cell's requests for `search` or `validate`. Raises what loading and preparing raise."""
 
@@ -73,25 +67,17 @@ class Worker:
         settings = cell.settings
         self.journal = Journal(settings.cache_dir, force=settings.force)
         model = load(cell)
-        files = digest_of_files(
-            files_of(settings.model.path, settings.model.revision), self.journal.folder.parent / "hashes"
-        )
-        how = (
-            str(model.hf.dtype),
-            _arithmetic(model.device),
-            model.hf.config._attn_implementation,
-            sorted(model.stop_ids),
-        )
-        self.session = Session(model, fingerprint=repr((files, how, torch.__version__, transformers.__version__)))
+        fingerprint = {
+            "files": digest_of_model(settings.model.path, settings.model.revision, settings.cache_dir),
+            "dtype": str(model.hf.dtype),
+            "arithmetic": _arithmetic(model.device),
+            "attention": model.hf.config._attn_implementation,
+            "stop_ids": sorted(model.stop_ids),
+            "versions": [torch.__version__, transformers.__version__],
+        }
+        self.session = Session(model, fingerprint=fingerprint)
         self.prepared = Prepared(model)
         self.geometry, self.name = model.geometry, model.name
-
-    def __enter__(self) -> Self:
-        """See Workers."""
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        """See Workers."""
 
     @property
     def counters(self) -> Counters:

@@ -10,10 +10,11 @@ import torch
 from sahub.builder import build_stack
 from sahub.evaluate import Plan, evaluate
 from sahub.examples import TaskSpec, load_examples
-from sahub.journal import FORMAT, Journal, digest_of_files
+from sahub.journal import FORMAT, Journal
 from sahub.model import wrap_model
 from sahub.prepare import prepare
 from sahub.session import Attention, Session
+from sahub.weights import digest_of_files
 
 PLAN = Plan(task="ruler/niah_multikey_2", metric="string_match_all", generate=True, max_new_tokens=3)
 STAGES = [{"name": "sink", "sink_size": 4}, {"name": "local", "window_size": 8}]
