@@ -8,10 +8,11 @@ Differs  a prompt is fitted by one search per sample, which never overflows and 
 from collections.abc import Callable
 from random import Random
 
-from sahub.errors import ConfigError, DataError, MissingFiles
-from sahub.examples import Example, TaskSpec, example_id, split_of
-from sahub.tasks.ruler import niah, options, variables, words
-from sahub.tasks.ruler.fitting import Budget, Draft, Draw
+from sahub import options
+from sahub.errors import ConfigError, MissingFiles
+from sahub.examples import Example, TaskSpec, split_of
+from sahub.fitting import Budget, Draw, example_of
+from sahub.tasks.ruler import niah, variables, words
 
 SUBSETS: dict[str, Callable[[TaskSpec], Draw]] = {
     **dict.fromkeys(niah.SUBSETS, niah.draws),
@@ -49,7 +50,7 @@ def load(
     # A quarter of all contexts is for search: 64 draws per wanted example cannot run short by chance.
     for index in range(64 * wanted):
         drawn = draw(Random(f"{seed}/{spec.subset}/{length}/{index}"), budget)
-        example = _example(spec, drawn, budget)
+        example = example_of(spec, drawn, budget)
         if split_of(example.context) == split:
             found.append(example)
             if len(found) == wanted:
@@ -61,13 +62,3 @@ def _draws(spec: TaskSpec) -> Draw:
     if spec.subset not in SUBSETS:
         raise ConfigError(f"task.subset={spec.subset}: not a generated RULER task; choices: {', '.join(SUBSETS)}")
     return SUBSETS[spec.subset](spec)
-
-
-def _example(spec: TaskSpec, drawn: Draft, budget: Budget) -> Example:
-    if drawn.context is None:
-        tail = max(budget.count(f"{question.text}\n{question.answer_prefix}") for question in drawn.questions)
-        raise DataError(
-            f"task={spec.name}: {budget.length} tokens cannot hold the instruction, {drawn.needs}, the question "
-            f"({tail} tokens) and {spec.max_new_tokens} tokens of answer; raise max_context_length"
-        )
-    return Example(id=example_id(drawn.context), context=drawn.context, questions=drawn.questions)

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from sahub import wording
+from sahub import options, wording
 from sahub.examples import Question, TaskSpec
-from sahub.tasks.ruler import options
-from sahub.tasks.ruler.fitting import Budget, Draft, Draw, filled, strewn
+from sahub.fitting import Budget, Draft, Draw, filled, strewn
 
 Haystack = Callable[[int], list[str]]  # so many lines or sentences of it
 

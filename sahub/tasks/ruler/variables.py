@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 
-from sahub import wording
+from sahub import options, wording
 from sahub.examples import Question, TaskSpec
-from sahub.tasks.ruler import options
-from sahub.tasks.ruler.fitting import Budget, Draft, Draw, filled, most, strewn
+from sahub.fitting import Budget, Draft, Draw, filled, most, strewn
 
 EXAMPLE = 500  # tokens of the worked example, at most; no more than a third of the room either
 

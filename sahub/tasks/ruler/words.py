@@ -8,11 +8,10 @@ from itertools import product
 from math import pi
 from random import Random
 
-from sahub import wording
+from sahub import options, wording
 from sahub.errors import DataError
 from sahub.examples import Question, TaskSpec
-from sahub.tasks.ruler import options
-from sahub.tasks.ruler.fitting import Budget, Draft, Draw, Found, most
+from sahub.fitting import Budget, Draft, Draw, Found, most
 
 COMMON, FREQUENT = 10, 3
 LONG = 4096 - 128  # from here on counts are those of a long list: a template takes some of the official 4096 tokens
@@ -58,7 +57,7 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return common, [word for word in words if not any(one in word for one in common)]
 
 
-def _listed(words: list[str], budget: Budget, spec: TaskSpec, seed: int) -> tuple[Found | None, list[str], bool]:
+def _listed(words: list[str], budget: Budget, spec: TaskSpec, seed: int) -> tuple[Found[str] | None, list[str], bool]:
     """The list with the most words that fits, its common words, and whether there were too few words to fill it.
 
     The worked example is left out where the length cannot hold it.

@@ -1,4 +1,4 @@
-"""Reading `task.options`: every key known, every value checked, the essay a text on this machine."""
+"""Reading `task.options` of generated tasks: every key known, every value checked, the essay a text on this machine."""
 
 from pathlib import Path
 from textwrap import wrap

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from sahub import wording
-from sahub.examples import Question
+from sahub.errors import DataError
+from sahub.examples import Example, Question, TaskSpec, example_id, split_of
 
 Count = Callable[[str], int]
+Built = TypeVar("Built")  # a text, or one with what depends on it
 
+ATTEMPTS = 256  # draws until one is of a split: each is with a chance of at least a quarter
 GUESSES = 8  # informed ones, before halving: on evenly filled texts two or three are enough
 
 
@@ -41,17 +44,43 @@ class Draft(NamedTuple):
 Draw = Callable[[Random, Budget], Draft]
 
 
-class Found(NamedTuple):
+def example_of(spec: TaskSpec, drawn: Draft, budget: Budget) -> Example:
+    """The drawn example. Raises DataError where its context cannot hold what it needs."""
+    if drawn.context is None:
+        tail = max(budget.count(f"{question.text}\n{question.answer_prefix}") for question in drawn.questions)
+        answer = max(question.max_new_tokens for question in drawn.questions)
+        raise DataError(
+            f"task={spec.name}: {budget.length} tokens cannot hold the instruction, {drawn.needs}, the question "
+            f"({tail} tokens) and {answer} tokens of answer; raise max_context_length"
+        )
+    return Example(id=example_id(drawn.context), context=drawn.context, questions=drawn.questions)
+
+
+def of_split(draw: Callable[[Random], Draft], spec: TaskSpec, budget: Budget, split: str, name: str) -> Example:
+    """The first of the drawn examples that is of the split; `name` seeds the draws. Raises DataError."""
+    for attempt in range(ATTEMPTS):
+        found = example_of(spec, draw(Random(f"{name}/{attempt}")), budget)
+        if split_of(found.context) == split:
+            return found
+    raise DataError(f"task={spec.name}: none of {ATTEMPTS} contexts is of the {split} split; give another search.seed")
+
+
+class Found(NamedTuple, Generic[Built]):
     """A text of so many units, and its tokens."""
 
     units: int
-    text: str
+    text: Built
     tokens: int
 
 
 def most(
-    build: Callable[[int], str], room: int, count: Count, *, slack: int = 0, limit: int | None = None
-) -> Found | None:
+    build: Callable[[int], Built],
+    room: int,
+    count: Callable[[Built], int],
+    *,
+    slack: int = 0,
+    limit: int | None = None,
+) -> Found[Built] | None:
     """The longest text of at most `room` tokens, or one at most `slack` shorter; None where the shortest is longer.
 
     `build(n)` is the text of n units, at most `limit` of them. Texts are counted whole, because tokenizers merge across
