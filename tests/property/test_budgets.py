@@ -45,6 +45,9 @@ BUDGETED = {
     "pqcache": lambda x: [SINK, LOCAL, {"name": "pqcache", "density": x, "pq_bits": 3}],
     "pqcache top_p": lambda x: [SINK, {"name": "pqcache", "select": {"top_p": x}, "pq_bits": 2, "metric": "ip"}],
     "hash_attention": lambda x: [SINK, LOCAL, {"name": "hash_attention", "density": x, **HASHES}],
+    "snapkv": lambda x: [SINK, LOCAL, {"name": "snapkv", "density": x, "window_size": 3}],
+    "tova": lambda x: [SINK, LOCAL, {"name": "tova", "density": x, "window_size": 3}],
+    "expected_attention": lambda x: [SINK, {"name": "expected_attention", "density": x, "window_size": 3}],
     "sink": lambda x: [{"name": "sink", "sink_size": x}],
     "window": lambda x: [{"name": "local", "window_size": x}],
 }
@@ -84,6 +87,9 @@ def test_the_whole_budget_is_dense_attention(stages_at, call):
         "double_sparsity",
         "pqcache",
         "hash_attention",
+        "snapkv",
+        "tova",
+        "expected_attention",
     ],
 )
 @settings(LAW, max_examples=40)

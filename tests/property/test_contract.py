@@ -55,6 +55,14 @@ METHODS = {  # at least one stack for each method, the corners of its fields inc
         [{"name": "snapkv", "density": BUDGET}],
         [SINK, LOCAL, {"name": "snapkv", "heavy_size": 6, "window_size": 2, "kernel_size": 3, "pooling": "max"}],
     ],
+    "tova": [
+        [{"name": "tova", "density": BUDGET}],
+        [SINK, LOCAL, {"name": "tova", "heavy_size": 6, "window_size": 2}],
+    ],
+    "expected_attention": [
+        [{"name": "expected_attention", "density": BUDGET}],
+        [SINK, LOCAL, {"name": "expected_attention", "heavy_size": 6, "window_size": 2, "rank": "score"}],
+    ],
     "random_sampling": [
         [{"name": "random_sampling", "sampling_rate": BUDGET}],
         [SINK, LOCAL, {"name": "random_sampling", "density": BUDGET}],

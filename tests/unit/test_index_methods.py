@@ -262,6 +262,8 @@ INDEXES = {
     "pqcache ip": {"name": "pqcache", "pq_group_factor": 4, "pq_bits": 5, "metric": "ip", "kmeans_iter": 1},
     "hash_attention": {"name": "hash_attention"},
     "snapkv": {"name": "snapkv", "window_size": 8},
+    "tova": {"name": "tova", "window_size": 8},
+    "expected_attention": {"name": "expected_attention", "window_size": 8},
 }
 
 
@@ -389,9 +391,46 @@ def test_snapkv_ranks_the_prefix_by_what_its_observers_attend_to(shape, window, 
     check({"name": "snapkv", "window_size": window, "kernel_size": kernel, "pooling": pooling}, shape, score)
 
 
-def test_the_set_of_snapkv_stands_once_its_observers_are_over():
+@every_shape
+@pytest.mark.parametrize("window", [1, 2, 32])
+def test_tova_ranks_the_prefix_by_what_the_last_observer_attends_to_with_all_heads(shape, window):
+    q, k, _, mask = inputs(shape)
+    heads, start = shape[0], shape[3] - shape[2]
+
+    @cache
+    def mean(b, at):
+        rows = [attention(q[b, h, at].double(), k[b, h * shape[1] // heads].double(), mask[b], start + at)
+                for h in range(heads)]  # fmt: skip
+        return [sum(row[j] for row in rows) / heads for j in range(start)]
+
+    def score(b, h, row, j, index):
+        return 1.0 + j if j >= start else mean(b, min(row, window - 1))[j]
+
+    check({"name": "tova", "window_size": window}, shape, score)
+
+
+@every_shape
+@pytest.mark.parametrize(("window", "rank"), [(1, "score"), (3, "value_weighted"), (32, "score")])
+def test_expected_attention_ranks_the_prefix_by_the_mean_of_a_lognormal_weight(shape, window, rank):
+    q, k, v, _ = inputs(shape)
+    group, start = shape[0] // shape[1], shape[3] - shape[2]
+
+    def score(b, h, row, j, index):
+        if j >= start:
+            return 1e9 + j
+        key, queries = k[b, h // group, j].double(), q[b, h, : min(row + 1, window)].double()
+        z = [float(query @ key) / math.sqrt(D) for query in queries]
+        mean = sum(z) / len(z)
+        weight = math.exp(mean + sum((x - mean) ** 2 for x in z) / len(z) / 2)
+        return weight * float(v[b, h // group, j].double().norm()) if rank == "value_weighted" else weight
+
+    check({"name": "expected_attention", "window_size": window, "rank": rank}, shape, score)
+
+
+@pytest.mark.parametrize("name", ["snapkv", "tova", "expected_attention"])
+def test_keep_sets_stand_once_their_observers_are_over(name):
     q, k, v, _ = inputs((2, 2, 12, 60, 0))
-    state = build_stack([{"name": "snapkv", "heavy_size": 8, "window_size": 4}]).new_state(layer=0)
+    state = build_stack([{"name": name, "heavy_size": 8, "window_size": 4}]).new_state(layer=0)
     state.append(k[:, :, :48], v[:, :, :48])
     state.freeze()
     kept = []
