@@ -64,6 +64,7 @@ class Selector:
     heavy_size  what the stage adds: tokens (int), a share of the valid keys (float) or of the budget
     top_p       share in [0, 1] of the softmax mass of the scores; `mass` says of what: the residual or the total
     threshold   least logit (scaled) of a kept unit
+    max_density  of top_p and threshold: share of the valid keys that is not exceeded once the stage is done
     min_units   pages to take when fewer fit into what is left of a budget, unless nothing is left
     """
 
@@ -72,6 +73,7 @@ class Selector:
     top_p: float | None = None
     threshold: float | None = None
     mass: str = "residual"
+    max_density: Density | None = None
     min_units: int = 1
 
     def __post_init__(self) -> None:
@@ -88,6 +90,10 @@ class Selector:
             raise ConfigError(f"top_p={self.top_p}: must be a share of the softmax mass in [0, 1]")
         if self.threshold is not None and not isinstance(self.threshold, (int, float)):
             raise ConfigError(f"threshold={self.threshold}: must be a logit, the softmax scale included")
+        if self.max_density is not None:
+            if given[0] in ("density", "heavy_size"):
+                raise ConfigError(f"max_density={self.max_density}: bounds top_p and threshold, not {given[0]}")
+            check_density("max_density", self.max_density)
         if self.mass not in ("residual", "total"):
             raise ConfigError(f"mass={self.mass}: must be residual or total")
 
@@ -122,15 +128,16 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     if selector.keeps_all:
         return taken.all()
     logits, sizes = _candidates(call, taken, scores)
+    num, bound = _budget(call, taken, selector)
+    if num is not None and not scores.of_keys:
+        num, bound = _pages(call, num, bound, scores.page_size, selector.min_units)
     if selector.top_p is not None:
         before = _log_mass(taken, scores) if selector.mass == "total" else None
-        picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before)
+        picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before, most=num)
     elif selector.threshold is not None:
-        picks = threshold(logits, float(selector.threshold))
+        picks = threshold(logits, float(selector.threshold), most=num)
     else:
-        num, bound = _budget(call, taken, selector)
-        if not scores.of_keys:
-            num, bound = _pages(call, num, bound, scores.page_size, selector.min_units)
+        assert num is not None
         picks = top_k(logits, num, bound)
     keys, log_weight = scores.keys_of(picks)
     if not scores.of_keys:
@@ -177,14 +184,15 @@ def _log_mass(taken: Selection, scores: Scores) -> Tensor:
     return held.masked_fill(taken.log_weight != 0, _OUT).logsumexp(-1, keepdim=True)
 
 
-def _budget(call: Call, taken: Selection, selector: Selector) -> tuple[Tensor, int]:
-    """Tokens to add for each row, int64 [b or 1, h or 1, q], and an upper bound of them."""
+def _budget(call: Call, taken: Selection, selector: Selector) -> tuple[Tensor | None, int]:
+    """Tokens to add for each row, at most, int64 [b or 1, h or 1, q] (None = no limit), and an upper bound of them."""
     rows = call.rows
     if selector.heavy_size is not None:
         num = row_tokens(selector.heavy_size, rows, call.density)[:, None]
         return num, most_tokens(selector.heavy_size, rows.num_keys, call.density)
-    density = at_layer(selector.density, call.layer)
-    assert density is not None
+    density = at_layer(selector.max_density if selector.density is None else selector.density, call.layer)
+    if density is None:
+        return None, rows.num_keys
     return row_share(density, rows)[:, None] - taken.num_kept(), share_of(density, rows.num_keys)
 
 

@@ -173,7 +173,8 @@ def _logits(call: Call, queries: Tensor, places: list[int]) -> Tensor:
     logits = (grouped @ call.k.float().transpose(-1, -2) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
     seen = torch.arange(call.k.shape[2], device=queries.device) <= torch.tensor(places, device=queries.device)[:, None]
     seen = seen[None] if call.valid is None else seen & call.valid[:, None]
-    return logits.masked_fill(~seen[:, None], _OUT)
+    masked: Tensor = logits.masked_fill(~seen[:, None], _OUT)
+    return masked
 
 
 def shares_of(logits: Tensor) -> Tensor:

@@ -60,17 +60,29 @@ def top_k(scores: Tensor, num: Tensor, bound: int | None = None) -> Picks:
     return _first(_ranked(scores, _slots(num, size if bound is None else min(bound, size))), num)
 
 
-def threshold(scores: Tensor, least: float) -> Picks:
-    """Every unit with a score of at least `least`."""
-    return top_k(scores, (scores >= least).sum(-1))
+def threshold(scores: Tensor, least: float, most: Tensor | None = None) -> Picks:
+    """Every unit with a score of at least `least`, the best `most` [b or 1, h or 1, q] of them."""
+    return top_k(scores, _limited((scores >= least).sum(-1), most))
 
 
-def top_p(scores: Tensor, share: float, *, sizes: Tensor | None = None, taken: Tensor | None = None) -> Picks:
+def _limited(num: Tensor, most: Tensor | None) -> Tensor:
+    return num if most is None else torch.minimum(num, most.clamp(min=0))
+
+
+def top_p(
+    scores: Tensor,
+    share: float,
+    *,
+    sizes: Tensor | None = None,
+    taken: Tensor | None = None,
+    most: Tensor | None = None,
+) -> Picks:
     """The best units until they hold more than `share` of the mass: kept while the mass before is <= share.
 
     scores  logits [b, h, q, m], -inf = no candidate; mass of a unit = size * exp(logit)
     sizes   candidate keys of each unit, [b or 1, h or 1, q, m]; None = 1
     taken   log of the mass kept before, [b, h, q, 1] (-inf = none); None = the share is of the candidates' mass alone
+    most    at most so many units, [b or 1, h or 1, q]
     """
     top = scores.amax(dim=-1, keepdim=True)
     top = top if taken is None else torch.maximum(top, taken)
@@ -90,7 +102,7 @@ def top_p(scores: Tensor, share: float, *, sizes: Tensor | None = None, taken: T
         if width == scores.shape[-1] or not bool(kept[..., -1].any()):
             break
         width = min(4 * width, scores.shape[-1])
-    num = kept.sum(-1)
+    num = _limited(kept.sum(-1), most)
     width = _slots(num, width)
     return _first(_Ranked(ranked.units[..., :width], ranked.scores[..., :width]), num)
 
