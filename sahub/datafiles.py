@@ -1,26 +1,23 @@
-"""Rows of a benchmark's data files: a local folder, or what the Hugging Face caches hold.
+"""Rows of a benchmark's data: a local folder or file, or what the Hugging Face caches hold.
 
 A missing network costs no time: files are looked for on this machine first, and nothing is fetched unless
 SAHUB_DOWNLOAD=1 is set, HF_HUB_OFFLINE and HF_DATASETS_OFFLINE are not, and the host answers within seconds.
 """
 
-import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from sahub.datacells import Row
+from sahub.datarows import KINDS, Columns, of_split, rows_of
 from sahub.errors import ConfigError, DataError, MissingFiles
 from sahub.examples import TaskSpec
 
-KINDS = ("parquet", "jsonl", "json")  # of the first kind found in a folder, all files are read
 CONNECT_SECONDS = 3.0
-BATCH_ROWS = 64
-
-Check = Callable[[Sequence[str], str], None]  # raises where the column names found at an address lack one
 
 
 def missing(spec: TaskSpec) -> str | None:
@@ -30,11 +27,12 @@ def missing(spec: TaskSpec) -> str | None:
     return _advice(spec)
 
 
-def read_rows(spec: TaskSpec, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Every row of the task: a dict of `columns`, lists as Python lists; other columns are not read.
+def read_rows(spec: TaskSpec, *layouts: Columns, optional: Columns = (), alone: bool = False) -> Iterator[Row]:
+    """Every row of the task, with the columns of one of `layouts` and those of `optional` that are there.
 
-    Files may hold several tasks: rows whose `task` column names another are left out. Such a column must be there where
-    neither folder nor file is named after the subset.
+    Files may hold several tasks: with `where`, the rows that have its value in its column; else those whose `task`
+    column, where there is one, names this one. It must be there where neither folder nor file is named after the task,
+    unless the benchmark is one task `alone`.
 
     Raises MissingFiles where there are no files, DataError where they lack a column or hold no row of the task.
     """
@@ -44,35 +42,67 @@ def read_rows(spec: TaskSpec, columns: Sequence[str]) -> Iterator[dict[str, Any]
         files = _find(spec)
     if not files:
         raise MissingFiles(_advice(spec))
+    column, names = next(iter(spec.where), "task"), [*spec.where.values()] or [spec.subset, spec.folder]
     count, others = 0, set()
     for file in files:
-        given = spec.path is not None and file == Path(spec.path).expanduser()
-        named = given or spec.subset in (file.stem, file.parent.name) or file.suffix == ".arrow"
-        for row in _rows(file, columns, needs_task=not named):
-            task = row.pop("task", None)
-            if task is None or task == spec.subset:
+        needed = () if alone or (_is_named(spec, file) and not spec.where) else (column,)
+        read = dict.fromkeys([*(name for layout in layouts for name in layout), *optional, column])
+        for values, address in rows_of(file, list(read), _Needed(layouts, needed), _members(spec)):
+            task = values.get(column)
+            if alone or (column not in values and not spec.where) or task in names:
                 count += 1
-                yield row
+                yield Row(values, address)
             else:
-                others.add(str(task))
+                others.add(str(task)[:80])
     if count == 0:
-        held = f"; their tasks: {', '.join(sorted(others))}" if others else ""
-        raise DataError(f"task={spec.name}: {files[0].parent}: no row of {spec.subset} in {len(files)} file(s){held}")
+        held = f"; their {column}: {', '.join(sorted(others)[:20])}" if others else ""
+        raise DataError(f"task={spec.name}: {files[0].parent}: no row of {names[0]} in {len(files)} file(s){held}")
+
+
+class _Needed:
+    """Column names that are enough: all of one layout, and `also`."""
+
+    def __init__(self, layouts: Sequence[Columns], also: Columns) -> None:
+        self.layouts = [[*layout, *(name for name in also if name not in layout)] for layout in layouts]
+
+    def __call__(self, names: Columns, address: str) -> None:
+        absent = min(([name for name in layout if name not in names] for layout in self.layouts), key=len)
+        if absent:
+            raise DataError(
+                f"{address}: missing column{'s' if len(absent) > 1 else ''} {', '.join(absent)}; "
+                f"it has {', '.join(names) or 'none'}"
+            )
+
+
+def _is_named(spec: TaskSpec, file: Path) -> bool:
+    """Whether the place of a file says that it holds the task."""
+    given = spec.path is not None and file == Path(spec.path).expanduser()
+    names = (spec.subset, spec.folder)
+    return given or file.stem in names or file.parent.name in names or file.suffix in (".arrow", ".zip")
+
+
+def _members(spec: TaskSpec) -> list[str]:
+    """Names of the file inside a zip, best first."""
+    return [f"{spec.folder}/{spec.split}", spec.folder, spec.split]
 
 
 def _find(spec: TaskSpec) -> list[Path]:
     if spec.path is not None:
         root = Path(spec.path).expanduser()
-        return [root] if root.is_file() else _in_folder(root, spec.subset)
+        return [root] if root.is_file() else _in_folder(root, spec)
     if not spec.dataset:
         raise ConfigError(f"task={spec.name}: task.path and task.dataset are null: one of them must say where data are")
     return _in_hub_cache(spec, spec.dataset) or _in_datasets_cache(spec, spec.dataset)
 
 
-def _in_folder(root: Path, subset: str) -> list[Path]:
-    for folder, stem in ((root / subset, "*"), (root, subset), (root, "*")):
+def _in_folder(root: Path, spec: TaskSpec) -> list[Path]:
+    names = dict.fromkeys((spec.folder, spec.subset))
+    patterns = [spec.files] if spec.files else []
+    patterns += [f"{name}/*" for name in names] + [f"{name}.*" for name in names] + ["data/*", "*"]
+    for pattern in patterns:
+        found = sorted(file for file in root.glob(pattern) if file.is_file())
         for kind in KINDS:
-            if files := sorted(file for file in folder.glob(f"{stem}.{kind}") if file.is_file()):
+            if files := of_split([file for file in found if file.suffix == f".{kind}"], spec.split):
                 return files
     return []
 
@@ -88,21 +118,30 @@ def _in_hub_cache(spec: TaskSpec, dataset: str) -> list[Path]:
     repository = _cache("HF_HUB_CACHE", "hub") / f"datasets--{dataset.replace('/', '--')}"
     branch = repository / "refs" / (spec.revision or "main")
     commit = branch.read_text("utf-8").strip() if branch.is_file() else spec.revision
-    return _in_folder(repository / "snapshots" / commit, spec.subset) if commit else []
+    root = repository / "snapshots" / commit if commit else None
+    found = _in_folder(root, spec) if root else []
+    # An earlier run may have fetched other tasks of the same repository: only what this one would fetch counts.
+    return [file for file in found if root and fnmatch(file.relative_to(root).as_posix(), _wanted(spec))]
 
 
 def _in_datasets_cache(spec: TaskSpec, dataset: str) -> list[Path]:
-    """Arrow files of `datasets.load_dataset`: owner___name/<config>/<version>/<commit>/*-test*.arrow, the newest."""
+    """Arrow files of `datasets.load_dataset`: owner___name/<config>/<version>/<commit>/*-<split>*.arrow, the newest."""
     owner, _, name = dataset.rpartition("/")
     snake = re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
     root = _cache("HF_DATASETS_CACHE", "datasets") / (f"{owner}___{snake}" if owner else snake)
+    pattern = f"*-{spec.split}*.arrow"
     found: list[Path] = []
-    for config in (spec.subset, f"default-data_dir={spec.subset}"):
+    for config in (spec.folder, f"default-data_dir={spec.folder}"):
         folders = root.glob(f"{config}/*/{spec.revision or '*'}")
-        found += [folder for folder in folders if any(folder.glob("*-test*.arrow"))]
+        found += [folder for folder in folders if any(folder.glob(pattern))]
     if not found:
         return []
-    return sorted(max(found, key=lambda folder: folder.stat().st_mtime).glob("*-test*.arrow"))
+    return sorted(max(found, key=lambda folder: folder.stat().st_mtime).glob(pattern))
+
+
+def _wanted(spec: TaskSpec) -> str:
+    """The files of the repository that hold the task."""
+    return spec.files or f"{spec.folder}/*"
 
 
 def _advice(spec: TaskSpec) -> str:
@@ -111,14 +150,16 @@ def _advice(spec: TaskSpec) -> str:
         if not root.exists():
             return f"task.path={spec.path}: no such folder or file"
         return (
-            f"task.path={spec.path}: no data of {spec.subset}: must be a file, or hold {spec.subset}/*.parquet, "
-            f"{spec.subset}.jsonl, or *.parquet with a `task` column ({', '.join(KINDS)} are read)"
+            f"task.path={spec.path}: no data of {spec.subset}, split {spec.split}: must be a file, or hold "
+            f"{_wanted(spec)}, {spec.subset}.jsonl, or *.parquet with a `task` column ({', '.join(KINDS)} are read)"
         )
-    at = f" at revision {spec.revision}" if spec.revision else ""
     revision = f" --revision {spec.revision}" if spec.revision else ""
+    at = f", revision {spec.revision}" if spec.revision else ""
+    file = spec.files or f"{spec.folder}/{spec.split}-*.parquet"
     return (
-        f"data of task {spec.name} (dataset {spec.dataset}, config {spec.subset}{at}) are not on this machine:\n"
-        f"  hf download --repo-type dataset {spec.dataset} --include '{spec.subset}/*'{revision} --local-dir DIR\n"
+        f"data of task {spec.name} are not on this machine: dataset {spec.dataset}, config {spec.folder}{at}\n"
+        f"  expected: DIR/{file} in a folder of yours, or the dataset in the cache of the Hub\n"
+        f"  hf download --repo-type dataset {spec.dataset} --include '{_wanted(spec)}'{revision} --local-dir DIR\n"
         f"  then add task.path=DIR (or set SAHUB_DOWNLOAD=1 to let a run fetch them)"
     )
 
@@ -141,80 +182,6 @@ def _download(spec: TaskSpec) -> None:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        snapshot_download(
-            spec.dataset or "", repo_type="dataset", revision=spec.revision, allow_patterns=f"{spec.subset}/*"
-        )
+        snapshot_download(spec.dataset or "", repo_type="dataset", revision=spec.revision, allow_patterns=_wanted(spec))
     except (HfHubHTTPError, OSError) as error:
         raise MissingFiles(f"{_advice(spec)}\n  the download failed: {str(error).splitlines()[0]}") from error
-
-
-def _rows(file: Path, columns: Sequence[str], *, needs_task: bool) -> Iterator[dict[str, Any]]:
-    """The rows of one file; `task` is added where the file has it."""
-    required = [*columns, "task"] if needs_task else list(columns)
-
-    def check(names: Sequence[str], address: str) -> None:
-        if absent := [name for name in required if name not in names]:
-            raise DataError(
-                f"{address}: missing column{'s' if len(absent) > 1 else ''} {', '.join(absent)}; "
-                f"it has {', '.join(names) or 'none'}"
-            )
-
-    if file.suffix in (".parquet", ".arrow"):
-        yield from _table_rows(file, [*columns, "task"], check)
-        return
-    for row, address in _json_rows(file):
-        check(list(row), address)
-        yield {name: row[name] for name in (*columns, "task") if name in row}
-
-
-def _table_rows(file: Path, columns: Sequence[str], check: Check) -> Iterator[dict[str, Any]]:
-    import pyarrow
-
-    try:
-        for batch in _batches(file, columns, check):
-            yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{file}: not a {file.suffix[1:]} file: {error}") from None
-
-
-def _batches(file: Path, columns: Sequence[str], check: Check) -> Iterator[Any]:
-    """Record batches of few rows: long contexts repeat on every row, and only so many copies are in memory at once."""
-    import pyarrow
-    import pyarrow.parquet
-
-    is_parquet = file.suffix == ".parquet"
-    source = pyarrow.parquet.ParquetFile(file) if is_parquet else pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
-    with source:
-        held = (source.schema_arrow if is_parquet else source.schema).names
-        check(held, str(file))
-        names = [name for name in columns if name in held]
-        for batch in source.iter_batches(batch_size=BATCH_ROWS, columns=names) if is_parquet else source:
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield batch.slice(start, BATCH_ROWS).select(names)
-
-
-def _json_rows(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Rows, with their addresses, of a JSON list or of a file with one JSON object per line."""
-    with file.open(encoding="utf-8") as lines:
-        first = next((line for line in lines if line.strip()), "")
-        lines.seek(0)
-        if first.lstrip().startswith("["):
-            for index, row in enumerate(_json(lines.read(), str(file))):
-                yield _object(row, f"{file}: row {index}")
-            return
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _object(_json(line, f"{file}:{number}"), f"{file}:{number}")
-
-
-def _json(text: str, address: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{address}: not JSON: {error}") from None
-
-
-def _object(row: Any, address: str) -> tuple[dict[str, Any], str]:
-    if not isinstance(row, dict):
-        raise DataError(f"{address}: a {type(row).__name__}: must be an object with the columns of a row")
-    return row, address

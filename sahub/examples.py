@@ -50,16 +50,32 @@ class TaskSpec:
     path: str | None = None  # a local folder or file; wins over `dataset`
     dataset: str | None = None  # a dataset repository
     revision: str | None = None  # a branch, tag or commit of `dataset`; None: what is in the cache
+    config: str | None = None  # the configuration of `dataset`, the folder of its files; None: the subset's name
+    split: str = "test"  # of `dataset`; nothing to do with search and validate
+    files: str | None = None  # a glob over the files of `dataset`; None: all in the folder `config`
+    where: Mapping[str, Any] = field(default_factory=dict)  # column -> value: the rows that are the task's
+    licence: str | None = None  # of the data
+    source: str | None = None  # `generated` or `files` where there are both; None: files where `path` is given
+    length: int | None = None  # tokens that prompts are generated at, or exist at; None: what the run asks for
     options: Mapping[str, Any] = field(default_factory=dict)  # the benchmark's own (num_examples, questions, ...)
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError(f"task.max_new_tokens={self.max_new_tokens}: must be at least 1 token")
+        if self.source not in (None, "generated", "files"):
+            raise ConfigError(f"task.source={self.source}: must be generated, files or null")
+        if len(self.where) > 1:
+            raise ConfigError(f"task.where={dict(self.where)}: must name one column at most")
 
     @property
     def name(self) -> str:
         """The task's name everywhere: `benchmark/subset`."""
         return f"{self.benchmark}/{self.subset}"
+
+    @property
+    def folder(self) -> str:
+        """The configuration of the dataset."""
+        return self.config or self.subset
 
 
 def _digest(text: str) -> bytes:

@@ -51,7 +51,23 @@ class Task:
     version: int = key(1, "counts changes that can move a score", at_least=1)
     path: str | None = key(None, "local folder with the data (null: the datasets cache)")
     dataset: str | None = key(None, "Hub name of the data")
-    revision: str | None = key(None, "Hub revision of the data")
+    revision: str | None = key(None, "Hub revision of the data: commit, tag or branch (null: what the cache holds)")
+    config: str | None = key(None, "configuration of the Hub data, the folder of their files (null: the subset)")
+    split: str = key("test", "split of the Hub data; search and validation examples are split from it")
+    files: str | None = key(
+        None, "glob over the files of the Hub data (null: those in the folder of the configuration)"
+    )
+    where: dict[str, Any] = key({}, "column and value of the rows that are the task's (empty: all of the files)")
+    licence: str | None = key(None, "licence of the data")
+    source: str | None = key(
+        None,
+        "where examples come from, for benchmarks that have both (null: files where task.path is given, else as the "
+        "benchmark's page says)",
+        choices=("generated", "files"),
+    )
+    length: int | None = key(
+        None, "length of generated prompts, and of stored ones (null: max_context_length)", unit="tokens", at_least=1
+    )
     options: dict[str, Any] = key({}, "parameters of the generator or loader, such as num_examples")
 
 

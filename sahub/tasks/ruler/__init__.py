@@ -1,4 +1,4 @@
-"""RULER's synthetic tasks, generated at any length: needles, variables, words.
+"""RULER's tasks, generated at any length: needles, variables, words; or as others stored them (`stored`).
 
 Source   Hsieh et al. 2024, arXiv:2404.06654; parameters of its synthetic tasks, our own wording
 Differs  a prompt is fitted by one search per sample, which never overflows and cannot loop; what whole lines leave is
@@ -12,7 +12,7 @@ from sahub import options
 from sahub.errors import ConfigError, MissingFiles
 from sahub.examples import Example, TaskSpec, split_of
 from sahub.fitting import Budget, Draw, example_of
-from sahub.tasks.ruler import niah, variables, words
+from sahub.tasks.ruler import niah, stored, variables, words
 
 SUBSETS: dict[str, Callable[[TaskSpec], Draw]] = {
     **dict.fromkeys(niah.SUBSETS, niah.draws),
@@ -23,10 +23,12 @@ SUBSETS: dict[str, Callable[[TaskSpec], Draw]] = {
 
 
 def missing(spec: TaskSpec) -> str | None:
-    """That the essay of `options.essay` is not on this machine; None when nothing is missing.
+    """That the essay of `options.essay`, or stored data, are not on this machine; None when nothing is missing.
 
     Raises ConfigError for an unknown subset or a wrong option, DataError for an essay that holds no text.
     """
+    if stored.is_wanted(spec):
+        return stored.missing(spec)
     try:
         _draws(spec)
     except MissingFiles as error:
@@ -44,6 +46,8 @@ def load(
     Raises ConfigError for an unknown subset or option, MissingFiles for an essay that is not there, DataError for one
     without text and where the length cannot hold what the task hides.
     """
+    if stored.is_wanted(spec):
+        return stored.load(spec, split=split, limit=limit, seed=seed)
     draw, budget = _draws(spec), Budget(length, count_tokens)
     wanted = options.whole(spec, "num_examples", 500, most=10**6) if limit is None else limit
     found: list[Example] = []

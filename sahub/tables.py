@@ -1,0 +1,90 @@
+"""From rows of data to examples: questions of one context together, of one split, in a seeded order."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sahub.datacells import Row
+from sahub.errors import ConfigError
+from sahub.examples import Example, Question, TaskSpec, example_id, shuffled, split_of
+
+log = logging.getLogger(__name__)
+
+# Columns of a ready prompt, in the layout of the mirrors and of data sets of one's own.
+PROMPT = ("context", "question", "answer_prefix")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What one row asks; the prompt is context + question + answer_prefix."""
+
+    context: str
+    question: str
+    answer_prefix: str = ""
+    references: tuple[Any, ...]
+    id: str | None = None  # None: its number among the questions of its context
+    max_new_tokens: int | None = None  # None: the task's
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_subset(spec: TaskSpec, subsets: Iterable[str], *options: str) -> None:
+    """Raise ConfigError for a subset or an option that the benchmark does not have."""
+    choices = tuple(subsets)
+    if spec.subset not in choices:
+        raise ConfigError(f"task.subset={spec.subset}: must be one of {', '.join(choices)}")
+    known = ("questions", *options)
+    if unknown := [str(name) for name in spec.options if name not in known]:
+        raise ConfigError(f"task.options.{unknown[0]}: {spec.name} has no such option; it has {', '.join(known)}")
+    most = spec.options.get("questions")
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise ConfigError(f"task.options.questions={most}: must be at least 1 question per context, or null for all")
+
+
+def asked(row: Row, answers: str, **metadata: Any) -> Asked:
+    """A row with a ready prompt and the column `answers`: a text or a list of texts, at least one."""
+    references = row.texts(answers)
+    if not references:
+        raise row.error(answers, "must hold an answer")
+    context, question, prefix = row.text("context", needed=True), row.text("question"), row.text("answer_prefix")
+    return Asked(context=context, question=question, answer_prefix=prefix, references=references, metadata=metadata)
+
+
+def examples(
+    rows: Iterable[Asked | None], spec: TaskSpec, *, split: str, limit: int | None, seed: int
+) -> list[Example]:
+    """At most `limit` contexts of the split, in an order drawn by `seed`; a row that is None is left out.
+
+    `options.questions` bounds the questions of a context (null: all; always the first in file order).
+    """
+    most = spec.options.get("questions")
+    contexts: dict[str, tuple[str, list[Question]]] = {}
+    dropped = 0
+    for row in rows:
+        if row is None:
+            dropped += 1
+            continue
+        if split_of(row.context) != split:
+            continue
+        _, questions = contexts.setdefault(example_id(row.context), (row.context, []))
+        if most is None or len(questions) < most:
+            questions.append(
+                Question(
+                    id=row.id or str(len(questions)),
+                    text=row.question,
+                    answer_prefix=row.answer_prefix,
+                    references=row.references,
+                    max_new_tokens=row.max_new_tokens or spec.max_new_tokens,
+                    metadata=dict(row.metadata),
+                )
+            )
+    if dropped:
+        log.info("task=%s rows_left_out=%d reason=no_question_or_answer", spec.name, dropped)
+    found = [Example(id=key, context=text, questions=tuple(held)) for key, (text, held) in contexts.items()]
+    return shuffled(found, seed=seed, limit=limit)
+
+
+def masks(answer: Mapping[str, Any]) -> str:
+    """The masks of a cloze as one JSON object; parquet gives every row the masks of all rows, absent ones as None."""
+    return json.dumps({mask: entity for mask, entity in answer.items() if entity is not None}, ensure_ascii=False)

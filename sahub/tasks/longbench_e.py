@@ -1,0 +1,31 @@
+"""LongBench-E: thirteen tasks of LongBench with their samples spread over three buckets of length.
+
+Source   Bai et al. 2023, arXiv:2308.14508; rows as in the dataset Xnhyacinth/LongBench (config = subset + `_e`)
+Differs  as LongBench
+"""
+
+from collections.abc import Callable
+
+from sahub import datafiles, longbench_rows, tables
+from sahub.examples import Example, TaskSpec
+
+SUBSETS = (
+    "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "gov_report", "multi_news", "trec", "triviaqa", "samsum",
+    "passage_count", "passage_retrieval_en", "lcc", "repobench-p",
+)  # fmt: skip
+
+
+def missing(spec: TaskSpec) -> str | None:
+    """What has to be fetched first, with the command; None when nothing. Raises ConfigError for an unknown subset."""
+    tables.check_subset(spec, SUBSETS)
+    return datafiles.missing(spec)
+
+
+def load(
+    spec: TaskSpec, *, split: str, limit: int | None, length: int, count_tokens: Callable[[str], int], seed: int
+) -> list[Example]:
+    """As LongBench; the `length` in every question's metadata decides its bucket, and must be there."""
+    del length, count_tokens
+    tables.check_subset(spec, SUBSETS)
+    rows = longbench_rows.read(spec, needs_length=True)
+    return tables.examples(rows, spec, split=split, limit=limit, seed=seed)

@@ -1,0 +1,63 @@
+"""LongBench-v2: multiple-choice questions about very long texts.
+
+Source   Bai et al. 2024, arXiv:2412.15204; rows as in the dataset simonjegou/LongBench-v2 (config 0shot, split test),
+         or as in THUDM/LongBench-v2 (split train)
+Differs  the authors' rows hold no prompts: they get ours, with the instruction before the answer, in the user's turn
+"""
+
+from collections.abc import Callable
+
+from sahub import datafiles, tables
+from sahub.datacells import Row
+from sahub.examples import Example, TaskSpec
+from sahub.tables import PROMPT, Asked
+
+SUBSETS = ("0shot",)
+LETTERS = "ABCD"
+CHOICES = tuple(f"choice_{letter}" for letter in LETTERS)
+GROUPS = ("difficulty", "length")
+INSTRUCTION = "Choose one of the four and end with this sentence: The correct answer is (letter)."
+
+
+def missing(spec: TaskSpec) -> str | None:
+    """What has to be fetched first, with the command; None when nothing. Raises ConfigError for an unknown subset."""
+    tables.check_subset(spec, SUBSETS)
+    return datafiles.missing(spec)
+
+
+def load(
+    spec: TaskSpec, *, split: str, limit: int | None, length: int, count_tokens: Callable[[str], int], seed: int
+) -> list[Example]:
+    """At most `limit` contexts of the split, in an order drawn by `seed`; `length` and `count_tokens` are not used.
+
+    A question's metadata are its `difficulty` and its `length` (short, medium, long).
+
+    Raises ConfigError for an unknown subset or option, MissingFiles where there are no data, DataError for a missing
+    column, an answer that is no letter or a cell of another type.
+    """
+    del length, count_tokens
+    tables.check_subset(spec, SUBSETS)
+    columns = ("context", "question", "answer", *GROUPS)
+    # Two layouts: a ready prompt, or the bare question beside its choices.
+    layouts = ((*columns, "answer_prefix"), (*columns, *CHOICES))
+    rows = datafiles.read_rows(spec, *layouts, optional=("answer_prefix", *CHOICES), alone=True)
+    return tables.examples(map(_asked, rows), spec, split=split, limit=limit, seed=seed)
+
+
+def _asked(row: Row) -> Asked:
+    found = tables.asked(row, "answer", **{name: row.text(name, needed=True) for name in GROUPS})
+    if len(found.references) != 1 or found.references[0].strip() not in LETTERS:
+        raise row.error("answer", f"must be one of {', '.join(LETTERS)}")
+    question = found.question
+    if all(name in row for name in CHOICES):
+        choices = {name: row.text(name) for name in CHOICES}
+        if not all(text.strip() in question for text in choices.values()):
+            lines = [f"({letter}) {choices[name]}" for letter, name in zip(LETTERS, CHOICES, strict=True)]
+            question = "\n".join(["", "", f"Question: {question.strip()}", *lines, "", INSTRUCTION, ""])
+    return Asked(
+        context=found.context,
+        question=question,
+        answer_prefix=row.text(PROMPT[2]),
+        references=(found.references[0].strip(),),
+        metadata=found.metadata,
+    )
