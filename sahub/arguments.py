@@ -1,5 +1,6 @@
 """The command line before Hydra reads it."""
 
+import re
 from collections.abc import Sequence
 
 from sahub.choices import did_you_mean
@@ -36,3 +37,12 @@ def options_first(arguments: Sequence[str]) -> list[str]:
         (options if takes_value or item.startswith("-") else overrides).append(item)
         takes_value = item in {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c"}
     return [*options, *overrides]
+
+
+def replacing(overrides: Sequence[str]) -> list[str]:
+    """The same overrides, a stage field that gets a list set to null before: Hydra puts no list where a mapping is."""
+    found = []
+    for item in overrides:
+        field = re.match(r"(\+{0,2}builder\.stages\.[\w.]+)=\[", item)
+        found += [f"{field[1]}=null", item] if field else [item]
+    return found

@@ -46,7 +46,7 @@ def build_stack(
         for field in fields(stage):
             if density is None and needs_budget(getattr(stage, field.name)) and field.name != "select":
                 raise ConfigError(
-                    f"{address}.{label}.{field.name}={dict(getattr(stage, field.name))}: "
+                    f"{address}.{label}.{field.name}={getattr(stage, field.name)}: "
                     "of_budget needs a density: of the objective, or of a stage of this stack"
                 )
     samplers = [label for (label, _), stage in zip(named, built, strict=True) if stage.samples]

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sahub.arguments import options_first
+from sahub.arguments import options_first, replacing
 from sahub.choices import COMMANDS, UNREAD, conf_dir, did_you_mean
 from sahub.errors import ConfigError, SahubError, disk_trouble
 
@@ -95,7 +95,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         except SahubError as error:
             planned.problems.append(str(error))
 
-    given = options_first(arguments)
+    given = replacing(options_first(arguments))
     if any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate":
         given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
     given += ["hydra.run.dir=."] if command == "best" else []  # it writes nothing

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from sahub.arguments import replacing
 from sahub.choices import GROUPS, conf_dir
 from sahub.errors import ConfigError
 from sahub.ranges import setting, typed
@@ -135,6 +136,8 @@ def _apply(root: DictConfig, override: Override) -> None:
             parent, _, last = path.rpartition(".")
             del OmegaConf.select(root, parent)[last]
         else:
+            if isinstance(override.value(), list):
+                OmegaConf.update(root, path, None, force_add=forced)  # or it could not replace a mapping
             OmegaConf.update(root, path, override.value(), merge=True, force_add=forced)
     except (OmegaConfBaseException, KeyError, TypeError) as error:
         raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
@@ -234,7 +237,7 @@ def composed(
     """What `sahub <command> <overrides>` composes, unchecked: the configuration, and Hydra's own part of it."""
     searched = [f"hydra.searchpath=['file://{config_dir}']"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(command, overrides=[*overrides, *searched], return_hydra_config=True)
+        cfg = compose(command, overrides=[*replacing(overrides), *searched], return_hydra_config=True)
     hydra = cfg.hydra
     with open_dict(cfg):
         del cfg["hydra"]

@@ -7,6 +7,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
+from sahub import layered
 from sahub.buffers import Growing
 from sahub.errors import ConfigError
 from sahub.protocols import Call, Geometry, Index, Stage, Watching
@@ -39,10 +40,18 @@ class Stack:
         """Tokens by which a met budget may be exceeded: the largest page of a paged stage, else 0."""
         return max(stage.granule for stage in self.stages)
 
+    @property
+    def needs_geometry(self) -> bool:
+        """Whether `check` reads the geometry at all."""
+        return any(type(stage).check is not Stage.check for stage in self.stages) or any(
+            any(layered.lists_of(stage)) for stage in self.stages
+        )
+
     def check(self, geometry: Geometry) -> None:
         """Raise ConfigError for fields or files that a model of this geometry cannot have, as `Method.field=...`."""
         for stage in self.stages:
             try:
+                layered.check(stage, geometry.num_layers)
                 stage.check(geometry)
             except ConfigError as error:
                 raise ConfigError(f"{type(stage).__name__}.{error}") from error
@@ -86,6 +95,7 @@ class StackState:
         self.example = example
         self.length = 0  # keys appended so far, padding included
         self._density = at_layer(stack.density, layer)
+        self._stages = tuple(layered.at(stage, layer) for stage in stack.stages)
         self._valid: Growing | None = None  # bool [b, length]; None = all valid
         self._indexes: dict[Hashable, Index] = {}
         for stage in stack.stages:
@@ -162,7 +172,7 @@ class StackState:
         call = self._call(q, k, v, mask, scale, step)
         self._observe(call)
         taken = Selection.none(call.rows, q.shape[1], k.shape[1])
-        for stage, index in zip(self.stack.stages, self.indexes, strict=True):
+        for stage, index in zip(self._stages, self.indexes, strict=True):
             taken = taken.then(stage.add(call, taken, index))
             if taken.kind is Kind.ALL:
                 break

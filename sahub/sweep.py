@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.core.utils import JobReturn, configure_log, run_job
 from omegaconf import DictConfig, open_dict, read_write
 
+from sahub.arguments import replacing
 from sahub.choices import did_you_mean, group_choices, listed
 from sahub.config import nouns, parse, typed_overrides
 from sahub.errors import ConfigError
@@ -35,6 +36,7 @@ def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -
     if config.configs is not None:
         found = [winner_overrides(file) for file in winner_files(config.configs, Path(config.results_dir))]
         product = [[*first, *then] for first, then in itertools.product(found, product)]
+    product = [replacing(job) for job in product]
     size = batch or len(product)
     return [product[start : start + size] for start in range(0, len(product), size)]
 

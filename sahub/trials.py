@@ -15,7 +15,7 @@ from sahub.evaluate import Plan
 from sahub.intervals import Tau
 from sahub.model import geometry, read_config
 from sahub.outcomes import Outcome
-from sahub.protocols import Geometry, Stage
+from sahub.protocols import Geometry
 from sahub.scores import metrics_of
 from sahub.session import Attention
 from sahub.settings import Search as SearchSettings
@@ -142,7 +142,7 @@ def check_cell(cell: Cell) -> None:
 
 def check_model(cell: Cell, stack: Stack | None) -> None:
     """Raise ConfigError for stages that the cell's model cannot have: of it, only the configuration is read."""
-    if stack is not None and any(type(stage).check is not Stage.check for stage in stack.stages):
+    if stack is not None and stack.needs_geometry:
         model = cell.settings.model
         config = read_config(model.path, model.revision, model.trust_remote_code)
         stack.check(geometry(config.get_text_config()))
