@@ -1,7 +1,7 @@
 """Choosing keys by score: any scorer, at token or page granularity, with any selector."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from sahub.selection import Selection
 from sahub.selectors import Picks, threshold, top_k, top_p
 from sahub.sizes import Density, Size, at_layer, check_density, check_size, most_tokens, row_share, row_tokens, share_of
 
+GROUPS = ("none", "union", "sum", "max")
 _OUT = float("-inf")
 
 
@@ -66,6 +67,8 @@ class Selector:
     threshold   least logit (scaled) of a kept unit
     max_density  of top_p and threshold: share of the valid keys that is not exceeded once the stage is done
     min_units   pages to take when fewer fit into what is left of a budget, unless nothing is left
+    group       what query heads that share a KV head choose: none (each its own), sum or max of their scores (the same
+                for all), union (each its own, and all attend to what any of them chose: up to G times the budget)
     """
 
     density: Density | None = None
@@ -75,6 +78,7 @@ class Selector:
     mass: str = "residual"
     max_density: Density | None = None
     min_units: int = 1
+    group: str = "none"
 
     def __post_init__(self) -> None:
         ways = {name: getattr(self, name) for name in ("density", "heavy_size", "top_p", "threshold")}
@@ -94,13 +98,15 @@ class Selector:
             if given[0] in ("density", "heavy_size"):
                 raise ConfigError(f"max_density={self.max_density}: bounds top_p and threshold, not {given[0]}")
             check_density("max_density", self.max_density)
+        if self.group not in GROUPS:
+            raise ConfigError(f"group={self.group}: must be one of {', '.join(GROUPS)}")
         if self.mass not in ("residual", "total"):
             raise ConfigError(f"mass={self.mass}: must be residual or total")
 
     @classmethod
     def of(cls, select: Mapping[str, Any] | None = None, **ways: Any) -> "Selector":
         """From a stage's fields, `select` being {top_p: 0.9}, {threshold: 2.0}, {density: 0.1} or {heavy_size: 64}."""
-        known = {field.name for field in fields(cls)} - {"min_units"}
+        known = {field.name for field in fields(cls)} - {"min_units", "group"}
         given = {key: value for key, value in ways.items() if value is not None}
         if select is None:
             return cls(**given)
@@ -127,6 +133,7 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     """
     if selector.keeps_all:
         return taken.all()
+    scores = _shared(call, scores, selector.group)
     logits, sizes = _candidates(call, taken, scores)
     num, bound = _budget(call, taken, selector)
     if num is not None and not scores.of_keys:
@@ -139,11 +146,32 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     else:
         assert num is not None
         picks = top_k(logits, num, bound)
+    if selector.group == "union":
+        picks = _union(call, picks, logits.shape[-1])
     keys, log_weight = scores.keys_of(picks)
     if not scores.of_keys:
         outside = ~call.rows.admits(keys)
         keys, log_weight = keys.masked_fill(outside, 0), log_weight.masked_fill(outside, _OUT)
     return taken.of(keys, log_weight)
+
+
+def _shared(call: Call, scores: Scores, group: str) -> Scores:
+    """The same scores for all heads that share a KV head: their sum, or the largest."""
+    if group not in ("sum", "max"):
+        return scores
+    each = scores.logits.unflatten(1, (call.num_kv_heads, -1))
+    joined = each.sum(dim=2, keepdim=True) if group == "sum" else each.amax(dim=2, keepdim=True)
+    return replace(scores, logits=joined.expand_as(each).flatten(1, 2))
+
+
+def _union(call: Call, picks: Picks, num_units: int) -> Picks:
+    """For every head, the units that any head of its group picked, among `num_units`."""
+    chosen = torch.where(picks.log_weight > _OUT, picks.units, num_units).unflatten(1, (call.num_kv_heads, -1))
+    marks = chosen.new_zeros(*chosen.shape[:2], *chosen.shape[3:4], num_units + 1, dtype=torch.bool)
+    marks.scatter_(-1, chosen.transpose(2, 3).flatten(3), True)
+    joined = threshold(torch.where(marks[..., :-1], 0.0, _OUT), 0.0)
+    heads = chosen.shape[2]
+    return Picks(*(one.repeat_interleave(heads, dim=1) for one in joined))
 
 
 def free_keys(call: Call, taken: Selection) -> Tensor:

@@ -72,5 +72,24 @@ def from_bits(bits: Tensor, width: int) -> Tensor:
     return codes
 
 
+def pack(codes: Tensor, width: int) -> Tensor:
+    """Whole numbers [..., n] below 2 ** width side by side: uint8 [..., n * width / 8 rounded up]."""
+    bits = ((codes.unsqueeze(-1) >> torch.arange(width, dtype=codes.dtype, device=codes.device)) & 1).flatten(-2)
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    packed: Tensor = (padded << _places(8, padded)).sum(-1, dtype=torch.uint8)
+    return packed
+
+
+def unpack(packed: Tensor, width: int, num: int) -> Tensor:
+    """The `num` whole numbers of `pack`: int32 [..., num]."""
+    if 8 % width == 0:  # none of them is in two bytes
+        each = packed.unsqueeze(-1) >> torch.arange(0, 8, width, dtype=torch.uint8, device=packed.device)
+        whole: Tensor = (each & (2**width - 1)).flatten(-2)[..., :num].int()
+        return whole
+    bits = ((packed.unsqueeze(-1) >> _places(8, packed)) & 1).flatten(-2)[..., : num * width].unflatten(-1, (num, -1))
+    codes: Tensor = (bits.int() << torch.arange(width, dtype=torch.int32, device=packed.device)).sum(-1)
+    return codes.int()
+
+
 def _places(num: int, like: Tensor) -> Tensor:
     return torch.arange(num, dtype=torch.uint8, device=like.device)
