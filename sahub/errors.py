@@ -25,7 +25,11 @@ class ConfigError(SahubError, ValueError):
 
 
 class Infeasible(SahubError):
-    """A declared limit rejects this configuration before any work."""
+    """A declared limit rejects this configuration before any work. `excess`: how far beyond it, as a share of it."""
+
+    def __init__(self, message: str, excess: float = 0.0) -> None:
+        super().__init__(message)
+        self.excess = excess
 
 
 class UnsupportedModel(SahubError):

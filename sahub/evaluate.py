@@ -74,6 +74,7 @@ def _attempt(
     begin = time.monotonic()
     length = len(request.context_ids)
     outcome.num_layers = session.model.geometry.num_layers
+    outcome.key_bytes = 2 * session.model.geometry.head_dim * session.model.hf.dtype.itemsize
     outcome.num_keys = min(outcome.num_keys or length, length)
     try:
         if outcome.attention.stack is not None:

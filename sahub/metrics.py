@@ -23,6 +23,18 @@ def answer_nll(logits: Tensor, ids: Sequence[int]) -> float:
     return float(torch.nn.functional.cross_entropy(logits, target))
 
 
+def bytes_per_step(num_keys: float, kv_density: float, aux_bits: float, key_bytes: int) -> float:
+    """Bytes that one decode step reads, per sequence, sparse layer and KV head, over num_keys keys.
+
+    bytes = num_keys * kv_density * key_bytes + num_keys * aux_bits / 8
+
+    kv_density  share of the keys that some query head of the KV head attends to: what a kernel loads
+    aux_bits    index bits read per key and KV head
+    key_bytes   bytes of a key with its value in the model's dtype, (d + dv) * bytes an element; dense reads all of them
+    """
+    return num_keys * (kv_density * key_bytes + aux_bits / 8)
+
+
 def error_by_example(micro: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Attention error of each example: mean over layers of sqrt(sum |sparse - dense|^2 / sum |dense|^2) of its rows.
 

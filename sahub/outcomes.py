@@ -42,6 +42,7 @@ class Outcome:
     num_keys: int = 0  # of the shortest context
     aux_bits: float = 0.0
     num_layers: int = 0  # of the model
+    key_bytes: int = 0  # of a key with its value, of one KV head
 
     def measures(self) -> dict[str, float]:
         """Means over questions; attention error over layers, then examples; densities weighted by rows."""
@@ -53,6 +54,9 @@ class Outcome:
             "kv_density": weighted(self.micro, "kv_density"),
             "aux_bits": self.aux_bits,
         }
+        found["bytes_per_step"] = metrics.bytes_per_step(
+            fmean(answer.n_context for answer in self.answers), found["kv_density"], self.aux_bits, self.key_bytes
+        )
         errors = metrics.error_by_example(self.micro)
         if errors:
             found["attention_error"] = fmean(errors.values())
@@ -84,6 +88,7 @@ def joined(attentions: Sequence[Attention], parts: Sequence[Sequence[Outcome]], 
         whole = Outcome(attention=attention)
         for part in (each[number] for each in parts):
             whole.num_layers = part.num_layers or whole.num_layers
+            whole.key_bytes = part.key_bytes or whole.key_bytes
             whole.num_keys = min(whole.num_keys or part.num_keys, part.num_keys or whole.num_keys)
             whole.aux_bits = max(whole.aux_bits, part.aux_bits)
             whole.seconds += part.seconds

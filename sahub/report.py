@@ -25,14 +25,16 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (
     "task", "tokens", "builder", "objective", "n", "dense", "sparse", "difference", "default",
-    "KL", "KL default", "e", "asked", "density", "trials", "s",
+    "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
 )  # fmt: skip
 LEFT = {"task", "builder", "objective"}
-ONLY_IN_HTML = {"KL default"}
+ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
     "paired by context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
+    "bits asked, bits: of an index, read per key and KV head. KV density: share of keys that a KV head reads. bytes: "
+    "read by a decode step per layer and KV head, index included. "
     "trials: complete/pruned/rejected/failed. s: seconds."
 )
 
@@ -123,6 +125,10 @@ def cells_of(row: Mapping[str, Any]) -> list[str]:
         _short(measures.get("attention_error")),
         _short(row["target_density"]),
         _short(measures.get("density"), "{:.3f}"),
+        _short(measures.get("kv_density"), "{:.3f}"),
+        _short(row["target_aux_bits"]),
+        _short(measures.get("aux_bits")),
+        _short(measures.get("bytes_per_step"), "{:.0f}"),
         "/".join(str(trials[state]) for state in STATES) if trials else "-",
         _short(row["seconds"], "{:.0f}"),
     ]

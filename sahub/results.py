@@ -121,6 +121,7 @@ def _analysis_row(trial: Trial) -> dict[str, Any]:
         "density": measures.get("density"),
         "kv_density": measures.get("kv_density"),
         "aux_bits": measures.get("aux_bits"),
+        "bytes_per_step": measures.get("bytes_per_step"),
         "score": measures.get("benchmark_score"),
         "answer_kl": measures.get("answer_kl"),
         "answer_nll": measures.get("answer_nll"),

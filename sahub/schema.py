@@ -45,5 +45,9 @@ def new_folder(parent: str) -> str:
             return str(folder)
 
 
+OmegaConf.register_new_resolver(
+    "first", lambda *values: next((one for one in values if one is not None), None), replace=True
+)
+OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
 OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replace=True)
 ConfigStore.instance().store(name="settings", node=schema(), provider="sahub")

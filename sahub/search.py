@@ -86,7 +86,10 @@ class Search:
         except (Infeasible, ConfigError) as error:
             if not self.space.free:
                 raise
-            return Trial(state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error))
+            excess = {"limits": error.excess} if isinstance(error, Infeasible) else {}
+            return Trial(
+                state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error), excess=excess
+            )
         return None
 
     def _is_rejected(self, point: Point) -> bool:
@@ -161,8 +164,13 @@ class Search:
                 f"{self.cell.name}: none of {len(self.trials)} trials completed, {len(failed)} failed; the first: "
                 f"{failed[0].reason}"
             )
-        reasons = [trial.reason for trial in self.trials]
+        measured = [trial for trial in self.trials if trial.excess]
+        if not measured:  # points that the model cannot have
+            reasons = [trial.reason for trial in self.trials]
+            why = f"most often: {max(set(reasons), key=reasons.count)}"
+        else:
+            closest = min(measured, key=lambda trial: (trial.excess["limits"], trial.overrides))
+            why = f"the closest: {closest.reason} ({' '.join(closest.overrides)})"
         return ConfigError(
-            f"{self.cell.name}: no point of the space is within its limits ({len(reasons)} tried); most often: "
-            f"{max(set(reasons), key=reasons.count)}"
+            f"{self.cell.name}: no point of the space is within its limits ({len(self.trials)} tried); {why}"
         )

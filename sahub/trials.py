@@ -159,23 +159,35 @@ def check_objective(cell: Cell) -> None:
 
 
 def limits_of(cell: Cell) -> dict[str, float]:
-    """The builder's declared upper bounds. Raises ConfigError for an unknown quantity or a bound that is no number."""
+    """The upper bounds of index bits by their address: the builder's own, and the objective's target.
+
+    A target does not bind the yardstick `dense`. Raises ConfigError for an unknown quantity or a bound that is no
+    number.
+    """
     limits: Mapping[str, Any] = cell.builder.get("limits") or {}
     for name, bound in limits.items():
         if name != "aux_bits":
             raise ConfigError(f"builder.limits.{name}: unknown; limits: aux_bits")
         if isinstance(bound, bool) or not isinstance(bound, int | float) or bound < 0:
             raise ConfigError(f"builder.limits.{name}={bound}: must be at least 0 (bits per key and KV head)")
-    return dict(limits)
+    found = {f"builder.limits.{name}": bound for name, bound in limits.items()}
+    target = cell.settings.objective.aux_bits
+    return found if target is None or cell.choices.builder == "dense" else {**found, "objective.aux_bits": target}
 
 
 def check_limits(stack: Stack, limits: Mapping[str, float], geometry: Geometry, num_keys: int) -> None:
-    """Raise Infeasible for a stack above a declared upper bound, ConfigError for one that the model cannot have."""
+    """Raise Infeasible for a stack above an upper bound, the tightest; ConfigError for one that the model cannot have.
+
+    An Infeasible says how far above the bound it is: `excess`, a share of the bound.
+    """
     stack.check(geometry)
-    for name, bound in limits.items():
-        needed = stack.aux_bits(geometry, num_keys)
+    needed = stack.aux_bits(geometry, num_keys)
+    for name, bound in sorted(limits.items(), key=lambda item: item[1]):
         if needed > bound + 1e-9:
-            raise Infeasible(f"builder.limits.{name}={bound}: this point needs {needed:g} bits per key and KV head")
+            raise Infeasible(
+                f"{name}={bound:g}: this point needs {needed:.4g} bits per key and KV head",
+                (needed - bound) / (bound or 1),
+            )
 
 
 def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: str) -> Trial:
