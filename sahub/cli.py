@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sahub.arguments import options_first, replacing
-from sahub.choices import COMMANDS, UNREAD, conf_dir, did_you_mean
+from sahub.choices import COMMANDS, UNREAD, conf_dir, did_you_mean, group_choices
 from sahub.errors import ConfigError, SahubError, disk_trouble
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def run(command: str, arguments: Sequence[str]) -> int:
     except SahubError as error:
         _say(str(error))
         return 1
-    except KeyboardInterrupt as stop:
+    except Stopped as stop:
         _say("interrupted; run the same command again: what was finished is kept")
-        return stop.status if isinstance(stop, Stopped) else 130
+        return stop.status
     except Exception as error:
         if disk := disk_trouble(error):
             _say(disk)
@@ -85,6 +85,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
 
     from sahub.config import plan, typed_overrides
     from sahub.explain import COMPLAINTS, explain
+    from sahub.suites import is_named
 
     def collect(cfg: "DictConfig") -> None:
         job = HydraConfig.get()
@@ -96,7 +97,8 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
             planned.problems.append(str(error))
 
     given = replacing(options_first(arguments))
-    if any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate":
+    several = any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate"
+    if several or is_named(given, group_choices("task", _roots(arguments))):
         given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
     given += ["hydra.run.dir=."] if command == "best" else []  # it writes nothing
     raw = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from sahub import objectives
 from sahub.config import Cell
 from sahub.devices import number_of_workers
 from sahub.journal import Journal
@@ -50,17 +51,33 @@ def points_of(cell: Cell) -> int:
     return most if everything is None else max(1, len(everything))
 
 
+def trials_of(cell: Cell) -> int:
+    """Trials of the search at most: its points, and those that generate answers afterwards."""
+    return points_of(cell) + _promoted(cell)
+
+
+def _promoted(cell: Cell) -> int:
+    """Points that generate answers after a teacher-forced search."""
+    search = cell.settings.search
+    more = search.promote + search.calibrate
+    return min(points_of(cell), more + 1) if more and _is_cheap(cell) else 0
+
+
+def _is_cheap(cell: Cell) -> bool:
+    """Whether the search itself generates no answers."""
+    return cell.settings.search.fidelity == "teacher" and objectives.needs(cell.settings.objective) != "generate"
+
+
 def seconds_of(cell: Cell) -> float | None:
     """Of the whole cell where every phase is known, without loading anything."""
     settings, total = cell.settings, 0.0
     if "search" in settings.phases:
         search, points = settings.search, points_of(cell)
-        cheap = settings.search.fidelity == "teacher"
-        one = _per_context(cell, search, generated=not cheap)
-        dear = _per_context(cell, search, generated=True) if cheap and search.promote + search.calibrate else 0.0
+        promoted = _promoted(cell)
+        one = _per_context(cell, search, generated=not _is_cheap(cell))
+        dear = _per_context(cell, search, generated=True) if promoted else 0.0
         if one is None or dear is None:
             return None
-        promoted = min(points, search.promote + search.calibrate + 1) if cheap else 0
         total += search.max_requests * (points * one + promoted * dear)
     if "validate" in settings.phases:
         contexts = settings.validate.max_requests or settings.task.options.get("num_examples")

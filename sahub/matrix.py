@@ -11,11 +11,13 @@ from sahub import crew, report, results
 from sahub.config import Cell
 from sahub.endings import CellResult, explain, guard, why_no_winner
 from sahub.errors import SahubError
+from sahub.estimate import trials_of
 from sahub.model import Counters
 from sahub.progress import Display
 from sahub.reproduce import reproducing
 from sahub.scope import Part, search_key, seen_from
 from sahub.search import Search
+from sahub.settings import PHASES
 from sahub.trackers import Tracked
 from sahub.trials import plan_of
 from sahub.validate import Entry, validate
@@ -35,7 +37,7 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     directory = root or _common([cell.directory for cell in cells])
     counters: dict[str, Counters] = {}
     begin = time.monotonic()
-    display_of = Display(sum(len(cell.settings.phases) for cell in cells))
+    display_of = Display({phase: sum(phase in cell.settings.phases for cell in cells) for phase in PHASES})
     with _tracked(found), display_of as display, guard(found), crew.ready(cells):
         for group in _grouped(found, _workers_key):
             with guard(group), crew.workers(group[0].cell, directory / "ray_results") as workers:
@@ -81,7 +83,9 @@ def _searches(workers: Workers, display: Display, group: Sequence[CellResult]) -
 
 
 def _validations(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:
-    ready = [result for result in group if "validate" in result.cell.settings.phases and result.ok and _entry(result)]
+    asked = [result for result in group if "validate" in result.cell.settings.phases]
+    ready = [result for result in asked if result.ok and _entry(result)]
+    display.skip("validate", len(asked) - len(ready))
     for same in _grouped(ready, _validation_key):
         with guard(same), _accounted(workers, same):
             yield from _validate(workers, display, same)
@@ -89,19 +93,22 @@ def _validations(workers: Workers, display: Display, group: Sequence[CellResult]
 
 def _search(workers: Workers, display: Display, same: Sequence[CellResult]) -> Work[None]:
     """One search, of one cell or of cells that differ in their task alone."""
-    bases = [reproducing(result.cell) for result in same]  # before any work: what fails here must not cost a search
-    for result in same:
-        result.tracked.start()
-    first, *others = parts = [Part(result.cell, workers.requests(result.cell, "search")) for result in same]
-    name = f"search {first.cell.name}" + (f" and {len(others)} other tasks" if others else "")
-    with display.steps(name, first.cell.settings.search.num_samples, cells=len(same)) as step:
+    cell, others = same[0].cell, len(same) - 1
+    what = cell.name + (f" and {others} other tasks" if others else "")
+    with display.steps("search", what, "trials", cells=len(same)) as step:
+        bases = [reproducing(result.cell) for result in same]  # before any work: what fails here must not cost a search
+        for result in same:
+            result.tracked.start()
+        parts = [Part(result.cell, workers.requests(result.cell, "search")) for result in same]
+        step.total = trials_of(cell)
 
         def on_trial() -> None:
-            step()
+            if search.trials[-1].state != "rejected":  # which are as many as the sampler likes
+                step()
             for result in same:
                 result.tracked.trial(search.trials[-1])
 
-        search = Search(first.cell, workers.geometry, first.requests, on_trial, others)
+        search = Search(cell, workers.geometry, parts[0].requests, on_trial, parts[1:])
         try:
             study = yield from search.work()
         except SahubError:
@@ -116,10 +123,11 @@ def _search(workers: Workers, display: Display, same: Sequence[CellResult]) -> W
 
 def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) -> Work[None]:
     cell = same[0].cell
-    requests = workers.requests(cell, "validate")
-    plan = plan_of(cell, cell.settings.validate, generate=True)
     entries = [entry for entry in map(_entry, same) if entry is not None]
-    with display.steps(f"validate {cell.choices.task}", len(requests), cells=len(same)) as step:
+    with display.steps("validate", cell.choices.task, "contexts", cells=len(same)) as step:
+        requests = workers.requests(cell, "validate")
+        step.total = len(requests)
+        plan = plan_of(cell, cell.settings.validate, generate=True)
         done = yield from validate(entries, requests, plan, step)
     for result, validation in zip(same, done, strict=True):
         with guard([result]):

@@ -21,7 +21,7 @@ from uuid import uuid4
 from sahub.devices import check_gpus, number_of_workers
 from sahub.errors import RunError
 from sahub.settings import Compute
-from sahub.signals import Stopped
+from sahub.signals import asked_to_stop, deaf
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would turn Ctrl-C into an early, silent end of the search
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
+MARK = "SAHUB_RAY_FOLDER"  # in the environment of every process of Ray's that we started
 LONGEST_FOLDER = 20  # Ray's sockets lie below it, and their paths have at most 103 characters
 AGAIN = "run the same command again: what was finished is kept"
 
@@ -71,8 +72,9 @@ def started(compute: Compute) -> Iterator[None]:
                 "_node_ip_address": "127.0.0.1",
                 "_temp_dir": undo.enter_context(_folder()),
             }
+            undo.enter_context(_variable(MARK, options["_temp_dir"]))
         if compute.name == "gpu":
-            undo.enter_context(_visible(compute.gpu_ids))
+            undo.enter_context(_variable("CUDA_VISIBLE_DEVICES", _visible(compute.gpu_ids)))
         undo.callback(_stop)
         _init(compute, options)
         undo.enter_context(_watched())
@@ -89,16 +91,24 @@ def _prepare(compute: Compute) -> None:
 
 
 def _stop() -> None:
-    """End Ray and every process that it started: some would outlive it by a minute."""
-    import psutil
+    """End Ray and all that it started."""
     import ray
 
-    node, started = ray._private.worker._global_node, list[Any]()
-    for info in (one for same in getattr(node, "all_processes", {}).values() for one in same):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            started += psutil.Process(info.process.pid).children(recursive=True)
-    ray.shutdown()
-    _, alive = psutil.wait_procs(started, timeout=3)
+    with deaf():  # a second Ctrl-C would leave what the first one was about to end
+        ray.shutdown()
+        _end_marked()
+
+
+def _end_marked() -> None:
+    """End every process that carries our mark: some outlive Ray by a minute, those whose parent was killed for ever."""
+    import psutil
+
+    mark, ours = os.environ.get(MARK), []
+    for process in psutil.process_iter() if mark else ():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                ours.append(process)
+    _, alive = psutil.wait_procs(ours, timeout=3)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
@@ -154,7 +164,8 @@ def _folder() -> Iterator[str]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with deaf():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _alive(pid: str) -> bool:
@@ -167,19 +178,25 @@ def _alive(pid: str) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _visible(gpu_ids: tuple[int, ...]) -> Iterator[None]:
-    """These GPUs, of those that this process may see, are the ones that Ray gives to workers."""
+def _visible(gpu_ids: tuple[int, ...]) -> str:
+    """These GPUs, of those that this process may see: the ones that Ray gives to workers."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = before.split(",") if before else None
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen[number] if seen else str(number) for number in gpu_ids)
+    return ",".join(seen[number] if seen else str(number) for number in gpu_ids)
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """A variable of the environment, as long as this lasts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
+            del os.environ[name]
         else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
+            os.environ[name] = before
 
 
 @contextlib.contextmanager
@@ -207,8 +224,8 @@ def _watched() -> Iterator[None]:
     watcher.start()
     try:
         yield
-    except KeyboardInterrupt as stop:
-        if died and not isinstance(stop, Stopped):  # a signal to the whole group ends Ray as well
+    except KeyboardInterrupt:
+        if died and not asked_to_stop():  # a signal to the whole group ends Ray as well
             node.kill_all_processes(check_alive=False, allow_graceful=False)
             raise RunError(f"Ray died ({died[0]}); {AGAIN}") from None
         raise

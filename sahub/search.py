@@ -161,8 +161,7 @@ class Search:
         failed = [trial for trial in self.trials if trial.state == "failed"]
         if failed:
             return RunError(
-                f"{self.cell.name}: none of {len(self.trials)} trials completed, {len(failed)} failed; the first: "
-                f"{failed[0].reason}"
+                f"none of {len(self.trials)} trials completed, {len(failed)} failed; the first: {failed[0].reason}"
             )
         measured = [trial for trial in self.trials if trial.excess]
         if not measured:  # points that the model cannot have
@@ -172,5 +171,5 @@ class Search:
             closest = min(measured, key=lambda trial: (trial.excess["limits"], trial.overrides))
             why = f"the closest: {closest.reason} ({' '.join(closest.overrides)})"
         return ConfigError(
-            f"{self.cell.name}: no point of the space is within its limits ({len(self.trials)} tried); {why}"
+            f"no point of the space is within its limits ({len(self.trials)} tried); {why}"
         )

@@ -38,7 +38,7 @@ class Validation:
         """Accuracies with 95 % intervals, their paired difference, and the winner's measures. Raises RunError."""
         for name, outcome in (("dense", self.dense), ("sparse", self.sparse)):
             if outcome.state != "complete":
-                raise RunError(f"{self.entry.cell.name}: the {name} validation failed: {outcome.reason}")
+                raise RunError(f"the {name} validation failed: {outcome.reason}")
         measures = self.sparse.measures()
         figures: dict[str, Any] = {
             "n": len(self.sparse.answers),

@@ -34,22 +34,23 @@ def check(cell: Cell, report: Report) -> None:
     check_supported(config, locate(settings.path))
     empty = anatomy.skeleton(config, cell.choices.model, trust_remote_code=settings.trust_remote_code)
     attention_modules(empty)
-    with Display(4, "checks") as display:
-        with display.steps("load", None):
+    with Display({"doctor": 4}, "checks") as display:
+        with display.steps("doctor", "load"):
             model = load(cell)
         held, words = anatomy.weights(model, empty.num_parameters()), anatomy.tokenizer(model)
         report.add("weights", held, anatomy.weights_rows(held))
         report.add("tokenizer", words, anatomy.tokenizer_rows(words))
         attention, builder = replace(attention_of(cell, ()), measure=0), cell.choices.builder
-        with display.steps("sparse path", None):
+        with display.steps("doctor", "sparse path"):
             path = selfcheck.sparse_path(model, attention)
         report.add("sparse path", path, selfcheck.rows(path, builder))
         report.problems += selfcheck.problems(path)
         asked = asked_of(cell)
-        with display.steps("dense accuracy", len(asked)) as step:
+        with display.steps("doctor", "dense accuracy", "tasks") as step:
+            step.total = len(asked)
             found = accuracies(Session(model), asked, step)
         report.add("dense accuracy", found, accuracy_rows(found))
-        with display.steps("costs", None):
+        with display.steps("doctor", "costs"):
             spent = costs.costs(model, attention, cell.settings.doctor.timing_tokens)
         report.add("costs", spent, costs.rows(spent, builder))
     judge(report, cell.settings.doctor.enough)

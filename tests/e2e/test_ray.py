@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -82,34 +83,50 @@ SLOW = (
 )
 
 
+def works(folder: Path, running: subprocess.Popen) -> bool:
+    """Whether a run came as far as its first finished context."""
+    found = wait_for(lambda: running.poll() is not None or kept(folder), 120)
+    return found and running.poll() is None
+
+
+def kept(folder: Path) -> list[Path]:
+    return list(folder.rglob("cache/sahub/journal/*/*.json"))
+
+
+def folders_of(running: subprocess.Popen) -> list[Path]:
+    return list(Path(gettempdir()).glob(f"sahub-ray-{running.pid}-*"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "group", "status"),
+    ("number", "group", "times", "status"),
     [
-        (signal.SIGINT, True, 130),
-        (signal.SIGINT, False, 130),
-        (signal.SIGTERM, False, 143),
-        (signal.SIGTERM, True, 143),
-        (signal.SIGHUP, False, 129),
-        (signal.SIGKILL, False, -9),
+        (signal.SIGINT, True, 1, 130),
+        (signal.SIGINT, True, 3, 130),
+        (signal.SIGTERM, False, 1, 143),
+        (signal.SIGTERM, True, 1, 143),
+        (signal.SIGHUP, False, 2, 129),
+        (signal.SIGKILL, False, 1, -9),
     ],
-    ids=["ctrl-c", "sigint", "sigterm", "sigterm-all", "sighup", "sigkill"],
+    ids=["ctrl-c", "ctrl-c-thrice", "sigterm", "sigterm-all", "sighup-twice", "sigkill"],
 )
-def test_nothing_is_left_after_a_signal(tmp_path, number, group, status):
+def test_nothing_is_left_after_a_signal(tmp_path, number, group, times, status):
     env = own(tmp_path, with_plugin(tmp_path))
     with start(
         "search", builder(tmp_path, "nasty", SLOW), "builder=nasty", "compute=local", "compute.workers=2", *TINY,
         "search.num_samples=50", cwd=tmp_path, env=env,
     ) as running:  # fmt: skip
-        assert wait_for(lambda: list(tmp_path.rglob("cache/sahub/journal/*/*.json")), 120), running.communicate()
+        assert works(tmp_path, running), running.communicate()
         assert len(left(tmp_path)) > 3
-        (os.killpg if group else os.kill)(running.pid, number)
+        for _ in range(times):
+            (os.killpg if group else os.kill)(running.pid, number)
+            time.sleep(0.7)
         _, said = running.communicate(timeout=60)
     assert running.returncode == status
     assert wait_for(lambda: not left(tmp_path), 20), left(tmp_path)
     if number != signal.SIGKILL:
         assert said == "interrupted; run the same command again: what was finished is kept\n"
-        assert not list(Path(gettempdir()).glob(f"sahub-ray-{running.pid}-*"))
+        assert not folders_of(running)
 
 
 @pytest.mark.slow
@@ -118,13 +135,14 @@ def test_a_run_says_that_ray_died(tmp_path, process):
     env = own(tmp_path, with_plugin(tmp_path))
     arguments = [builder(tmp_path, "nasty", SLOW), "builder=nasty", "compute=local", *TINY, "search.num_samples=6"]
     with start("search", *arguments, cwd=tmp_path, env=env) as running:
-        assert wait_for(lambda: list(tmp_path.rglob("cache/sahub/journal/*/*.json")), 120), running.communicate()
+        assert works(tmp_path, running), running.communicate()
         [pid] = [pid for pid in left(tmp_path) if Path(f"/proc/{pid}/comm").read_text().startswith(process)]
         os.kill(pid, signal.SIGKILL)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 1
     assert said == f"failed: Ray died ({process}); run the same command again: what was finished is kept\n"
     assert wait_for(lambda: not left(tmp_path), 20), left(tmp_path)
+    assert not folders_of(running)
     assert "Ray died" in one(tmp_path, "error.txt").read_text("utf-8")
 
 
