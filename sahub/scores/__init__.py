@@ -1,6 +1,7 @@
 """Official scores: `score` of one answer, `aggregate` of a data set; one entry per benchmark.
 
 Names are `benchmark/subset`, as in conf/task. To add a benchmark, write one function per metric and list it here.
+The metric `kvpress` is a task's first metric by the rules of kvpress's evaluation, where these differ.
 """
 
 from collections.abc import Sequence
@@ -8,13 +9,21 @@ from difflib import get_close_matches
 from typing import Any
 
 from sahub.errors import ConfigError, ScoreError
-from sahub.scores import loogle, ruler
-from sahub.scores.benchmark import Benchmark, Row
+from sahub.scores import infinite_bench, longbench, longbench_v2, loogle, ruler, zero_scrolls
+from sahub.scores.benchmark import Benchmark, Metrics, Number, Row, plain
 from sahub.scores.ruler import ruler_length_average
 
-__all__ = ["BENCHMARKS", "aggregate", "metrics_of", "ruler_length_average", "score"]
+__all__ = ["BENCHMARKS", "aggregate", "metrics_of", "primary_metric", "ruler_length_average", "score"]
 
-BENCHMARKS: dict[str, Benchmark] = {"loogle": loogle.BENCHMARK, "ruler": ruler.BENCHMARK}
+BENCHMARKS: dict[str, Benchmark] = {
+    "infinite_bench": infinite_bench.BENCHMARK,
+    "longbench": longbench.BENCHMARK,
+    "longbench_e": longbench.BENCHMARK_E,
+    "longbench_v2": longbench_v2.BENCHMARK,
+    "loogle": loogle.BENCHMARK,
+    "ruler": ruler.BENCHMARK,
+    "zero_scrolls": zero_scrolls.BENCHMARK,
+}
 
 
 def score(
@@ -22,37 +31,58 @@ def score(
 ) -> float:
     """The official score of one answer, in [0, 1].
 
-    `references` have the benchmark's own shape: a text, a list of texts, for cloze the masks as a mapping or JSON text.
-    `metric` is one of metrics_of(task), None the first of them; `classes` are the labels of a classification task.
+    `references` have the benchmark's own shape: a text, a list of texts, a number, for cloze the masks as a mapping or
+    JSON text; numpy's arrays and numbers are taken, too. `classes` are the labels of a classification task. `metric` is
+    one of metrics_of(task), None the first of them, or `kvpress`: the first by kvpress's rules where these differ.
 
     Raises ConfigError for an unknown task or metric, ScoreError for a prediction or references of another shape.
     """
     benchmark, subset = _find(task)
-    names = benchmark.subsets[subset]
-    name = names[0] if metric is None else metric
-    if name not in names:
-        raise ConfigError(f"metric={name}: must be one of {', '.join(names)} for {task}{_close(name, names)}")
-    return benchmark.metrics[name](_text(prediction), _plain(references), classes)
+    (found,) = _metrics(benchmark, subset, task, metric or primary_metric(task)).values()
+    return float(found(_text(prediction), plain(references), plain(classes)))
 
 
-def aggregate(task: str, rows: Sequence[Row], *, classes: Sequence[str] | None = None) -> float | dict[str, float]:
+def aggregate(
+    task: str, rows: Sequence[Row], *, classes: Sequence[str] | None = None, metric: str | None = None
+) -> Number:
     """The official number of a data set, or all of them by name, in the benchmark's own unit.
 
-    RULER: percent, 2 decimals. LooGLE: fractions, {metric: value}. A row is a mapping with `prediction`, `references`
-    and what the benchmark groups by. Raises as `score`, and ScoreError for no rows.
+    RULER, LongBench, ZeroSCROLLS: percent. LongBench-E: {bucket: percent}. LongBench-v2: {group: percent}. LooGLE:
+    {metric: fraction}. InfiniteBench: a fraction. `metric` as in `score`, None for all of metrics_of(task). A row is a
+    mapping with `prediction`, `references` and what the benchmark groups by (length, difficulty); it may hold
+    `all_classes`. Raises as `score`, and ScoreError for no rows and rows without what is needed.
     """
     benchmark, subset = _find(task)
+    metrics = _metrics(benchmark, subset, task, metric)
     for number, row in enumerate(rows):
         if absent := [name for name in ("prediction", "references") if name not in row]:
             raise ScoreError(f"rows[{number}]: must have {' and '.join(absent)}")
-    plain = [{**row, "prediction": _text(row["prediction"]), "references": _plain(row["references"])} for row in rows]
-    return benchmark.aggregate(subset, plain, classes)
+        if not isinstance(row["prediction"], str):
+            raise ScoreError(f"rows[{number}]: {_no_text(row['prediction'])}")
+    return benchmark.aggregate(metrics, [plain(dict(row)) for row in rows], plain(classes))
 
 
 def metrics_of(task: str) -> tuple[str, ...]:
     """Names of a task's metrics; the first stands for the task. Raises ConfigError for an unknown task."""
     benchmark, subset = _find(task)
-    return benchmark.subsets[subset]
+    return tuple(benchmark.subsets[subset])
+
+
+def primary_metric(task: str) -> str:
+    """The metric that stands for a task. Raises ConfigError for an unknown task."""
+    return metrics_of(task)[0]
+
+
+def _metrics(benchmark: Benchmark, subset: str, task: str, metric: str | None) -> Metrics:
+    """The metric of that name, or all that are computed without being asked for."""
+    metrics = benchmark.subsets[subset]
+    if metric is None:
+        return metrics
+    first = next(iter(metrics))
+    known = {**metrics, "kvpress": metrics[first], **benchmark.on_request.get(subset, {})}
+    if metric not in known:
+        raise ConfigError(f"metric={metric}: must be one of {', '.join(known)} for {task}{_close(metric, known)}")
+    return {metric: known[metric]}
 
 
 def _find(task: str) -> tuple[Benchmark, str]:
@@ -73,10 +103,9 @@ def _close(name: str, choices: Any) -> str:
 
 def _text(prediction: Any) -> str:
     if not isinstance(prediction, str):
-        raise ScoreError(f"prediction is a {type(prediction).__name__}: must be text")
+        raise ScoreError(_no_text(prediction))
     return prediction
 
 
-def _plain(references: Any) -> Any:
-    # Columns read with pandas hold numpy arrays and numbers.
-    return references.tolist() if hasattr(references, "tolist") else references
+def _no_text(prediction: Any) -> str:
+    return f"prediction is a {type(prediction).__name__}: must be text"

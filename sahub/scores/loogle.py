@@ -2,7 +2,8 @@
 
 Source   bigai-nlco/LooGLE Evaluation/automatic_metrics.py and automatic_eval.py @6734382
 Differs  METEOR (see there) and cloze parsing (literals only; officially the prediction is evaluated as code);
-         with several references the best one counts; BERTScore is not offered
+         with several references the best one counts; BERTScore only where it is asked for
+kvpress  of a cloze data set, an answer that does not parse weighs as one mask, not as all of its masks
 """
 
 import ast
@@ -16,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from sahub.errors import ScoreError
-from sahub.scores.benchmark import Benchmark, Metric, Row, mean, texts
+from sahub.scores.benchmark import Benchmark, Metric, Metrics, Row, best, each, mean, texts
 from sahub.scores.rouge import rouge_l, rouge_n
 
 MAX_LITERAL = 100_000  # characters; a longer cloze answer counts as one that does not parse
@@ -24,11 +25,8 @@ MAX_STEMMED = 64  # characters; a longer token is no word and is its own stem
 
 
 def _best(compare: Callable[[str, str], float]) -> Metric:
-    def metric(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
-        # Officially an empty answer is the word None.
-        return max(compare(prediction or "None", reference) for reference in texts(references))
-
-    return metric
+    # Officially an empty answer is the word None.
+    return best(lambda prediction, reference: compare(prediction or "None", reference))
 
 
 def _tokens(text: str) -> list[str]:
@@ -94,14 +92,17 @@ def _stemmer() -> Callable[[str], str]:
 
 def exact_match(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
     """Masks whose value is the expected one / masks."""
-    matched, masks = _cloze(prediction, references, _is_equal)
-    return matched / masks
+    return _cloze(prediction, references, _is_equal)
 
 
 def partial_match(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
     """Masks whose value shares a word with the expected one, respecting case / masks."""
-    matched, masks = _cloze(prediction, references, _shares_a_word)
-    return matched / masks
+    return _cloze(prediction, references, _shares_a_word)
+
+
+def exact_match_kvpress(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
+    """exact_match of one row; of a data set, an answer that does not parse weighs as one mask."""
+    return exact_match(prediction, references)
 
 
 def _is_equal(value: Any, expected: Any) -> bool:
@@ -112,23 +113,22 @@ def _shares_a_word(value: Any, expected: Any) -> bool:
     return isinstance(value, str) and not set(value.split()).isdisjoint(str(expected).split())
 
 
-def _cloze(prediction: str, references: Any, is_match: Callable[[Any, Any], bool]) -> tuple[int, int]:
-    """(matched masks, masks); 0 matched where the whole prediction is not the literal of a dict."""
-    expected = _masks(references)
-    answer = _literal(prediction)
-    return sum(mask in answer and is_match(answer[mask], value) for mask, value in expected.items()), len(expected)
+def _cloze(prediction: str, references: Any, is_match: Callable[[Any, Any], bool]) -> float:
+    """Matched masks / masks; nothing matches where the whole prediction is not the literal of a dict."""
+    expected, answer = _masks(references), _literal(prediction) or {}
+    return sum(mask in answer and is_match(answer[mask], value) for mask, value in expected.items()) / len(expected)
 
 
-def _literal(prediction: str) -> dict[Any, Any]:
+def _literal(prediction: str) -> dict[Any, Any] | None:
     if len(prediction) > MAX_LITERAL:
-        return {}
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes inside the model's text
             value = ast.literal_eval(prediction)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _masks(references: Any) -> Mapping[str, Any]:
@@ -138,44 +138,77 @@ def _masks(references: Any) -> Mapping[str, Any]:
         (text, *_) = texts(references)
         try:
             found = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ScoreError(f"references={text[:80]!r}: must be a JSON object of masks: {error}") from None
     if not isinstance(found, Mapping) or not found:
         raise ScoreError(f"references={str(references)[:80]!r}: must map at least one mask to its entity")
     return found
 
 
-def aggregate(subset: str, rows: Sequence[Row], classes: Sequence[str] | None = None) -> dict[str, float]:
-    """Every metric of the subset as a fraction: plain means; for cloze matched / masks over all rows, 4 decimals."""
-    names = BENCHMARK.subsets[subset]
-    if subset != "shortdep_cloze":
-        score = BENCHMARK.metrics
-        return {
-            name: mean(score[name](row["prediction"], row["references"], classes) for row in rows) for name in names
-        }
-    if not rows:
-        raise ScoreError("rows=[]: must be at least one row")
+def bert_score(prediction: str, reference: str) -> float:
+    """BERTScore (roberta-large, neither idf nor rescaled) as LooGLE asks for it: sides swapped, recall.
+
+    That is the precision of the prediction. Raises ScoreError where the package or its weights are missing.
+
+    Source   Zhang et al. 2020, arXiv:1904.09675
+    """
+    # Lone surrogates have no bytes that a tokenizer could read.
+    sides = [[text.encode("utf-8", "replace").decode("utf-8")] for text in (reference, prediction)]
+    _, recall, _ = _scorer().score(*sides)
+    return float(recall[0])
+
+
+@cache
+def _scorer() -> Any:
+    try:
+        from bert_score import BERTScorer
+    except ImportError as error:
+        raise ScoreError(
+            f"metric=bert_score: bert-score is missing: pip install 'sahub[bertscore]' ({error})"
+        ) from None
+    try:
+        return BERTScorer(lang="en")
+    except OSError as error:
+        said = str(error).splitlines()[0]
+        raise ScoreError(f"metric=bert_score: no weights: run `hf download roberta-large` ({said})") from None
+
+
+def aggregate(metrics: Metrics, rows: Sequence[Row], classes: Sequence[str] | None = None) -> dict[str, float]:
+    """Every metric as a fraction: plain means; for cloze matched / masks over all rows, 4 decimals."""
     found = {}
-    for name, is_match in zip(names, (_is_equal, _shares_a_word), strict=True):
-        parts = [_cloze(row["prediction"], row["references"], is_match) for row in rows]
-        found[name] = round(sum(matched for matched, _ in parts) / sum(masks for _, masks in parts), 4)
+    for name, metric in metrics.items():
+        scores = each(metric, rows, classes)
+        if metric in _WEIGHTS:
+            weights = [_WEIGHTS[metric](row) for row in rows]
+            found[name] = round(sum(s * w for s, w in zip(scores, weights, strict=True)) / sum(weights), 4)
+        else:
+            found[name] = mean(scores)
     return found
 
 
-_TEXT = ("rouge-l-recall", "rouge-1-recall", "rouge-2-recall", "bleu1", "bleu4", "meteor")
+def _num_masks(row: Row) -> int:
+    return len(_masks(row["references"]))
+
+
+_WEIGHTS: dict[Metric, Callable[[Row], int]] = {
+    exact_match: _num_masks,
+    partial_match: _num_masks,
+    exact_match_kvpress: lambda row: 1 if _literal(row["prediction"]) is None else _num_masks(row),
+}
+_TEXT = {
+    "rouge-l-recall": _best(lambda prediction, reference: rouge_l(prediction, reference).recall),
+    "rouge-1-recall": _best(lambda prediction, reference: rouge_n(prediction, reference, 1).recall),
+    "rouge-2-recall": _best(lambda prediction, reference: rouge_n(prediction, reference, 2).recall),
+    "bleu1": _best(lambda prediction, reference: bleu(prediction, reference, 1)),
+    "bleu4": _best(lambda prediction, reference: bleu(prediction, reference, 4)),
+    "meteor": _best(meteor),
+}
+_OF_TEXT = ("shortdep_qa", "longdep_qa", "longdep_summarization")
 
 BENCHMARK = Benchmark(
-    subsets=dict.fromkeys(("shortdep_qa", "longdep_qa", "longdep_summarization"), _TEXT)
-    | {"shortdep_cloze": ("exact_match", "partial_match")},
-    metrics={
-        "rouge-l-recall": _best(lambda prediction, reference: rouge_l(prediction, reference).recall),
-        "rouge-1-recall": _best(lambda prediction, reference: rouge_n(prediction, reference, 1).recall),
-        "rouge-2-recall": _best(lambda prediction, reference: rouge_n(prediction, reference, 2).recall),
-        "bleu1": _best(lambda prediction, reference: bleu(prediction, reference, 1)),
-        "bleu4": _best(lambda prediction, reference: bleu(prediction, reference, 4)),
-        "meteor": _best(meteor),
-        "exact_match": exact_match,
-        "partial_match": partial_match,
-    },
+    subsets=dict.fromkeys(_OF_TEXT, _TEXT)
+    | {"shortdep_cloze": {"exact_match": exact_match, "partial_match": partial_match}},
+    on_request={subset: {"bert_score": _best(bert_score)} for subset in _OF_TEXT}
+    | {"shortdep_cloze": {"kvpress": exact_match_kvpress}},
     aggregate=aggregate,
 )

@@ -1,11 +1,13 @@
 """ROUGE as the PyPI package `rouge` 1.0.1 counts it: sets of words and n-grams, sentences split at every full stop.
 
 Source   Lin 2004, aclanthology.org/W04-1013; behaviour of rouge 1.0.1
-Differs  the longest common subsequence is found with bit vectors (Hyyro 2004) and walked back without recursion, so
-         long texts cost no table of their squares and no RecursionError; ROUGE-L reads the first MAX_WORDS words
+Differs  the longest common subsequence is walked back without recursion, so long texts cost no RecursionError (which
+         LongBench counts as 0); ROUGE-L reads the first MAX_WORDS words
 """
 
 from dataclasses import dataclass
+
+from sahub.scores.lcs import lcs_pairs
 
 MAX_WORDS = 10_000  # per text: bounds ROUGE-L to seconds; the answer budgets it is used with are ten times smaller
 
@@ -74,34 +76,6 @@ def _union_lcs(expected: list[tuple[str, ...]], predicted: list[tuple[str, ...]]
         open_words = common.intersection(sentence) - found
         for other in dict.fromkeys(other for word in sorted(open_words) for other in places[word]):
             if not open_words.isdisjoint(other):
-                found |= _lcs_words(sentence, other)
+                found |= {sentence[place] for place, _ in lcs_pairs(sentence, other)}
                 open_words -= found
     return found
-
-
-def _lcs_words(reference: tuple[str, ...], prediction: tuple[str, ...]) -> set[str]:
-    """Words of one longest common subsequence, found from the end: on a tie the step is in the prediction.
-
-    rows[i] has bit j clear where LCS(reference[: i + 1], prediction[: j + 1]) grows with prediction[j]. At a cell whose
-    words differ that means the cell above is strictly larger than the one before, the only case to step up.
-    """
-    places: dict[str, int] = {}
-    for j, word in enumerate(prediction):
-        places[word] = places.get(word, 0) | 1 << j
-    full = (1 << len(prediction)) - 1
-    row, rows = full, []
-    for word in reference:
-        hits = row & places.get(word, 0)
-        row = ((row + hits) | (row - hits)) & full
-        rows.append(row)
-    i, j = len(reference) - 1, len(prediction) - 1
-    words: set[str] = set()
-    while i >= 0 and j >= 0:
-        if reference[i] == prediction[j]:
-            words.add(reference[i])
-            i, j = i - 1, j - 1
-        elif rows[i] >> j & 1:
-            j -= 1
-        else:
-            i -= 1
-    return words

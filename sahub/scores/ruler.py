@@ -1,6 +1,7 @@
 """RULER: how many of the expected strings an answer contains.
 
 Source   NVIDIA/RULER scripts/eval/evaluate.py and synthetic/constants.py @c3f5e3b
+kvpress  deletes control characters, so that a number broken by a line break matches
 """
 
 import re
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sahub.errors import ScoreError
-from sahub.scores.benchmark import Benchmark, Row, mean, texts
+from sahub.scores.benchmark import Benchmark, Metric, Metrics, Row, each, mean, texts
 
 CONTROL = re.compile(r"[\x00-\x1f]")
 
@@ -16,7 +17,7 @@ CONTROL = re.compile(r"[\x00-\x1f]")
 def string_match_all(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
     """Share of the references that occur in the prediction, ignoring case; no word boundaries."""
     answer = _clean(prediction)
-    return mean(float(reference.lower() in answer) for reference in texts(references))
+    return mean([float(reference.lower() in answer) for reference in texts(references)])
 
 
 def string_match_part(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
@@ -30,10 +31,17 @@ def _clean(prediction: str) -> str:
     return CONTROL.sub("\n", prediction.strip()).strip().lower()
 
 
-def aggregate(subset: str, rows: Sequence[Row], classes: Sequence[str] | None = None) -> float:
+def _kvpress(metric: Metric) -> Metric:
+    def without_control(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
+        return metric(CONTROL.sub("", prediction.strip()), references, classes)
+
+    return without_control
+
+
+def aggregate(metrics: Metrics, rows: Sequence[Row], classes: Sequence[str] | None = None) -> float:
     """Task score in percent, 2 decimals."""
-    metric = BENCHMARK.metrics[BENCHMARK.subsets[subset][0]]
-    return round(mean(metric(row["prediction"], row["references"], classes) for row in rows) * 100, 2)
+    (metric,) = metrics.values()
+    return round(mean(each(metric, rows, classes)) * 100, 2)
 
 
 def ruler_length_average(scores: Sequence[float]) -> dict[str, float]:
@@ -54,8 +62,15 @@ def ruler_length_average(scores: Sequence[float]) -> dict[str, float]:
 _RETRIEVAL = [f"niah_single_{i}" for i in (1, 2, 3)] + [f"niah_multikey_{i}" for i in (1, 2, 3)]
 _ALL = (*_RETRIEVAL, "niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe")
 
+_SUBSETS: dict[str, Metrics] = {
+    **{subset: {"string_match_all": string_match_all} for subset in _ALL},
+    **{subset: {"string_match_part": string_match_part} for subset in ("qa_1", "qa_2")},
+}
+
 BENCHMARK = Benchmark(
-    subsets=dict.fromkeys(_ALL, ("string_match_all",)) | dict.fromkeys(("qa_1", "qa_2"), ("string_match_part",)),
-    metrics={"string_match_all": string_match_all, "string_match_part": string_match_part},
+    subsets=_SUBSETS,
+    on_request={
+        subset: {"kvpress": _kvpress(metric)} for subset, metrics in _SUBSETS.items() for metric in metrics.values()
+    },
     aggregate=aggregate,
 )

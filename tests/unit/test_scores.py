@@ -103,7 +103,10 @@ def test_aggregate_of_answers_gives_every_metric() -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("rular/vt", r"task=rular/vt: benchmark must be one of loogle, ruler \(did you mean ruler\?\)"),
+        (
+            "rular/vt",
+            r"task=rular/vt: benchmark must be one of infinite_bench, .*ruler, zero_scrolls \(did you mean ruler\?\)",
+        ),
         ("ruler/vtt", r"task=ruler/vtt: must be one of .*ruler/vt.*did you mean ruler/vt\?"),
         ("ruler", "task=ruler: must be one of ruler/niah_single_1"),
     ],
