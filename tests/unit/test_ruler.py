@@ -16,7 +16,7 @@ from sahub.scores import score
 from sahub.tasks.ruler import load
 
 FOLDER = Path(__file__).parents[2] / "conf" / "task" / "ruler"
-SUBSETS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+SUBSETS = sorted(file.stem for file in FOLDER.glob("*.yaml") if not file.stem.startswith("qa"))
 NEEDLES = [subset for subset in SUBSETS if subset.startswith("niah")]
 ESSAYS = [
     subset for subset in NEEDLES if subset not in {"niah_single_1", "niah_multikey_2", "niah_multikey_3"}

@@ -1,4 +1,4 @@
-"""RULER's tasks, generated at any length: needles, variables, words; or as others stored them (`stored`).
+"""RULER's tasks, generated at any length: needles, variables, words, questions; or as others stored them (`stored`).
 
 Source   Hsieh et al. 2024, arXiv:2404.06654; parameters of its synthetic tasks, our own wording
 Differs  a prompt is fitted by one search per sample, which never overflows and cannot loop; what whole lines leave is
@@ -12,7 +12,7 @@ from sahub import options
 from sahub.errors import ConfigError, MissingFiles
 from sahub.examples import Example, TaskSpec, split_of
 from sahub.fitting import Budget, Draw, example_of
-from sahub.tasks.ruler import niah, stored, variables, words
+from sahub.tasks.ruler import niah, qa, stored, variables, words
 
 SUBSETS: dict[str, Callable[[TaskSpec], Draw]] = {
     **dict.fromkeys(niah.SUBSETS, niah.draws),
@@ -23,12 +23,14 @@ SUBSETS: dict[str, Callable[[TaskSpec], Draw]] = {
 
 
 def missing(spec: TaskSpec) -> str | None:
-    """That the essay of `options.essay`, or stored data, are not on this machine; None when nothing is missing.
+    """That the essay or questions of an option, or stored data, are not on this machine; None when nothing is missing.
 
     Raises ConfigError for an unknown subset or a wrong option, DataError for an essay that holds no text.
     """
     if stored.is_wanted(spec):
         return stored.missing(spec)
+    if spec.subset in qa.SUBSETS:
+        return qa.missing(spec)
     try:
         _draws(spec)
     except MissingFiles as error:
@@ -43,11 +45,13 @@ def load(
 
     `limit` contexts (None: `options.num_examples`) whose hash falls into `split`; one seed, one set of examples.
 
-    Raises ConfigError for an unknown subset or option, MissingFiles for an essay that is not there, DataError for one
-    without text and where the length cannot hold what the task hides.
+    Raises ConfigError for an unknown subset or option, MissingFiles for a file that is not there, DataError for one
+    without text or of another layout, and where the length cannot hold what the task hides.
     """
     if stored.is_wanted(spec):
         return stored.load(spec, split=split, limit=limit, seed=seed)
+    if spec.subset in qa.SUBSETS:
+        return qa.load(spec, split=split, limit=limit, length=length, count_tokens=count_tokens, seed=seed)
     draw, budget = _draws(spec), Budget(length, count_tokens)
     wanted = options.whole(spec, "num_examples", 500, most=10**6) if limit is None else limit
     found: list[Example] = []
@@ -64,5 +68,7 @@ def load(
 
 def _draws(spec: TaskSpec) -> Draw:
     if spec.subset not in SUBSETS:
-        raise ConfigError(f"task.subset={spec.subset}: not a generated RULER task; choices: {', '.join(SUBSETS)}")
+        raise ConfigError(
+            f"task.subset={spec.subset}: not a generated RULER task; choices: {', '.join([*SUBSETS, *qa.SUBSETS])}"
+        )
     return SUBSETS[spec.subset](spec)
