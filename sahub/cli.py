@@ -85,7 +85,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
 
     from sahub.config import plan, typed_overrides
     from sahub.explain import COMPLAINTS, explain
-    from sahub.suites import is_named
+    from sahub.suites import swept
 
     def collect(cfg: "DictConfig") -> None:
         job = HydraConfig.get()
@@ -98,8 +98,9 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
 
     given = replacing(options_first(arguments))
     several = any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate"
-    if several or is_named(given, group_choices("task", _roots(arguments))):
-        given = ["--multirun", *(item for item in given if item not in {"-m", "--multirun"})]
+    suites = swept(given, group_choices("task", _roots(arguments)))
+    if several or suites != given:
+        given = ["--multirun", *(item for item in suites if item not in {"-m", "--multirun"})]
     given += ["hydra.run.dir=."] if command == "best" else []  # it writes nothing
     raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:

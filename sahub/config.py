@@ -192,7 +192,9 @@ def nouns(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[Overri
         elif key.startswith("objective."):
             parts.append(f"{key.removeprefix('objective.')}_{value}")
     objective = re.sub(r"[^\w.-]+", "_", "_".join(parts))
-    return Choices(model=model or groups["model"], task=groups["task"], builder=groups["builder"], objective=objective)
+    length = changed.get("task.length")
+    task = groups["task"] if length is None else f"{groups['task']}_{length}"
+    return Choices(model=model or groups["model"], task=task, builder=groups["builder"], objective=objective)
 
 
 def _leaves(path: str, value: Any) -> Iterator[str]:

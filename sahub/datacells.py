@@ -19,11 +19,10 @@ class Row:
         return name in self.values
 
     def error(self, name: str, must: str) -> DataError:
-        """What is wrong with a cell: `file: row 3: column answer is nan: must be text`."""
-        value = repr(self.values.get(name))
-        return DataError(
-            f"{self.address}: column {name} is {value if len(value) <= 60 else value[:57] + '...'}: {must}"
-        )
+        """What is wrong with a cell: `file: row 3: column answer is nan (float): must be text`."""
+        value = self.values.get(name)
+        kind = "" if value is None else f" ({type(value).__name__})"
+        return DataError(f"{self.address}: column {name} is {repr(value)[:60]}{kind}: {must}")
 
     def text(self, name: str, *, needed: bool = False) -> str:
         """A text; nothing (null, or no such column) is the empty one, unless it is `needed`."""

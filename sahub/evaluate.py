@@ -173,7 +173,13 @@ def _answer_all(
                 references=question.references,
                 score=None
                 if prediction is None
-                else scores.score(plan.task, prediction, question.references, metric=plan.metric),
+                else scores.score(
+                    plan.task,
+                    prediction,
+                    question.references,
+                    classes=question.metadata.get("all_classes"),
+                    metric=plan.metric,
+                ),
                 answer_kl=metrics.answer_kl(dense.logits, forced.logits),
                 answer_nll=metrics.answer_nll(forced.logits, dense.ids),
                 n_context=len(request.context_ids),

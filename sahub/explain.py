@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from sahub.choices import GROUPS, did_you_mean, group_choices, listed
 from sahub.ranges import allowed, keys
 from sahub.settings import Settings
+from sahub.suites import suites_of
 
 COMPLAINTS = (HydraException, OmegaConfBaseException)
 TYPES: dict[Any, str] = {
@@ -66,7 +67,11 @@ def _unknown_choice(file: str, roots: Sequence[Path]) -> str:
     choices = group_choices(group, roots)
     if not choices:
         return f"{file}: no such configuration file in {listed([str(root) for root in roots])}"
-    return f"{group}={name}: no such {group}{did_you_mean(name, choices)}\nchoices: {listed(choices)}"
+    close = did_you_mean(name, choices)
+    own = [choice for choice in choices if choice.startswith(f"{name.partition('/')[0]}/")]
+    if group == "task":
+        choices = [*(own or choices), *suites_of(own or choices)]
+    return f"{group}={name}: no such {group}{close}\nchoices: {listed(choices)}"
 
 
 def _unknown_key(path: str, typed: str) -> str:

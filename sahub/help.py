@@ -11,6 +11,7 @@ import yaml
 from sahub.choices import GROUPS, UNREAD, group_choices
 from sahub.ranges import allowed, keys, shown
 from sahub.settings import Settings
+from sahub.suites import suites_of
 
 ABOUT = {
     "search": "Find the best configuration of a sparse-attention builder, then validate it on other examples.",
@@ -52,7 +53,8 @@ def help_text(command: str, roots: Sequence[Path]) -> str:
         "",
         f"  sahub {command} [-m] [+experiment=NAME] [GROUP=CHOICE ...] [KEY=VALUE ...]",
         "",
-        "-m runs every combination of comma-separated values; task=glob(ruler/*) names all that match;",
+        "-m runs every combination of comma-separated values; task=glob(ruler/niah_*) names all that match,",
+        "task=ruler/all and task=ruler/4096 all of a benchmark (at a length), also without -m;",
         "--config-dir DIR adds a folder with files of your own; --cfg job prints the configuration and stops.",
         f"In a checkout `python -m pipelines.{command}` is the same.",
         "",
@@ -87,6 +89,8 @@ def _groups(command: str, roots: Sequence[Path], defaults: Mapping[str, str]) ->
             continue
         names = [f"{name}*" if name == defaults.get(group) else name for name in group_choices(group, roots)]
         yield from _wrapped(f"  {group + ' ':<12}", ", ".join(names))
+        if group == "task":
+            yield from _wrapped("    suites    ", ", ".join(suites_of([name.rstrip("*") for name in names])))
 
 
 def _keys(command: str, root: Path, defaults: Mapping[str, str]) -> Iterator[str]:

@@ -51,6 +51,7 @@ class Prepared:
         settings = cell.settings
         limits = settings.search if split == "search" else settings.validate
         seed, truncation = settings.search.seed, settings.protocol.truncation
+        most = min(limits.max_context_length, self.model.max_context_length)
         asked = (limits.max_requests, limits.max_context_length, limits.max_new_tokens)
         key = repr((settings.task, split, asked, truncation, seed))
         if key not in self.held:
@@ -58,7 +59,7 @@ class Prepared:
                 spec_of(cell),
                 split=split,
                 limit=limits.max_requests,
-                length=min(limits.max_context_length, self.model.max_context_length) - self.model.overhead_tokens,
+                length=min(settings.task.length or most, most) - self.model.overhead_tokens,
                 count_tokens=self.model.count_tokens,
                 seed=seed,
             )

@@ -19,34 +19,35 @@ from sahub.choices import did_you_mean, group_choices, listed
 from sahub.config import nouns, parse, typed_overrides
 from sahub.errors import ConfigError
 from sahub.reproduce import names_code
+from sahub.suites import expanded
 
 Job = list[str]  # the overrides of one cell
 
 
 def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -> list[list[Job]]:
-    """Batches of jobs: the product of all sweeps, times the winners of `configs` where that is set.
+    """Batches of jobs: the product of all sweeps, times the winners of `configs` where that is set; suites taken apart.
 
     Raises ConfigError where a glob matches nothing.
     """
-    expanded = [
-        _expanded(override) if override.value_type == ValueType.GLOB_CHOICE_SWEEP else override
+    folders = [Path(source.path) for source in config.hydra.runtime.config_sources if source.schema == "file"]
+    named = [
+        _expanded(override, folders) if override.value_type == ValueType.GLOB_CHOICE_SWEEP else override
         for override in overrides
     ]
-    [product] = BasicSweeper.split_arguments(expanded, None)
+    [product] = BasicSweeper.split_arguments(named, None)
     if config.configs is not None:
         found = [winner_overrides(file) for file in winner_files(config.configs, Path(config.results_dir))]
         product = [[*first, *then] for first, then in itertools.product(found, product)]
-    product = [replacing(job) for job in product]
+    tasks = group_choices("task", folders)
+    product = [replacing(one) for job in product for one in expanded(job, tasks)]
     size = batch or len(product)
     return [product[start : start + size] for start in range(0, len(product), size)]
 
 
-def _expanded(override: Override) -> Override:
+def _expanded(override: Override, folders: Sequence[Path]) -> Override:
     """A glob over the nested names of a group as a plain list of choices."""
     group, glob = override.key_or_group, override.value()
-    assert override.config_loader is not None
-    sources = override.config_loader.get_sources()
-    choices = group_choices(group, [Path(source.path) for source in sources if source.scheme() == "file"])
+    choices = group_choices(group, folders)
     names = glob.filter(choices)
     if not names:
         known = [*choices, *(choice.partition("/")[0] for choice in choices)]

@@ -1,31 +1,97 @@
-"""Every file in conf/task says what its place says, and names a metric that exists."""
+"""Every file in conf/task says what its place says, names a metric that exists, and loads data of its schema."""
 
+import runpy
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from task_rows import fixture, rows_of, write
 
-from sahub.examples import TaskSpec, missing
+from sahub import scores
+from sahub.config import compose_cell
+from sahub.examples import Example, TaskSpec, load_examples, missing
+from sahub.nouns import Task
+from sahub.ranges import typed
 from sahub.scores import metrics_of
+from sahub.weights import spec_of
 
-FOLDER = Path(__file__).parents[2] / "conf" / "task"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "conf" / "task"
 NAMES = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))
+COUNTS = {
+    "infinite_bench": 12, "longbench": 21, "longbench_e": 13, "longbench_v2": 1, "loogle": 4, "ruler": 13,
+    "zero_scrolls": 10,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "SAHUB_DOWNLOAD"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def spec(name: str, **changes: Any) -> TaskSpec:
+    """The task of a file, checked against the schema; a whole cell is composed in a test of its own, as it is slow."""
+    with initialize_config_dir(str(FOLDER.parent), version_base=None):
+        values = OmegaConf.to_container(compose(overrides=[f"+task={name}"]).task, resolve=True)
+    return replace(TaskSpec(**asdict(typed(Task, asdict(Task(**values))))), **changes)
+
+
+def load(task: TaskSpec, split: str = "validate") -> list[Example]:
+    return load_examples(task, split=split, limit=None, length=600, count_tokens=lambda text: len(text.split()), seed=0)
+
+
+def test_every_subset_has_a_file() -> None:
+    counts = {benchmark: sum(name.startswith(f"{benchmark}/") for name in NAMES) for benchmark in COUNTS}
+    assert counts == COUNTS
+    assert sum(counts.values()) == len(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_task_file_is_a_task(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with initialize_config_dir(str(FOLDER.parent), version_base=None):
-        config = compose(overrides=[f"+task={name}"])
-    values: Any = OmegaConf.to_container(config.task, resolve=True)
-    spec = TaskSpec(**values)
-    assert spec.name == name
-    assert spec.metric in metrics_of(name)
-    told = missing(spec)
-    assert (told is None) == (spec.dataset is None)
+def test_a_task_file_is_a_task_and_loads_its_data(name: str, tmp_path: Path) -> None:
+    task = spec(name)
+    assert task.name == name
+    assert task.metric in metrics_of(name)
+    assert task.licence
+    told = missing(task)
+    assert (told is None) == (task.dataset is None and "file" not in task.options)
+    assert told is None or (len(told.splitlines()) <= 4 and task.subset in told)
+
+    stored = spec(name, path=str(fixture(name, tmp_path / "data")))
+    assert missing(stored) is None
+    examples = [example for split in ("search", "validate") for example in load(stored, split)]
+    assert len(examples) == len(rows_of(name))
+    for example in examples:
+        [question] = example.questions
+        assert example.context
+        assert question.max_new_tokens == task.max_new_tokens  # the row's own 999 is no official number
+        assert question.references
+        assert all(type(text) is str for text in question.references)
+        classes = question.metadata.get("all_classes")
+        found = scores.score(name, "nothing", question.references, classes=classes, metric=task.metric)
+        assert 0 <= found <= 1
 
 
-def test_there_are_task_files() -> None:
-    assert {name.split("/")[0] for name in NAMES} >= {"loogle", "ruler"}
+def test_writing_the_files_again_changes_nothing(tmp_path: Path) -> None:
+    runpy.run_path(str(ROOT / "docs" / "make_tasks.py"))["write"](tmp_path)
+    again = {file.relative_to(tmp_path): file.read_text("utf-8") for file in tmp_path.rglob("*.yaml")}
+    assert again == {file.relative_to(FOLDER): file.read_text("utf-8") for file in FOLDER.rglob("*.yaml")}
+
+
+def test_a_cell_has_its_tasks_keys(tmp_path: Path) -> None:
+    cell = compose_cell(["task=longbench_e/qasper", "task.revision=main", f"task.path={tmp_path}"])
+    assert spec_of(cell) == spec("longbench_e/qasper", revision="main", path=str(tmp_path))
+    assert {one.name for one in fields(TaskSpec)} == {one.name for one in fields(Task)}
+
+
+def test_all_layouts_of_a_list_column_are_texts(tmp_path: Path) -> None:
+    for suffix in ("parquet", "jsonl", "json"):
+        file = write(tmp_path / suffix / f"trec.{suffix}", rows_of("longbench/trec"))
+        [first, *_] = load(spec("longbench/trec", path=str(file)))
+        assert first.questions[0].references == ("Person",)
+        assert first.questions[0].metadata["all_classes"] == ["Person", "Place", "Reason for something"]
+        assert first.questions[0].metadata["length"] == 150 * len(first.context.split())
