@@ -3,17 +3,47 @@
 import json
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from sahub.examples import split_of
+from sahub.examples import SPLITS, Example, TaskSpec, load_examples, split_of
+from sahub.nouns import Task
+from sahub.ranges import typed
 
 Row = dict[str, Any]
+CONF = Path(__file__).parents[1] / "conf"
 TREC = ["Person", "Place", "Reason for something"]
+
+
+def spec(name: str, **changes: Any) -> TaskSpec:
+    """The task of a file, checked against the schema; a whole cell is composed in a test of its own, as it is slow."""
+    return replace(TaskSpec(**asdict(typed(Task, asdict(Task(**_values(name)))))), **changes)
+
+
+@cache
+def _values(name: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base=None):
+        return cast(dict[str, Any], OmegaConf.to_container(compose(overrides=[f"+task={name}"]).task, resolve=True))
+
+
+def load(task: TaskSpec, split: str = "validate", at_least: int = 1) -> list[Example]:
+    def words(text: str) -> int:
+        return len(text.split())
+
+    return load_examples(task, split=split, limit=None, length=600, count_tokens=words, seed=0, at_least=at_least)
+
+
+def everything(task: TaskSpec) -> list[Example]:
+    """The examples of both splits."""
+    return [example for split in SPLITS for example in load(task, split, 0)]
 
 
 def filler(number: int) -> str:

@@ -1,25 +1,21 @@
 """Every file in conf/task says what its place says, names a metric that exists, and loads data of its schema."""
 
 import runpy
-from dataclasses import asdict, fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-from task_rows import fixture, rows_of, write
+from task_rows import CONF, everything, fixture, load, rows_of, spec, write
 
 from sahub import scores
 from sahub.config import compose_cell
-from sahub.examples import Example, TaskSpec, load_examples, missing
+from sahub.examples import TaskSpec, missing
 from sahub.nouns import Task
-from sahub.ranges import typed
 from sahub.scores import metrics_of
 from sahub.weights import spec_of
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "conf" / "task"
+FOLDER = CONF / "task"
 NAMES = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))
 COUNTS = {
     "infinite_bench": 12, "longbench": 21, "longbench_e": 13, "longbench_v2": 1, "loogle": 4, "ruler": 13,
@@ -32,17 +28,6 @@ def _empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "SAHUB_DOWNLOAD"):
         monkeypatch.delenv(name, raising=False)
-
-
-def spec(name: str, **changes: Any) -> TaskSpec:
-    """The task of a file, checked against the schema; a whole cell is composed in a test of its own, as it is slow."""
-    with initialize_config_dir(str(FOLDER.parent), version_base=None):
-        values = OmegaConf.to_container(compose(overrides=[f"+task={name}"]).task, resolve=True)
-    return replace(TaskSpec(**asdict(typed(Task, asdict(Task(**values))))), **changes)
-
-
-def load(task: TaskSpec, split: str = "validate") -> list[Example]:
-    return load_examples(task, split=split, limit=None, length=600, count_tokens=lambda text: len(text.split()), seed=0)
 
 
 def test_every_subset_has_a_file() -> None:
@@ -63,7 +48,7 @@ def test_a_task_file_is_a_task_and_loads_its_data(name: str, tmp_path: Path) -> 
 
     stored = spec(name, path=str(fixture(name, tmp_path / "data")))
     assert missing(stored) is None
-    examples = [example for split in ("search", "validate") for example in load(stored, split)]
+    examples = everything(stored)
     assert len(examples) == len(rows_of(name))
     for example in examples:
         [question] = example.questions
