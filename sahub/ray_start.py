@@ -119,6 +119,7 @@ def _init(compute: Compute, options: dict[str, Any]) -> None:
 
     if compute.name == "cluster":
         _check_reachable(compute.address)
+    ray._private.worker.print_to_stdstream = _note  # it would tell the person about each worker that died
     ours = signal.getsignal(signal.SIGTERM)
     for attempt in (1, 2):  # its own limit of 30 s is too short for a busy machine
         try:
@@ -136,6 +137,12 @@ def _init(compute: Compute, options: dict[str, Any]) -> None:
             log.warning("Ray did not start (%s); trying once more", type(error).__name__)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ours)  # Ray has put its own in the place
+
+
+def _note(data: dict[str, Any], **how: Any) -> None:
+    """What Ray has to say, to the log of the run."""
+    for line in data["lines"]:
+        log.info("Ray (%s): %s", data["pid"], line)
 
 
 def _check_reachable(address: str) -> None:

@@ -47,6 +47,8 @@ def test_every_failure_is_a_state_with_its_cause(tmp_path, compute, modes):
     best = read(one(tmp_path, "optimal_configs/*_sparsity_10.json"))
     assert best["stage_overrides"] == ["builder.stages.nasty.mode=fine"]
     assert "Traceback" not in done.stderr
+    assert "raylet" not in done.stdout + done.stderr  # it has its say in the log
+    assert done.stdout.startswith("model embedded,")
 
 
 @pytest.mark.parametrize("compute", ["inline", pytest.param("local", marks=pytest.mark.slow)])
