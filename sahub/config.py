@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sahub.arguments import replacing
+from sahub.builder_tree import builder_of, check_compose, resolved
 from sahub.choices import GROUPS, conf_dir
 from sahub.errors import ConfigError
-from sahub.ranges import setting, typed
+from sahub.ranges import typed
 from sahub.schema import opened
 from sahub.settings import Settings
 
@@ -101,20 +102,6 @@ class Cell:
         return builder_of(root)
 
 
-def builder_of(root: DictConfig) -> dict[str, Any]:
-    """The builder's subtree as plain values; a search leaf that is null is not free and is left out."""
-    tree = cast(dict[str, Any], _resolved(root, "builder"))
-    return {**tree, "search": _without_nulls(tree["search"])}
-
-
-def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
-    kept = {
-        name: _without_nulls(node) if isinstance(node, dict) and name != "when" else node  # it may ask for null
-        for name, node in tree.items()
-    }
-    return {name: node for name, node in kept.items() if node is not None and node != {}}
-
-
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Overrides in Hydra's grammar, one value each."""
     parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
@@ -139,36 +126,13 @@ def _apply(root: DictConfig, override: Override) -> None:
             if isinstance(override.value(), list):
                 OmegaConf.update(root, path, None, force_add=forced)  # or it could not replace a mapping
             OmegaConf.update(root, path, override.value(), merge=True, force_add=forced)
-    except (OmegaConfBaseException, KeyError, TypeError) as error:
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
-
-
-def _resolved(root: DictConfig, name: str) -> Any:
-    """The section as plain values."""
-    node = root._get_node(name)
-    if not OmegaConf.is_config(node):
-        return root[name]
-    try:
-        for path in _missing(node, name):
-            raise ConfigError(f"{path}: must be given ({setting(Settings, path).get('help', 'it has no default')})")
-        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or name}: {str(error).splitlines()[0]}") from error
-
-
-def _missing(node: Any, address: str) -> Iterator[str]:
-    if isinstance(node, DictConfig):
-        for name in map(str, node):
-            path = f"{address}.{name}"
-            if OmegaConf.is_missing(node, name):
-                yield path
-            else:
-                yield from _missing(node._get_node(name), path)
 
 
 def settings_of(cfg: DictConfig) -> Settings:
     """The typed settings of a composed configuration; ConfigError for the first value that cannot be."""
-    settings = cast(Settings, typed(Settings, {str(name): _resolved(cfg, str(name)) for name in cfg}))
+    settings = cast(Settings, typed(Settings, {str(name): resolved(cfg, str(name)) for name in cfg}))
     if not settings.phases:
         raise ConfigError("phases=[]: must name search, validate or both")
     if settings.objective.budget is None:
@@ -181,6 +145,8 @@ def settings_of(cfg: DictConfig) -> Settings:
 
 def nouns(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[Override]) -> Choices:
     """The cell's nouns; what was typed over a group's file shows in its name, so that names stay true."""
+    if made := OmegaConf.select(cfg, "compose"):
+        groups = {**groups, "builder": "_".join([groups["builder"], *made])}
     changed = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
     model, path = OmegaConf.select(cfg, "model.name"), OmegaConf.select(cfg, "model.path")  # a missing path is None
     if path and (model is None or ("model.path" in changed and "model.name" not in changed)):
@@ -214,6 +180,7 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     typed_in, groups = typed_overrides(hydra), hydra.runtime.choices
     overrides = parse(typed_in)
     settings = settings_of(cfg)
+    check_compose(cfg, groups["builder"])
     pins = [
         leaf
         for override in overrides

@@ -21,6 +21,11 @@ def lists_of(stage: Stage) -> Iterator[tuple[str, Sequence[Any]]]:
         yield from ((address, one) for address, one in [(name, value), *inside] if is_list(one))
 
 
+def read_geometry(stages: Sequence[Stage]) -> bool:
+    """Whether checking the stages needs a model's geometry."""
+    return any(type(stage).check is not Stage.check or any(lists_of(stage)) for stage in stages)
+
+
 def check(stage: Stage, num_layers: int) -> None:
     """Raise ConfigError for a list that has not one value per layer."""
     for name, values in lists_of(stage):

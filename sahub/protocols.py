@@ -90,7 +90,8 @@ class Stage:
     """Base of every method: the dataclass fields are its hyperparameters, checked in `__post_init__`.
 
     A field's metadata may hold `unit` and `search`, the default range a search draws it from:
-    {low, high, log?, step?} or {choices}. Wrong values raise ConfigError as `field=value: what must hold`.
+    {low, high, log?, step?} or {choices}; of a size also `share`, the share of the budget that it starts from where the
+    stack is composed (builder=compose). Wrong values raise ConfigError as `field=value: what must hold`.
     """
 
     samples: ClassVar[bool] = False  # keeps keys by chance, with log-weight -log p; at most one such stage in a stack

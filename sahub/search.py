@@ -170,6 +170,4 @@ class Search:
         else:
             closest = min(measured, key=lambda trial: (trial.excess["limits"], trial.overrides))
             why = f"the closest: {closest.reason} ({' '.join(closest.overrides)})"
-        return ConfigError(
-            f"no point of the space is within its limits ({len(self.trials)} tried); {why}"
-        )
+        return ConfigError(f"no point of the space is within its limits ({len(self.trials)} tried); {why}")

@@ -169,6 +169,9 @@ class Settings:
     compute: Compute = field(default_factory=Compute)
     tracker: Tracker = field(default_factory=Tracker)
     doctor: Doctor = field(default_factory=Doctor)
+    compose: tuple[str, ...] = key(
+        (), "methods of the stack that builder=compose makes, in order: [sink,local,magic_pig]"
+    )
     show: str = key(
         "best", "`best` only: the best of what is known, or all winners that match", choices=("best", "all")
     )

@@ -40,13 +40,6 @@ class Stack:
         """Tokens by which a met budget may be exceeded: the largest page of a paged stage, else 0."""
         return max(stage.granule for stage in self.stages)
 
-    @property
-    def needs_geometry(self) -> bool:
-        """Whether `check` reads the geometry at all."""
-        return any(type(stage).check is not Stage.check for stage in self.stages) or any(
-            any(layered.lists_of(stage)) for stage in self.stages
-        )
-
     def check(self, geometry: Geometry) -> None:
         """Raise ConfigError for fields or files that a model of this geometry cannot have, as `Method.field=...`."""
         for stage in self.stages:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sahub import objectives, trackers
+from sahub import layered, objectives, trackers
 from sahub.builder import build_stack
 from sahub.config import Cell
 from sahub.devices import check_gpus
@@ -112,7 +112,7 @@ def plan_of(cell: Cell, limits: Limits, *, generate: bool) -> Plan:
 
 def budget_of(cell: Cell, stages: Mapping[str, Any]) -> float | None:
     """What `of_budget` sizes are shares of: the objective's budget, None where a stage has a density of its own."""
-    has_density = any("density" in (fields or {}) for fields in stages.values())
+    has_density = any((fields or {}).get("density") is not None for fields in stages.values())
     return None if has_density else float(cell.settings.objective.budget)
 
 
@@ -142,7 +142,7 @@ def check_cell(cell: Cell) -> None:
 
 def check_model(cell: Cell, stack: Stack | None) -> None:
     """Raise ConfigError for stages that the cell's model cannot have: of it, only the configuration is read."""
-    if stack is not None and stack.needs_geometry:
+    if stack is not None and layered.read_geometry(stack.stages):
         model = cell.settings.model
         config = read_config(model.path, model.revision, model.trust_remote_code)
         stack.check(geometry(config.get_text_config()))

@@ -25,7 +25,12 @@ class Local(Stage):
     """
 
     window_size: Size | None = field(
-        default=None, metadata={"unit": "tokens", "search": {"low": 8, "high": 512, "log": True}}
+        default=None,
+        metadata={
+            "unit": "tokens",
+            "search": {"low": 8, "high": 512, "log": True},
+            "share": {"of_budget": 0.25, "at_least": 8, "at_most": 128},
+        },
     )
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys"})
 

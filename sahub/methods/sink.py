@@ -20,7 +20,13 @@ class Sink(Stage):
     Memory   0 bits per key and KV head
     """
 
-    sink_size: Size = field(metadata={"unit": "tokens", "search": {"low": 1, "high": 256, "log": True}})
+    sink_size: Size = field(
+        metadata={
+            "unit": "tokens",
+            "search": {"low": 1, "high": 256, "log": True},
+            "share": {"of_budget": 0.125, "at_least": 4, "at_most": 128},
+        }
+    )
 
     def __post_init__(self) -> None:
         check_size("sink_size", self.sink_size)

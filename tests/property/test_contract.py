@@ -92,7 +92,7 @@ METHODS = {  # at least one stack for each method, the corners of its fields inc
 def builders() -> dict[str, dict]:
     """The stages of every builder in conf/, at this file's budget."""
     found = {}
-    for path in sorted(Path("conf/builder").glob("*.yaml")):
+    for path in sorted({*Path("conf/builder").glob("*.yaml")} - {Path("conf/builder/compose.yaml")}):
         objective = {"budget": BUDGET, "budget_max": BUDGET, "budget_search": {}}
         config = OmegaConf.merge(OmegaConf.load(path), {"objective": objective})
         found[path.stem] = OmegaConf.to_container(config, resolve=True)["stages"]

@@ -64,16 +64,18 @@ def test_applying_builder_overrides_equals_a_full_composition(overrides: list[st
 @pytest.mark.parametrize("name", group_choices("builder", [conf_dir()]))
 def test_every_builder_composes_with_and_without_a_target(name: str) -> None:
     for objective in ("default", "sparsity_10"):
-        cell = compose_cell([f"builder={name}", f"objective={objective}"])
+        of = ["compose=[sink,local]"] if name == "compose" else []
+        cell = compose_cell([f"builder={name}", f"objective={objective}", *of])
         assert cell.builder["stages"]
         assert bool(cell.builder["search"]) == (name != "dense")
 
 
 def test_every_objective_task_and_model_composes() -> None:
     for objective in group_choices("objective", [conf_dir()]):
-        percent = objective.removeprefix("sparsity_")
-        expected = None if percent == "default" else int(percent) / 100
-        assert compose_cell([f"objective={objective}"]).settings.objective.density == expected
+        kind, _, number = objective.partition("_")
+        settings = compose_cell([f"objective={objective}"]).settings.objective
+        assert settings.density == (int(number) / 100 if kind == "sparsity" else None)
+        assert settings.aux_bits == (int(number) if kind == "memory" else None)
     for task in group_choices("task", [conf_dir()]):
         settings = compose_cell([f"task={task}"]).settings.task
         assert f"{settings.benchmark}/{settings.subset}" == task

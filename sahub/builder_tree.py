@@ -1,0 +1,73 @@
+"""The builder's part of a composed configuration: stages, search and limits as plain values."""
+
+import copy
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sahub.errors import ConfigError
+from sahub.ranges import setting
+from sahub.settings import Settings
+
+
+def builder_of(root: DictConfig) -> dict[str, Any]:
+    """The builder's subtree as plain values; a search leaf that is null is not free and is left out."""
+    tree = cast(dict[str, Any], resolved(_with_composed(root), "builder"))
+    return {**tree, "search": _without_nulls(tree["search"])}
+
+
+def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
+    kept = {
+        name: _without_nulls(node) if isinstance(node, dict) and name != "when" else node  # it may ask for null
+        for name, node in tree.items()
+    }
+    return {name: node for name, node in kept.items() if node is not None and node != {}}
+
+
+def _with_composed(root: DictConfig) -> DictConfig:
+    """The root with the stages and the space of `compose`, and what was typed over them."""
+    if not root.get("compose"):
+        return root
+    # By its name, as methods are: what makes a stack of methods knows torch, and only this builder is planned with it.
+    composing = import_module("sahub.composing")
+    made = dict(zip(("stages", "search"), composing.composed(list(root.compose)), strict=True))
+    whole = copy.deepcopy(root)
+    for part, tree in made.items():
+        typed = OmegaConf.to_container(whole.builder[part], resolve=False)
+        full = composing.with_typed(f"builder.{part}", tree, typed)
+        OmegaConf.update(whole, f"builder.{part}", full, merge=False, force_add=True)
+    return whole
+
+
+def check_compose(cfg: DictConfig, builder: str) -> None:
+    """Raise ConfigError where `compose` and the builder do not belong together."""
+    if builder == "compose" and not cfg.compose:
+        raise ConfigError("compose=[]: builder=compose needs the methods of the stack, such as [sink,local,magic_pig]")
+    if cfg.compose and builder != "compose":
+        raise ConfigError(f"compose=[{','.join(cfg.compose)}]: only builder=compose reads it, not builder={builder}")
+
+
+def resolved(root: DictConfig, name: str) -> Any:
+    """The section as plain values."""
+    node = root._get_node(name)
+    if not OmegaConf.is_config(node):
+        return root[name]
+    try:
+        for path in _missing(node, name):
+            raise ConfigError(f"{path}: must be given ({setting(Settings, path).get('help', 'it has no default')})")
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or name}: {str(error).splitlines()[0]}") from error
+
+
+def _missing(node: Any, address: str) -> Iterator[str]:
+    if isinstance(node, DictConfig):
+        for name in map(str, node):
+            path = f"{address}.{name}"
+            if OmegaConf.is_missing(node, name):
+                yield path
+            else:
+                yield from _missing(node._get_node(name), path)
