@@ -9,15 +9,14 @@ COMMANDS = ("search", "validate", "doctor", "best")
 UNREAD = {  # sections of the settings that a command does not read
     "search": ("doctor", "save", "show"),
     "validate": ("doctor", "save", "show"),
-    "doctor": (
-        "cache_dir", "configs", "force", "phases", "sampler", "save", "scheduler", "search", "show", "task", "tracker",
-        "validate",
-    ),
+    "doctor": ("cache_dir", "configs", "force", "phases", "sampler", "save", "scheduler", "show", "tracker"),
     "best": (
         "compute", "configs", "doctor", "dry_run", "force", "phases", "sampler", "scheduler", "search", "tracker",
         "validate",
     ),
 }  # fmt: skip
+OF_TASK = ("search", "validate")  # what the doctor reads where a task is typed
+OF_MODEL = ("doctor.tasks", "doctor.lengths", "doctor.timing_tokens", "doctor.enough")  # and where none is
 GROUPS = (
     "model", "task", "builder", "objective", "sampler", "scheduler", "compute", "protocol", "tracker", "experiment",
 )  # fmt: skip
@@ -27,6 +26,16 @@ def conf_dir() -> Path:
     """The folder of the configuration: inside an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def names_task(overrides: Iterable[str]) -> bool:
+    """Whether a task, or something of it, was typed."""
+    return any(address(item).partition(".")[0] == "task" for item in overrides)
+
+
+def address(override: str) -> str:
+    """The key of an override: `task` of `+task=ruler/vt`."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def group_choices(group: str, roots: Iterable[Path]) -> list[str]:

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sahub.arguments import options_first, replacing
-from sahub.choices import COMMANDS, UNREAD, conf_dir, did_you_mean, group_choices
+from sahub.choices import (
+    COMMANDS,
+    OF_MODEL,
+    OF_TASK,
+    UNREAD,
+    address,
+    conf_dir,
+    did_you_mean,
+    group_choices,
+    names_task,
+)
 from sahub.errors import ConfigError, SahubError, disk_trouble
 
 if TYPE_CHECKING:
@@ -119,12 +129,25 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
 def _check_read(command: str, cfg: "DictConfig", overrides: Sequence[str]) -> None:
     """Raise ConfigError for a setting that the command does not read."""
     for item in overrides:
-        if item.lstrip("+~").partition("=")[0].partition(".")[0] in UNREAD[command]:
+        if address(item).partition(".")[0] in UNREAD[command]:
             raise ConfigError(f"{item}: `sahub {command}` does not read it; `sahub {command} --help` has its keys")
+    if command == "doctor":
+        _check_subject(overrides)
     if cfg.configs is not None and command != "validate":
         raise ConfigError(f"configs={cfg.configs}: must be null, as only `sahub validate` reads it")
     if command == "validate" and "search" in cfg.phases:
         raise ConfigError(f"phases={list(cfg.phases)}: `sahub validate` only validates; use `sahub search`")
+
+
+def _check_subject(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for a setting of the doctor's other subject: it examines a task, or without one a model."""
+    has_task = names_task(overrides)
+    for item in overrides:
+        key = address(item)
+        if not has_task and key.partition(".")[0] in OF_TASK:
+            raise ConfigError(f"{item}: `sahub doctor` reads it only where a task is examined; add task=NAME")
+        if has_task and key in OF_MODEL:
+            raise ConfigError(f"{item}: `sahub doctor` reads it only where no task is typed, to examine a model")
 
 
 @contextmanager
@@ -179,7 +202,7 @@ def run_cells(planned: Run) -> int:
 
 
 def examine_cells(planned: Run) -> int:
-    """Examine the model of every cell; exit status 0 when each can be used."""
+    """Examine the task or the model of every cell; exit status 0 when each can be used."""
     from sahub.doctor import examine
 
     usable = not planned.problems

@@ -16,7 +16,10 @@ from sahub.suites import suites_of
 ABOUT = {
     "search": "Find the best configuration of a sparse-attention builder, then validate it on other examples.",
     "validate": "Run one configuration, or all winners of a run directory, on validation examples.",
-    "doctor": "Say what a model can be used for here: architecture, sparse path, dense accuracy, time and memory.",
+    "doctor": (
+        "Say what a model can be used for here: architecture, sparse path, dense accuracy, time and memory.\n"
+        "With task= say what would spoil a run of that task: data, labels, lengths, truncation, scores at the floor."
+    ),
     "best": "Say which configuration is the best that is known, from the winners that searches left in the cache.",
 }
 EXAMPLES = {
@@ -34,7 +37,9 @@ sahub {command} builder=quest builder.stages.quest.page_size=32    this configur
 sahub {command}                                                    the packaged model
 sahub {command} model=hf model.path=org/name                       a model of the local cache, or of a folder
 sahub {command} 'doctor.tasks=[ruler/niah_single_1]' 'doctor.lengths=[4096]'
-sahub {command} doctor.tasks=[]                                    without asking it anything""",
+sahub {command} doctor.tasks=[]                                    without asking it anything
+sahub {command} task=longbench/qasper model=llama                  a task, as that model reads it
+sahub {command} task=ruler/vt search.max_context_length=4096 doctor.dense=false""",
     "best": """\
 sahub {command} builder=quest task=ruler/vt                        for this task, else for all, else the default
 sahub {command} show=all builder=quest                             every winner of this builder

@@ -10,38 +10,48 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
+from sahub.choices import names_task
 from sahub.config import Cell
-from sahub.doctor.questions import asked_of, check_files_of
+from sahub.doctor.questions import asked_of, check_data, check_files_of
 from sahub.doctor.report import Report, show
 from sahub.errors import SahubError
 from sahub.store import write_json, write_text
 
 log = logging.getLogger(__name__)
 
-CHECKS = ("model",)
+CHECKS = {"model": ("model",), "task": ("task",)}  # subject -> its checks
 
 
 def examine(cell: Cell) -> bool:
-    """Run the checks, print what they found, write it to `doctor.json` in the cell's directory; whether it can be used.
+    """Run the checks of the task that was typed, else of the model; whether it can be used.
+
+    Prints what they found and writes it to `doctor.json` in the cell's directory.
 
     Raises SahubError where there is nothing to examine: a wrong value, files that are not here.
     """
-    report = Report(subject=f"model {cell.choices.model}")
+    kind = "task" if names_task(cell.overrides) else "model"
+    model = f"model {cell.choices.model}"
+    report = Report(subject=f"task {cell.choices.task} with {model}" if kind == "task" else model)
     file, doctor = cell.directory / "doctor.json", cell.settings.doctor
     try:
-        check_files_of([cell, *asked_of(cell)])
+        if kind == "task":
+            check_data(cell)
+        else:
+            check_files_of([cell, *asked_of(cell)])
         from sahub import results, trials  # these import torch: only once everything cheap is right
 
-        trials.check_cell(cell)
+        if kind == "model":
+            trials.check_cell(cell)
         if cell.settings.dry_run:
-            sys.stdout.write(f"{report.subject}: asked {_list(doctor.tasks)} at {_list(doctor.lengths)} tokens\n")
+            asked = f"asked {_list(doctor.tasks)} at {_list(doctor.lengths)} tokens" if kind == "model" else "examined"
+            sys.stdout.write(f"{report.subject}: {asked}\n")
             return True
     except SahubError as error:
         report.problems.append(str(error))
         write_json(file, report.document())
         raise
     with cell.logged():
-        for name in CHECKS:
+        for name in CHECKS[kind]:
             _run(name, cell, report)
         report.facts["versions"] = results.versions()
         write_json(file, report.document())

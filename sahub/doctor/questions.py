@@ -7,8 +7,9 @@ from pathlib import Path
 from sahub.choices import conf_dir, did_you_mean, group_choices, listed
 from sahub.config import Cell, composed, settings_of
 from sahub.errors import ConfigError, MissingFiles
+from sahub.examples import missing
 from sahub.nouns import Task
-from sahub.weights import check_files
+from sahub.weights import check_files, spec_of
 
 
 def asked_of(cell: Cell) -> list[Cell]:
@@ -48,3 +49,12 @@ def check_files_of(cells: Sequence[Cell]) -> None:
             lacking += str(error).splitlines()
     if lacking:
         raise MissingFiles("\n".join(dict.fromkeys(lacking)))
+
+
+def check_data(cell: Cell) -> None:
+    """Raise MissingFiles where the task's data are not on this machine, naming the model's files too if they are not.
+
+    A model alone may be missing: much of the data can be examined without one.
+    """
+    if missing(spec_of(cell)):
+        check_files(cell)

@@ -23,7 +23,12 @@ WRONG = [
     (["doctor.request=3"], "doctor.request=3: no such key; did you mean doctor.requests?"),
     (["doctor.requests=0"], "doctor.requests=0: must be at least 1 (questions)"),
     (["doctor.lengths=512"], "doctor.lengths=512: must be a list such as [a,b]"),
-    (["task=ruler/niah_single_1"], "task=ruler/niah_single_1: `sahub doctor` does not read it"),
+    (
+        ["search.max_requests=3"],
+        "search.max_requests=3: `sahub doctor` reads it only where a task is examined; add task=",
+    ),
+    (["task=ruler/vt", "doctor.tasks=[]"], "doctor.tasks=[]: `sahub doctor` reads it only where no task is typed"),
+    (["tracker=mlflow"], "tracker=mlflow: `sahub doctor` does not read it"),
     (["doctor.tasks=[ruler/niah_single1]"], "doctor.tasks=ruler/niah_single1: no such task; did you mean ruler/niah_s"),
     (["model=hf", "model.path=nobody/nothing"], "weights of nobody/nothing are not on this machine; fetch them: hf "),
     (["-m", "model=hf", "model.path=a/b,a/c"], "weights of a/b are not on this machine; fetch them: hf download a/b\n"),

@@ -1,0 +1,102 @@
+"""What data hold, before any model is asked: rows, contexts, labels, and questions that are there twice."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sahub import datafiles
+from sahub.doctor.report import Rows
+from sahub.errors import SahubError
+from sahub.examples import Example, TaskSpec, questions_of
+
+LABELS = ("answer", "answers", "output")  # columns that hold gold answers, of the benchmarks' layouts
+
+Examples = Mapping[str, Sequence[Example]]  # of each split
+
+
+def is_generated(spec: TaskSpec) -> bool:
+    """Whether there are no rows to read: contexts are drawn, as many as are asked for."""
+    return spec.source == "generated" or not (spec.path or spec.dataset or spec.source)
+
+
+def survey(spec: TaskSpec) -> dict[str, int] | None:
+    """How many rows the files hold, and how many of these have no label; None for files that cannot be read so."""
+    if is_generated(spec):
+        return None
+    count = unlabelled = 0
+    try:
+        for row in datafiles.read_rows(spec, (), optional=LABELS):
+            labels = [row.values[name] for name in LABELS if name in row]
+            count += 1
+            unlabelled += bool(labels) and all(map(_is_blank, labels))
+    except SahubError:
+        return None  # loading says what is wrong
+    return {"rows": count, "rows_without_label": unlabelled}
+
+
+def _is_blank(label: Any) -> bool:
+    if isinstance(label, dict):
+        return all(map(_is_blank, label.values()))
+    if isinstance(label, list):
+        return all(map(_is_blank, label))
+    return label is None or label != label or str(label).strip() in ("", "{}")
+
+
+def facts_of(examples: Examples, rows: Mapping[str, int] | None) -> dict[str, Any]:
+    """Contexts and questions of each split, questions without a label, and questions that one context has twice."""
+    asked = [(example.id, question) for held in examples.values() for example in held for question in example.questions]
+    labels: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    for key, question in asked:
+        labels.setdefault((key, question.text), []).append(tuple(question.references))
+    twice = [held for held in labels.values() if len(held) > 1]
+    return {
+        **(rows or {}),
+        "contexts": {split: len(held) for split, held in examples.items()},
+        "questions": {split: questions_of(list(held)) for split, held in examples.items()},
+        "questions_without_label": sum(all(map(_is_blank, question.references)) for _, question in asked),
+        "duplicates": sum(len(held) - 1 for held in twice),
+        "contradictions": sum(len(set(held)) > 1 for held in twice),
+    }
+
+
+def rows_of(spec: TaskSpec, facts: Mapping[str, Any]) -> Rows:
+    """The facts for people."""
+    found = [("source", _source(spec))]
+    if "rows" in facts:
+        none = facts["rows_without_label"]
+        found.append(("rows", f"{facts['rows']:,}{f'; {none:,} of them without a label' if none else ''}"))
+    drawn = " drawn" if is_generated(spec) else ""
+    counts = [f"{split} {count:,}" for split, count in facts["contexts"].items()]
+    asked = [f"{split} {count:,}" for split, count in facts["questions"].items()]
+    bare, twice, other = facts["questions_without_label"], facts["duplicates"], facts["contradictions"]
+    return [
+        *found,
+        ("contexts", f"{', '.join(counts) or 'none could be loaded'}{drawn if counts else ''}"),
+        ("questions", ", ".join(asked) or "none"),
+        ("labels", f"none of {_several(bare)}" if bare else "every question has one"),
+        ("duplicates", f"{_several(twice)} of a context once more, {other:,} with another label" if twice else "none"),
+    ]
+
+
+def _source(spec: TaskSpec) -> str:
+    if is_generated(spec):
+        return "generated, at the length of the run"
+    return str(spec.path or f"{spec.dataset}, in the cache")
+
+
+def problems(facts: Mapping[str, Any]) -> list[str]:
+    """What spoils every run."""
+    bare, asked = facts["questions_without_label"], sum(facts["questions"].values())
+    why = f"{bare} of {_several(asked)} have no label (empty, or hidden by the benchmark) that answers can be scored by"
+    return [why] if bare else []
+
+
+def doubts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What makes numbers less sure: what for, and why."""
+    if not facts["duplicates"]:
+        return []
+    count = facts["duplicates"]
+    return [("counting questions as independent", f"{_several(count)} of a context asked more than once")]
+
+
+def _several(count: int) -> str:
+    return f"{count:,} question{'' if count == 1 else 's'}"

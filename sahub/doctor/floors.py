@@ -1,0 +1,92 @@
+"""Between what a task's scores can move: a gold answer, dense answers, answers without the context, an empty one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+from sahub import scores
+from sahub.config import Cell
+from sahub.doctor.report import Rows
+from sahub.errors import RunError
+from sahub.evaluate import evaluate
+from sahub.examples import Example, Question
+from sahub.model import Model
+from sahub.outcomes import Outcome
+from sahub.prepare import first_questions, prepare
+from sahub.report import percent
+from sahub.session import Attention, Session
+from sahub.trials import plan_of
+from sahub.validate import accuracy, difference, interval
+
+
+def found(cell: Cell, model: Model, examples: Sequence[Example]) -> dict[str, Any]:
+    """Scores of a sample of the contexts that searches use. Raises RunError where the model cannot answer."""
+    sample = first_questions(examples, cell.settings.doctor.requests)
+    session = Session(model)
+    dense = _answered(cell, session, sample)
+    nothing = "" if model.context_ids("") else "\n"
+    blind = _answered(cell, session, [replace(example, context=nothing) for example in sample])
+    asked = [question for example in sample for question in example.questions]
+    return {
+        "n": len(asked),
+        "gold": fmean(max(_score(cell, one, text) for text in _gold(one)) for one in asked),
+        "dense": interval(accuracy(dense)),
+        "without_context": interval(accuracy(blind)),
+        "empty": fmean(_score(cell, one, "") for one in asked),
+        "dense_minus_without_context": interval(difference(dense, blind)),
+        "seconds": dense.seconds,
+    }
+
+
+def _answered(cell: Cell, session: Session, examples: Sequence[Example]) -> Outcome:
+    limits = replace(cell.settings.search, max_new_tokens=cell.settings.doctor.max_new_tokens)
+    requests = prepare(
+        session.model,
+        examples,
+        max_context_length=limits.max_context_length,
+        max_new_tokens=limits.max_new_tokens,
+        truncation=cell.settings.protocol.truncation,
+    )
+    [outcome] = evaluate(session, requests, [Attention()], plan_of(cell, limits, generate=True))
+    if outcome.state != "complete":
+        raise RunError(f"the model's own answers: {outcome.reason}")
+    return outcome
+
+
+def _gold(question: Question) -> list[str]:
+    """Each gold answer, and all of them together: what scores best depends on the metric."""
+    texts = [str(text) for text in question.references]
+    return [*texts, " ".join(texts)]
+
+
+def _score(cell: Cell, question: Question, answer: str) -> float:
+    task = f"{cell.settings.task.benchmark}/{cell.settings.task.subset}"
+    classes = question.metadata.get("all_classes")
+    return scores.score(task, answer, question.references, classes=classes, metric=cell.settings.task.metric)
+
+
+def rows_of(facts: Mapping[str, Any]) -> Rows:
+    """The scores for people."""
+    n = f"(n={facts['n']})"
+    return [
+        ("a gold answer", f"{100 * facts['gold']:.1f} %"),
+        ("dense", f"{percent(facts['dense'])} % {n}"),
+        ("without context", f"{percent(facts['without_context'])} % {n}"),
+        ("an empty answer", f"{100 * facts['empty']:.1f} %"),
+    ]
+
+
+def doubts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where the model's own answers are at the floor, or gold ones below the ceiling."""
+    told, apart = [], facts["dense_minus_without_context"]
+    floor = max(facts["empty"], facts["without_context"]["mean"])
+    if facts["dense"]["mean"] <= floor or (apart["low"] is not None and apart["low"] <= 0):
+        why = (
+            f"the dense score of {percent(facts['dense'])} % is not surely above the {100 * floor:.1f} % that answers "
+            "without the context get"
+        )
+        told.append(("telling methods apart", why))
+    if facts["gold"] < 0.999:
+        told.append(("full marks", f"even gold answers score only {100 * facts['gold']:.1f} %"))
+    return told
