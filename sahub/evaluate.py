@@ -122,7 +122,13 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
         "context": request.digest,
         "example": request.example.id,
         "questions": [
-            [list(ids), question.id, list(question.references), limit(question, plan.max_new_tokens)]
+            [
+                list(ids),
+                question.id,
+                list(question.references),
+                dict(question.metadata),
+                limit(question, plan.max_new_tokens),
+            ]
             for ids, question in zip(request.question_ids, request.example.questions, strict=True)
         ],
         "attention": repr(attention),
@@ -171,8 +177,9 @@ def _answer_all(
                 question=f"{question.text}\n{question.answer_prefix}".strip(),
                 answer=prediction or "",
                 references=question.references,
+                metadata=question.metadata,
                 score=None
-                if prediction is None
+                if prediction is None or not question.references
                 else scores.score(
                     plan.task,
                     prediction,

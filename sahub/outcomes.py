@@ -20,6 +20,7 @@ class Answer:
     question: str
     answer: str
     references: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # what its benchmark groups by
     score: float | None
     answer_kl: float
     answer_nll: float

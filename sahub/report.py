@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sahub import plots
+from sahub.official import benchmarks
 from sahub.store import write_json, write_text
 from sahub.trials import STATES
 
@@ -52,7 +53,8 @@ def write(
     """`benchmark_summary.json`, `report.html` and its picture in `root`; with `show` the table on standard output."""
     rows = [row(result) for result in found]
     work = {name: asdict(counter) for name, counter in counters.items()}
-    write_json(root / "benchmark_summary.json", {"cells": rows, "work": work, "seconds": round(seconds, 3)})
+    summary = {"cells": rows, "benchmarks": benchmarks(found), "work": work, "seconds": round(seconds, 3)}
+    write_json(root / "benchmark_summary.json", summary)
     pictures = {name: drawn for name, draw in PICTURES.items() if (drawn := draw(found))}
     for name, picture in pictures.items():
         (root / f"{name}.png").write_bytes(picture)

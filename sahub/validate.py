@@ -9,7 +9,8 @@ from sahub.config import Cell
 from sahub.errors import RunError
 from sahub.evaluate import Plan
 from sahub.intervals import Interval, mean_interval, paired_interval
-from sahub.outcomes import Outcome, weighted
+from sahub.official import official
+from sahub.outcomes import Answer, Outcome, weighted
 from sahub.prepare import Request
 from sahub.session import Attention
 from sahub.trials import attention_of, excess_of
@@ -44,17 +45,22 @@ class Validation:
             "n": len(self.sparse.answers),
             "tokens": fmean(answer.n_context for answer in self.sparse.answers),
             "contexts": len({answer.example_id for answer in self.sparse.answers}),
-            "dense_score": interval(accuracy(self.dense)),
-            "sparse_score": interval(accuracy(self.sparse)),
-            "difference": interval(difference(self.sparse, self.dense)),
             "measures": measures,
             "by_phase": by_phase(self.sparse.micro),
             "feasible": all(number <= 0 for number in excess_of(self.entry.cell, self.sparse, measures).values()),
         }
+        scored = bool(graded(self.dense))  # a test split may have no gold answers
+        if scored:
+            figures["dense_score"] = interval(accuracy(self.dense))
+            figures["sparse_score"] = interval(accuracy(self.sparse))
+            figures["difference"] = interval(difference(self.sparse, self.dense))
+            cell = self.entry.cell
+            figures["official"] = {"dense": official(cell, self.dense), "sparse": official(cell, self.sparse)}
         if self.default is not None and self.default.state == "complete":
-            figures["default_score"] = interval(accuracy(self.default))
-            figures["tuned_minus_default"] = interval(difference(self.sparse, self.default))
             figures["default_measures"] = self.default.measures()
+            if scored:
+                figures["default_score"] = interval(accuracy(self.default))
+                figures["tuned_minus_default"] = interval(difference(self.sparse, self.default))
         return figures
 
 
@@ -90,14 +96,14 @@ def validate(
 
 
 def accuracy(outcome: Outcome) -> Interval:
-    """Mean score with its interval; questions about one context are one cluster."""
-    found = mean_interval(scores_of(outcome), [answer.example_id for answer in outcome.answers])
+    """Mean score with its interval; questions about one context are one cluster. Raises ScoreError for no score."""
+    found = mean_interval(scores_of(outcome), [answer.example_id for answer in graded(outcome)])
     return _within(found, 0.0, 1.0)
 
 
 def difference(one: Outcome, other: Outcome) -> Interval:
     """Mean of one minus other, paired by question, clustered by context."""
-    found = paired_interval(scores_of(one), scores_of(other), [answer.example_id for answer in one.answers])
+    found = paired_interval(scores_of(one), scores_of(other), [answer.example_id for answer in graded(one)])
     return _within(found, -1.0, 1.0)
 
 
@@ -108,8 +114,13 @@ def _within(found: Interval, least: float, most: float) -> Interval:
 
 
 def scores_of(outcome: Outcome) -> list[float]:
-    """The score of every answer."""
+    """The score of every answer that has one."""
     return [answer.score for answer in outcome.answers if answer.score is not None]
+
+
+def graded(outcome: Outcome) -> list[Answer]:
+    """The answers that have a score: those to questions with gold answers."""
+    return [answer for answer in outcome.answers if answer.score is not None]
 
 
 def interval(found: Interval) -> dict[str, float | None]:

@@ -4,16 +4,17 @@ Names are `benchmark/subset`, as in conf/task. To add a benchmark, write one fun
 The metric `kvpress` is a task's first metric by the rules of kvpress's evaluation, where these differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from sahub.errors import ConfigError, ScoreError
-from sahub.scores import infinite_bench, longbench, longbench_v2, loogle, ruler, zero_scrolls
+from sahub.scores import headlines, infinite_bench, longbench, longbench_v2, loogle, ruler, zero_scrolls
 from sahub.scores.benchmark import Benchmark, Metrics, Number, Row, plain
+from sahub.scores.headlines import Headline
 from sahub.scores.ruler import ruler_length_average
 
-__all__ = ["BENCHMARKS", "aggregate", "metrics_of", "primary_metric", "ruler_length_average", "score"]
+__all__ = ["BENCHMARKS", "aggregate", "headline", "metrics_of", "primary_metric", "ruler_length_average", "score"]
 
 BENCHMARKS: dict[str, Benchmark] = {
     "infinite_bench": infinite_bench.BENCHMARK,
@@ -60,6 +61,18 @@ def aggregate(
         if not isinstance(row["prediction"], str):
             raise ScoreError(f"rows[{number}]: {_no_text(row['prediction'])}")
     return benchmark.aggregate(metrics, [plain(dict(row)) for row in rows], plain(classes))
+
+
+def headline(benchmark: str, numbers: Mapping[str, Number]) -> Headline:
+    """One number for a benchmark from {subset: what `aggregate` gave}, with all columns beside it.
+
+    Raises ConfigError for an unknown benchmark or subset.
+    """
+    for subset in numbers:
+        _find(f"{benchmark}/{subset}")
+    if benchmark not in BENCHMARKS:
+        raise ConfigError(f"benchmark={benchmark}: must be one of {', '.join(BENCHMARKS)}")
+    return headlines.headline(benchmark, BENCHMARKS[benchmark], numbers)
 
 
 def metrics_of(task: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ Letters and digits of ASCII are words, all else parts them: Chinese has none. `r
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sahub.scores.lcs import lcs_length, lcs_pairs
 
@@ -37,18 +37,29 @@ def rouge_lsum(prediction: str, reference: str) -> float:
     lines, expected = ([_words(line) for line in text.split("\n")] for text in (prediction, reference))
     left = [Counter(word for line in side for word in line) for side in (lines, expected)]
     sizes = [side.total() for side in left]
-    distinct = {tuple(line): None for line in lines}
+    distinct = list({tuple(line): None for line in lines})
     hits = 0
     for line in expected:
-        own = set(line)
-        found = {place for one in distinct if not own.isdisjoint(one) for _, place in lcs_pairs(one, line)}
-        for place in sorted(found):
+        for place in sorted(_union(line, distinct)):
             word = line[place]
             if left[0][word] and left[1][word]:
                 hits += 1
                 left[0][word] -= 1
                 left[1][word] -= 1
     return _f(hits, *sizes)
+
+
+def _union(line: Sequence[str], others: Iterable[Sequence[str]]) -> set[int]:
+    """Places in the line of the words that it has in one longest common subsequence with each of the others."""
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(line):
+        places.setdefault(word, []).append(place)
+    found: set[int] = set()
+    for other in others:
+        # Words of the line that the other lacks are no step that could be chosen: leaving them out changes nothing.
+        shared = sorted(place for word in places.keys() & set(other) for place in places[word])
+        found.update(shared[place] for _, place in lcs_pairs(other, [line[place] for place in shared]))
+    return found
 
 
 def _words(text: str) -> Sequence[str]:

@@ -1,0 +1,61 @@
+"""What a benchmark's authors would report of a validation: of a task, and of all tasks of a run together."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sahub.config import Cell
+from sahub.outcomes import Outcome
+from sahub.scores import aggregate, headline, metrics_of, primary_metric
+from sahub.scores.benchmark import Number
+
+if TYPE_CHECKING:
+    from sahub.endings import CellResult
+
+
+def official(cell: Cell, outcome: Outcome) -> dict[str, float | None]:
+    """The official number of the graded answers, by metric or group; None where a group has no answer.
+
+    Raises ScoreError for answers without what the benchmark groups by.
+    """
+    task = cell.settings.task
+    name = f"{task.benchmark}/{task.subset}"
+    metric = None if task.metric in (None, *metrics_of(name)) else task.metric
+    rows = [
+        {**answer.metadata, "prediction": answer.answer, "references": answer.references}
+        for answer in outcome.answers
+        if answer.score is not None
+    ]
+    number = aggregate(name, rows, metric=metric)
+    found = number if isinstance(number, dict) else {metric or primary_metric(name): number}
+    return {key: None if math.isnan(one) else one for key, one in found.items()}
+
+
+def benchmarks(found: Sequence["CellResult"]) -> list[dict[str, Any]]:
+    """Each benchmark's one number, dense and sparse, per model, builder, objective and length."""
+    groups: dict[tuple[str | int, ...], dict[str, dict[str, Number]]] = {}
+    for result in found:
+        choices, settings = result.cell.choices, result.cell.settings
+        length = settings.task.length or settings.validate.max_context_length
+        key = (choices.model, choices.builder, choices.objective, settings.task.benchmark, length)
+        for run, numbers in result.figures.get("official", {}).items():
+            subsets = groups.setdefault(key, {}).setdefault(run, {})
+            subsets[settings.task.subset] = _number(numbers)
+    names = ("model", "builder", "objective", "benchmark", "length")
+    return [
+        {**dict(zip(names, key, strict=True)), **{run: _written(str(key[3]), held) for run, held in runs.items()}}
+        for key, runs in groups.items()
+    ]
+
+
+def _number(numbers: Mapping[str, float | None]) -> Number:
+    found = {name: math.nan if one is None else one for name, one in numbers.items()}
+    return found if len(found) > 1 else next(iter(found.values()))
+
+
+def _written(benchmark: str, numbers: Mapping[str, Number]) -> dict[str, Any]:
+    """A headline as it is written to files, which have no NaN."""
+    found = headline(benchmark, numbers)
+    columns = {name: None if math.isnan(one) else one for name, one in found.columns.items()}
+    return {**asdict(found), "value": None if math.isnan(found.value) else found.value, "columns": columns}
