@@ -1,10 +1,12 @@
 """What a long run shows of itself: a line per phase on a terminal, a line now and then in the log."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -44,11 +46,21 @@ class Display:
         }
 
     def __enter__(self) -> "Display":
-        self._bars.start()
+        before = sys.stderr
+        self._bars.start()  # on a terminal it has put itself in the place of standard error
+        shown = [one for one in logging.getLogger().handlers if isinstance(one, logging.StreamHandler)]
+        self._handlers = [one for one in shown if one.stream is before]
+        self._redirect(sys.stderr)
         return self
 
     def __exit__(self, *details: object) -> None:
         self._bars.stop()
+        self._redirect(sys.stderr)
+
+    def _redirect(self, stream: TextIO) -> None:
+        """Warnings go above the lines, not into them."""
+        for handler in self._handlers:
+            handler.setStream(stream)
 
     @contextmanager
     def steps(self, phase: str, what: str, unit: str = "", cells: int = 1) -> Iterator["Steps"]:

@@ -14,7 +14,8 @@ from ray.tune.search import Searcher
 
 from sahub.errors import RunError
 from sahub.outcomes import Outcome, failed
-from sahub.ray_workers import GRACE_S, LIVES, NO_ANSWER, RayWorkers, Slot, cause_of, death
+from sahub.ray_calls import GRACE_S, LIVES, NO_ANSWER, death, trial
+from sahub.ray_workers import RayWorkers, Slot
 from sahub.workers import Batch, Work, nothing
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ def run_trials(workers: RayWorkers, work: Work[T]) -> T:
     """Do every stack that `work` asks for as a trial of one Tune run. Raises what `work` raises."""
     searcher = _Generations(workers, work)
     tuner = tune.Tuner(
-        tune.with_resources(_trial, {"cpu": 0.001}),  # the worker behind it has the resources
+        tune.with_resources(trial, {"cpu": 0.001}),  # the worker behind it has the resources
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
@@ -42,21 +43,6 @@ def run_trials(workers: RayWorkers, work: Work[T]) -> T:
     tuner.fit()
     result: T = searcher.result()
     return result
-
-
-def _trial(config: Mapping[str, Any]) -> None:
-    """What Tune runs: it only waits for a long-lived worker, which has the model."""
-    try:
-        worker = ray.get_actor(config["worker"], namespace=config["namespace"])
-        trial = worker.trial.remote(config["batch"], config["unit"], config["seconds_left"])
-        told = ray.get(trial, timeout=config["limit_s"])
-    except ray.exceptions.GetTimeoutError:
-        told = {"lost": NO_ANSWER}
-    except ray.exceptions.RayTaskError as error:
-        told = {"failed": str(cause_of(error))}
-    except (ray.exceptions.RayError, ValueError) as error:  # ValueError: no worker of that name any more
-        told = {"lost": death(error)}
-    tune.report(told)
 
 
 class _Generations(Searcher):

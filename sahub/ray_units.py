@@ -8,7 +8,8 @@ from typing import Any
 import ray
 
 from sahub.outcomes import Outcome, failed, joined, out_of_time
-from sahub.ray_workers import GRACE_S, LIVES, NO_ANSWER, RayWorkers, Slot, cause_of, death
+from sahub.ray_calls import GRACE_S, LIVES, NO_ANSWER, cause_of, death
+from sahub.ray_workers import RayWorkers, Slot
 from sahub.workers import Batch, nothing
 
 

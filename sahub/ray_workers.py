@@ -16,19 +16,17 @@ import ray
 
 from sahub.config import Cell
 from sahub.devices import number_of_workers
-from sahub.errors import RunError, SahubError
+from sahub.errors import RunError
 from sahub.model import Counters
 from sahub.outcomes import Outcome
 from sahub.prepare import Request
 from sahub.protocols import Geometry
+from sahub.ray_calls import LIVES, cause_of, death
 from sahub.store import cache_folder
 from sahub.workers import Batch, Work, Worker, drive
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-GRACE_S = 60.0  # beyond a unit's own limit, before its worker counts as hung
-NO_ANSWER = "timeout: its worker did not answer"
-LIVES = 2  # how often a unit may lose its worker before it counts as what kills them
 
 
 class _Actor:
@@ -187,19 +185,3 @@ class RayWorkers:
                 raise RunError(
                     f"compute.workers={compute.workers}: needs {needed:g} {kind}s; the cluster has {has.get(kind, 0):g}"
                 )
-
-
-def cause_of(error: "ray.exceptions.RayTaskError") -> Exception:
-    """What was raised inside a worker, without Ray's traceback around it."""
-    cause = error.cause
-    if isinstance(cause, SahubError):
-        return type(cause)(str(cause))
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return RunError(f"a worker failed: {type(cause).__name__}: {lines[0] if lines else 'no message'}")
-
-
-def death(error: BaseException) -> str:
-    """Why a worker is gone, as far as Ray knows; always the same words for the same cause."""
-    if "running low on memory" in str(error) or isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "its machine was running out of memory"
-    return "its process died: killed, or out of memory"

@@ -62,9 +62,24 @@ def test_what_fails_or_never_comes_is_no_part_of_the_time_left():
 def test_without_a_terminal_the_log_has_a_line_now_and_then(monkeypatch, caplog):
     monkeypatch.setattr(progress, "EVERY_S", 0.0)
     out = Console(file=StringIO())
-    with caplog.at_level(logging.INFO), Display({"search": 2}, console=out) as display:
-        with display.steps("search", "quest", "trials") as step:
-            step.total = 2
-            step()
+    display = Display({"search": 2}, console=out)
+    with caplog.at_level(logging.INFO), display, display.steps("search", "quest", "trials") as step:
+        step.total = 2
+        step()
     assert out.file.getvalue() == ""
     assert any(re.match(r"search: 0/2 cells done, now quest 1/2 trials", one) for one in caplog.messages)
+
+
+def test_warnings_stand_above_the_lines(monkeypatch):
+    screen = StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    handler = logging.StreamHandler(screen)
+    logging.getLogger().addHandler(handler)
+    try:
+        with Display({"search": 1}, console=Console(file=screen, force_terminal=True, width=80, color_system=None)):
+            assert handler.stream is not screen
+            logging.getLogger("sahub").warning("look")
+        assert handler.stream is screen
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert any(line.endswith("look") for line in screen.getvalue().splitlines())
