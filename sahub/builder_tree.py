@@ -1,7 +1,8 @@
 """The builder's part of a composed configuration: stages, search and limits as plain values."""
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, cast
 
@@ -16,7 +17,36 @@ from sahub.settings import Settings
 def builder_of(root: DictConfig) -> dict[str, Any]:
     """The builder's subtree as plain values; a search leaf that is null is not free and is left out."""
     tree = cast(dict[str, Any], resolved(_with_composed(root), "builder"))
+    if root.get("space") == "grid":
+        objective = resolved(root, "objective")
+        tree["search"] = grid_at(tree["grid"], objective["density"] or objective["budget"])
     return {**tree, "search": _without_nulls(tree["search"])}
+
+
+def grid_at(grid: Mapping[Any, Any], target: float) -> dict[str, Any]:
+    """A builder's `grid` as a search tree: lists are choices; of lists by target in % the nearest one's."""
+    found: dict[str, Any] = {}
+    for name, node in grid.items():
+        if isinstance(node, Mapping) and node and all(isinstance(key, int) for key in node):
+            node = node[min(node, key=lambda percent: abs(math.log(percent / 100 / target)))]
+        if isinstance(node, list | tuple):
+            found[name] = {"choices": list(node)}
+        else:
+            found[name] = grid_at(node, target) if isinstance(node, Mapping) and not is_leaf(node) else node
+    return found
+
+
+def is_leaf(node: Mapping[Any, Any]) -> bool:
+    """Whether a node of a search tree is a distribution."""
+    return bool({"choices", "low", "high"} & node.keys())
+
+
+def check_space(space: str, typed: Sequence[str]) -> None:
+    """Raise ConfigError for a typed range of the space that is not searched."""
+    unread = {"grid": "builder.search", "continuous": "builder.grid"}[space]
+    for item in typed:
+        if item.lstrip("+~").startswith(unread):
+            raise ConfigError(f"{item}: space={space} does not read {unread}")
 
 
 def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:

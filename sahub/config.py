@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sahub.arguments import replacing
-from sahub.builder_tree import builder_of, check_compose, resolved
+from sahub.builder_tree import builder_of, check_compose, check_space, resolved
 from sahub.choices import GROUPS, conf_dir
 from sahub.errors import ConfigError
 from sahub.ranges import typed
@@ -180,6 +180,7 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     typed_in, groups = typed_overrides(hydra), hydra.runtime.choices
     overrides = parse(typed_in)
     settings = settings_of(cfg)
+    check_space(settings.space, typed_in)
     check_compose(cfg, groups["builder"])
     pins = [
         leaf

@@ -104,7 +104,7 @@ def _keys(command: str, root: Path, defaults: Mapping[str, str]) -> Iterator[str
     files |= {name: node for name, node in files[""].items() if isinstance(node, dict)}
     for path, item in keys(Settings):
         section, _, name = path.partition(".")
-        if path in {"builder.stages", "builder.search"} or section in UNREAD[command]:
+        if path in {"builder.stages", "builder.search", "builder.grid"} or section in UNREAD[command]:
             continue  # stages are below, one by one
         of_file = files.get(section, {}).get(name) if name else files[""].get(section)
         yield from _described(path, item, of_file)

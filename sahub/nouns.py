@@ -80,6 +80,9 @@ class Builder:
         {}, "stages in order: label -> fields of its method (builder.stages.quest.page_size=32)"
     )
     search: dict[str, Any] = key({}, "free fields, mirrors stages: choices, or low, high, step, log")
+    grid: dict[str, Any] = key(
+        {}, "free fields of space=grid, mirrors stages: a list of values, or such lists by target in %"
+    )
     limits: dict[str, Any] = key({}, "upper bounds, such as aux_bits; a point above one is rejected before any work")
 
 

@@ -10,7 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 from sahub.settings import Settings
 
 # Dictionaries that take new keys.
-OPEN = ("builder.stages", "builder.search", "builder.limits", "task.options", "task.where", "objective.function")
+OPEN = (
+    "builder.stages",
+    "builder.search",
+    "builder.grid",
+    "builder.limits",
+    "task.options",
+    "task.where",
+    "objective.function",
+)
 
 
 def schema() -> DictConfig:

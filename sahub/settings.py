@@ -11,6 +11,7 @@ from sahub.nouns import Builder, Model, Objective, Protocol, Task
 PHASES = ("search", "validate")
 FIDELITIES = ("teacher", "generate")
 SCOPES = ("task", "global")
+SPACES = ("continuous", "grid")
 SAMPLERS = ("tpe", "random", "grid", "nsga2")
 SCHEDULERS = ("none", "median", "asha")
 TRACKERS = ("none", "mlflow", "tensorboard", "wandb")
@@ -172,6 +173,12 @@ class Settings:
     doctor: Doctor = field(default_factory=Doctor)
     compose: tuple[str, ...] = key(
         (), "methods of the stack that builder=compose makes, in order: [sink,local,magic_pig]"
+    )
+    space: str = key(
+        "continuous",
+        "what a search tries: the builder's `search`, or its `grid`, the values of the predecessor's search "
+        "(a builder without one: its own values alone)",
+        choices=SPACES,
     )
     show: str = key(
         "best", "`best` only: the best of what is known, or all winners that match", choices=("best", "all")

@@ -164,4 +164,6 @@ def values_of(distribution: BaseDistribution) -> Sequence[Any] | None:
 def _text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_text(one)}" for name, one in value.items()) + "}"
     return repr(value) if isinstance(value, float) else str(value)

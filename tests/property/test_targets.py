@@ -8,6 +8,7 @@ from hash_files import hash_fields
 from omegaconf import OmegaConf
 
 from sahub.builder import build_stack
+from sahub.builder_tree import grid_at
 from sahub.space import extremes, overrides_of, space_of
 
 TARGETS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5]
@@ -32,9 +33,19 @@ def points(tree):
     space = space_of(tree)
     for leaf, distribution in space.free.items():
         for value in extremes(distribution):
-            point = overrides_of(space.reaching(leaf, value))
-            changes = OmegaConf.from_dotlist([one.removeprefix("builder.") for one in point])
-            yield OmegaConf.to_container(OmegaConf.merge({"stages": tree["stages"]}, changes))["stages"]
+            yield at(tree, space.reaching(leaf, value))
+
+
+def grid_points(tree, target):
+    """Every point of the builder's grid; its own stages where it has none."""
+    for point in space_of({**tree, "search": grid_at(tree.get("grid", {}), target)}).points():
+        yield at(tree, point)
+
+
+def at(tree, point):
+    """The builder's stages at a point."""
+    changes = OmegaConf.from_dotlist([one.removeprefix("builder.") for one in overrides_of(point)])
+    return OmegaConf.to_container(OmegaConf.merge({"stages": tree["stages"]}, changes))["stages"]
 
 
 def test_every_target_has_an_objective():
@@ -44,13 +55,15 @@ def test_every_target_has_an_objective():
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("name", [name for name in BUILDERS if name != "dense"])
-def test_every_target_has_a_valid_point(name, length):
+@pytest.mark.parametrize("space", ["continuous", "grid"])
+def test_every_target_has_a_valid_point(name, length, space):
     chance = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, heads, n, 16, generator=chance) for heads, n in ((2, 1), (1, length), (1, length)))
     built = {}
     for target in TARGETS:
         tried = []
-        for stages in points(builder(name, target)):
+        tree = builder(name, target)
+        for stages in points(tree) if space == "continuous" else grid_points(tree, target):
             stack = build_stack(stages, density=target)
             if stack.index_keys() not in built:
                 state = stack.new_state(layer=0)
