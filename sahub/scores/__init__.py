@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from sahub import extensions
 from sahub.errors import ConfigError, ScoreError
 from sahub.scores import headlines, infinite_bench, longbench, longbench_v2, loogle, ruler, zero_scrolls
 from sahub.scores.benchmark import Benchmark, Metrics, Number, Row, plain
@@ -70,9 +71,10 @@ def headline(benchmark: str, numbers: Mapping[str, Number]) -> Headline:
     """
     for subset in numbers:
         _find(f"{benchmark}/{subset}")
-    if benchmark not in BENCHMARKS:
+    found = _benchmark(benchmark)
+    if found is None:
         raise ConfigError(f"benchmark={benchmark}: must be one of {', '.join(BENCHMARKS)}")
-    return headlines.headline(benchmark, BENCHMARKS[benchmark], numbers)
+    return headlines.headline(benchmark, found, numbers)
 
 
 def metrics_of(task: str) -> tuple[str, ...]:
@@ -100,13 +102,24 @@ def _metrics(benchmark: Benchmark, subset: str, task: str, metric: str | None) -
 
 def _find(task: str) -> tuple[Benchmark, str]:
     name, _, subset = task.partition("/")
-    if name not in BENCHMARKS:
-        raise ConfigError(f"task={task}: benchmark must be one of {', '.join(BENCHMARKS)}{_close(name, BENCHMARKS)}")
-    subsets = tuple(BENCHMARKS[name].subsets)
+    benchmark = _benchmark(name)
+    if benchmark is None:
+        known = [*BENCHMARKS, *extensions.names()]
+        raise ConfigError(f"task={task}: benchmark must be one of {', '.join(known)}{_close(name, known)}")
+    subsets = tuple(benchmark.subsets)
     if subset not in subsets:
         choices = ", ".join(f"{name}/{choice}" for choice in subsets)
         raise ConfigError(f"task={task}: must be one of {choices}{_close(task, [f'{name}/{s}' for s in subsets])}")
-    return BENCHMARKS[name], subset
+    return benchmark, subset
+
+
+def _benchmark(name: str) -> Benchmark | None:
+    """The scores of a benchmark, ours or another package's."""
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    module = extensions.module_of(name)
+    found: Benchmark | None = None if module is None else module.BENCHMARK
+    return found
 
 
 def _close(name: str, choices: Any) -> str:

@@ -39,8 +39,11 @@ def repair_label(task: str, answer: Any, question: str = "") -> Any:
 
 
 def one_text(label: Any) -> str:
-    """The first text of a label."""
-    return texts(plain(label))[0]
+    """The first text of a label. Raises ScoreError where it is empty."""
+    found = texts(plain(label))[0]
+    if not found.strip():
+        raise ScoreError(f"references={short(label)}: must be a text that is not empty")
+    return found
 
 
 def number(label: Any) -> int | float:
