@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
+from sahub import extensions
 from sahub.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -160,8 +161,12 @@ def _benchmark(name: str) -> ModuleType:
     # By name, not by an import statement: tasks import this module.
     family = import_module("sahub.tasks").__path__
     choices = sorted(module.name for module in iter_modules(family) if not module.name.startswith("_"))
-    if name not in choices:
-        close = get_close_matches(name, choices, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ConfigError(f"task.benchmark={name}: must be one of {', '.join(choices)}{hint}")
-    return import_module(f"sahub.tasks.{name}")
+    if name in choices:
+        return import_module(f"sahub.tasks.{name}")
+    found = extensions.module_of(name)
+    if found is not None:
+        return found if hasattr(found, "load") else import_module("sahub.tasks._prompts")
+    choices += extensions.names()
+    close = get_close_matches(name, choices, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise ConfigError(f"task.benchmark={name}: must be one of {', '.join(choices)}{hint}")

@@ -55,7 +55,7 @@ def accuracy(found: Sequence["CellResult"]) -> bytes | None:
     """
     panels: dict[tuple[str, str, int], list[CellResult]] = {}
     for result in found:
-        if result.figures:
+        if result.figures and "dense_score" in result.figures:
             cell = result.cell
             key = cell.choices.model, cell.choices.task, cell.settings.validate.max_context_length
             panels.setdefault(key, []).append(result)

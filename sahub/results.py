@@ -17,7 +17,7 @@ from sahub.reproduce import command_line, merged, names_code
 from sahub.scope import seen_from
 from sahub.store import write_csv, write_json, write_jsonl, write_text
 from sahub.trials import Study, Trial, space_of_cell
-from sahub.validate import Validation, accuracy, interval
+from sahub.validate import Validation, accuracy, graded, interval
 
 PACKAGES = ("sahub", "torch", "transformers", "tokenizers", "optuna", "hydra-core")
 
@@ -156,7 +156,8 @@ def _score(outcome: Outcome | None) -> dict[str, Any]:
     """n, score and measures of a run that is not the winner's."""
     if outcome is None or outcome.state != "complete":
         return {}
-    return {"n": len(outcome.answers), "score": interval(accuracy(outcome)), "measures": outcome.measures()}
+    score = interval(accuracy(outcome)) if graded(outcome) else None
+    return {"n": len(outcome.answers), "score": score, "measures": outcome.measures()}
 
 
 RAW_COLUMNS = ("id", "question", "answer", "references", "score", "answer_nll", "n_context", "n_new", "seconds")

@@ -42,13 +42,19 @@ def check_subset(spec: TaskSpec, subsets: Iterable[str], *options: str) -> None:
         raise ConfigError(f"task.options.questions={most}: must be at least 1 question per context, or null for all")
 
 
-def asked(row: Row, answers: str, **metadata: Any) -> Asked:
+def asked(row: Row, answers: str, *, max_new_tokens: int | None = None, **metadata: Any) -> Asked:
     """A row with a ready prompt and the column `answers`: a text or a list of texts, at least one."""
     references = row.texts(answers)
     if not references:
         raise row.error(answers, "must hold an answer")
-    context, question, prefix = row.text("context", needed=True), row.text("question"), row.text("answer_prefix")
-    return Asked(context=context, question=question, answer_prefix=prefix, references=references, metadata=metadata)
+    return Asked(
+        context=row.text("context", needed=True),
+        question=row.text("question"),
+        answer_prefix=row.text("answer_prefix"),
+        references=references,
+        max_new_tokens=max_new_tokens,
+        metadata=metadata,
+    )
 
 
 def examples(
