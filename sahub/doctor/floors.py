@@ -10,7 +10,7 @@ from sahub.config import Cell
 from sahub.doctor.report import Rows
 from sahub.errors import RunError
 from sahub.evaluate import evaluate
-from sahub.examples import Example, Question
+from sahub.examples import Example, Question, TaskSpec
 from sahub.model import Model
 from sahub.outcomes import Outcome
 from sahub.prepare import first_questions, prepare
@@ -18,22 +18,23 @@ from sahub.report import percent
 from sahub.session import Attention, Session
 from sahub.trials import plan_of
 from sahub.validate import accuracy, difference, interval
+from sahub.weights import spec_of
 
 
 def found(cell: Cell, model: Model, examples: Sequence[Example]) -> dict[str, Any]:
     """Scores of a sample of the contexts that searches use. Raises RunError where the model cannot answer."""
     sample = first_questions(examples, cell.settings.doctor.requests)
-    session = Session(model)
+    session, spec = Session(model), spec_of(cell)
     dense = _answered(cell, session, sample)
     nothing = "" if model.context_ids("") else "\n"
     blind = _answered(cell, session, [replace(example, context=nothing) for example in sample])
     asked = [question for example in sample for question in example.questions]
     return {
         "n": len(asked),
-        "gold": fmean(max(_score(cell, one, text) for text in _gold(one)) for one in asked),
+        "gold": fmean(ceiling(spec, one) for one in asked),
         "dense": interval(accuracy(dense)),
         "without_context": interval(accuracy(blind)),
-        "empty": fmean(_score(cell, one, "") for one in asked),
+        "empty": fmean(_score(spec, one, "") for one in asked),
         "dense_minus_without_context": interval(difference(dense, blind)),
         "seconds": dense.seconds,
     }
@@ -54,16 +55,16 @@ def _answered(cell: Cell, session: Session, examples: Sequence[Example]) -> Outc
     return outcome
 
 
-def _gold(question: Question) -> list[str]:
-    """Each gold answer, and all of them together: what scores best depends on the metric."""
+def ceiling(spec: TaskSpec, question: Question) -> float:
+    """The best score that gold answers get: one of them or all together, bare or in words that a metric looks for."""
     texts = [str(text) for text in question.references]
-    return [*texts, " ".join(texts)]
+    forms = ("{}", "{}.", "The correct answer is ({})")
+    return max(_score(spec, question, form.format(text)) for text in [*texts, " ".join(texts)] for form in forms)
 
 
-def _score(cell: Cell, question: Question, answer: str) -> float:
-    task = f"{cell.settings.task.benchmark}/{cell.settings.task.subset}"
+def _score(spec: TaskSpec, question: Question, answer: str) -> float:
     classes = question.metadata.get("all_classes")
-    return scores.score(task, answer, question.references, classes=classes, metric=cell.settings.task.metric)
+    return scores.score(spec.name, answer, question.references, classes=classes, metric=spec.metric)
 
 
 def rows_of(facts: Mapping[str, Any]) -> Rows:

@@ -14,6 +14,7 @@ from sahub.config import Cell, compose_cell
 from sahub.doctor import dataset, examine, floors, lengths
 from sahub.errors import MissingFiles
 from sahub.examples import TaskSpec, split_of
+from sahub.scores import primary_metric
 from sahub.weights import EMBEDDED
 
 QUICK = ["compute.threads=1", "doctor.requests=2", "doctor.max_new_tokens=4"]
@@ -269,6 +270,38 @@ def test_scores_at_the_floor_or_below_the_ceiling_are_told() -> None:
     assert [what for what, _ in floors.doubts(facts(0.3, 0.2, -0.05))] == ["telling methods apart"]
     [(what, why)] = floors.doubts(facts(0.5, 0.1, 0.3, gold=0.7))
     assert (what, why) == ("full marks", "even gold answers score only 70.0 %")
+
+
+@pytest.mark.parametrize(
+    ("task", "references"),
+    [
+        ("longbench_v2/0shot", ("C",)),
+        ("infinite_bench/code_debug", ("find_it", "B")),
+        ("infinite_bench/longbook_choice_eng", ("a mill", "B")),
+        ("infinite_bench/math_calc", ("79", "59", "73")),
+        ("ruler/vt", ("ABCDE", "FGHIJ")),
+        ("longbench/qasper", ("one answer", "another one")),
+    ],
+)
+def test_a_gold_answer_has_full_marks_in_the_words_that_its_metric_looks_for(
+    task: str, references: Sequence[str]
+) -> None:
+    from sahub.examples import Question
+
+    benchmark, _, subset = task.partition("/")
+    spec = TaskSpec(benchmark=benchmark, subset=subset, metric=primary_metric(task), max_new_tokens=1)
+    asked = Question(id="0", text="?", references=tuple(references), max_new_tokens=1)
+    assert floors.ceiling(spec, asked) == 1
+
+
+def test_a_gold_answer_that_its_metric_cannot_find_is_below_the_ceiling() -> None:
+    from sahub.examples import Question
+
+    name = "infinite_bench/longdialogue_qa_eng"  # compares single words
+    spec = TaskSpec(
+        benchmark="infinite_bench", subset="longdialogue_qa_eng", metric=primary_metric(name), max_new_tokens=1
+    )
+    assert floors.ceiling(spec, Question(id="0", text="?", references=("AN INSPECTOR",), max_new_tokens=1)) == 0
 
 
 def test_lost_answers_are_a_doubt_up_to_half_of_them_and_a_problem_beyond() -> None:
