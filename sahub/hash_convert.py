@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sahub.errors import DataError
-from sahub.hash_weights import FORMAT, INPUT, HashFile, described
+from sahub.hash_weights import HashFile, described, write
 
 _PARAMETER = re.compile(r"(\d+)\.learning_to_hash_transformation_([qk])\.(\d+)\.(\d+)\.(weight|bias)")
 _BROKEN: tuple[type[Exception], ...] = (
@@ -32,26 +31,9 @@ def convert(source: Path, output: Path, *, model: str = "", revision: str = "", 
     Raises DataError for a file that asks for more than tensors and containers, and ConfigError for wrong shapes.
     """
     tensors = from_checkpoint(source) if source.suffix in (".pt", ".pth", ".bin") else from_pickle(source)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    found = described(str(source), shapes, {})
-    metadata = {
-        "format": FORMAT,
-        "input": INPUT,
-        "model": model,
-        "revision": revision,
-        "bits": found.bits,
-        "mlp_layers": found.mlp_layers,
-        "hidden_size": found.hidden_size,
-        "activation": activation,
-        "num_layers": found.num_layers,
-        "num_heads": found.num_heads,
-        "head_dim": found.head_dim,
-        "dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch."),
-        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-    }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, output, metadata={name: str(value) for name, value in metadata.items()})
-    return found
+    described(str(source), {name: tuple(tensor.shape) for name, tensor in tensors.items()}, {})
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    return write(output, tensors, activation, model=model, revision=revision, source_sha256=digest)
 
 
 def from_checkpoint(source: Path) -> dict[str, Tensor]:

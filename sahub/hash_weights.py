@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sahub.errors import ConfigError
@@ -20,7 +21,12 @@ from sahub.errors import ConfigError
 FORMAT = "sahub/hash_attention/1"
 INPUT = "post_rope"
 SIDES = ("query", "key")
+PACKAGED = {"embedded": Path(__file__).parent / "hashes" / "embedded.safetensors"}  # for the model of that name
 _NAME = re.compile(r"layers\.(\d+)\.(query|key)\.(\d+)\.(weight|bias)")
+MAKE = (
+    "convert published ones with `python -m pipelines.convert_hash_weights source=... output=...`, or learn them with "
+    "`python -m pipelines.train_hash model=... output=...`"
+)
 Mlp = tuple[tuple[Tensor, Tensor], ...]  # weight [h, in, out] and bias [h, out] of each layer
 
 
@@ -38,27 +44,26 @@ class HashFile:
     digest: str
 
 
+def located(file: str) -> Path:
+    """The packaged file for the name of a packaged model, else the path as given."""
+    return PACKAGED.get(file, Path(file).expanduser())
+
+
 def read_header(file: str) -> HashFile:
     """What a weights file holds. Raises ConfigError, naming the file and what is wrong, without reading tensors."""
-    path = Path(file).expanduser()
+    path = located(file)
     try:
         state = path.stat()
         return _header(str(path), state.st_mtime_ns, state.st_size)
     except OSError as error:
-        raise ConfigError(
-            f"weights={file}: cannot be read ({error.strerror}); convert published ones with "
-            "`python -m pipelines.convert_hash_weights source=... output=...`"
-        ) from error
+        raise ConfigError(f"weights={file}: cannot be read ({path}: {error.strerror}); {MAKE}") from error
     except SafetensorError as error:
-        raise ConfigError(
-            f"weights={file}: is not a safetensors file ({error}); convert a .pt or .pkl file with "
-            "`python -m pipelines.convert_hash_weights source=... output=...`"
-        ) from error
+        raise ConfigError(f"weights={file}: is not a safetensors file ({error}); {MAKE}") from error
 
 
 def read_layer(file: str, layer: int, device: str) -> dict[str, Mlp]:
     """The MLPs of one layer on a device, read once per process."""
-    path = Path(file).expanduser()
+    path = located(file)
     header, state = read_header(file), path.stat()
     if layer >= header.num_layers:
         raise ConfigError(f"weights={file}: has no layer {layer}, only {header.num_layers}")
@@ -128,3 +133,29 @@ def _check(address: str, shapes: Mapping[str, tuple[int, ...]], name: str, shape
     if shapes.get(name) != shape:
         held = "missing" if name not in shapes else str(list(shapes[name]))
         raise ConfigError(f"{address}: {name} is {held}, must be {list(shape)}")
+
+
+def write(output: Path, tensors: Mapping[str, Tensor], activation: str, **about: object) -> HashFile:
+    """Check tensors and write them, whole or not at all, with what they are and what is said `about` them."""
+    found = described(str(output), {name: tuple(tensor.shape) for name, tensor in tensors.items()}, {})
+    metadata = {
+        "format": FORMAT,
+        "input": INPUT,
+        "bits": found.bits,
+        "mlp_layers": found.mlp_layers,
+        "hidden_size": found.hidden_size,
+        "activation": activation,
+        "num_layers": found.num_layers,
+        "num_heads": found.num_heads,
+        "head_dim": found.head_dim,
+        "dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch."),
+        **about,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f"{output.name}.part")
+    try:
+        save_file(dict(tensors), part, metadata={name: str(value) for name, value in metadata.items()})
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    return found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sahub.choosing import Scores, Selector, choose
 from sahub.errors import ConfigError
-from sahub.hash_weights import HashFile, Mlp, read_header, read_layer
+from sahub.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
 from sahub.planes import Planes
 from sahub.protocols import Call, Geometry, Index, Stage
 from sahub.selection import Selection
@@ -47,7 +47,7 @@ class HashAttention(Stage):
     hat_mlp_layers: int = field(default=3, metadata={"unit": "layers"})
     hat_mlp_hidden_size: int = field(default=128, metadata={"unit": "channels"})
     hat_mlp_activation: str = field(default="silu", metadata={"unit": " | ".join(ACTIVATIONS)})
-    weights: str | None = field(default=None, metadata={"unit": "safetensors file"})
+    weights: str | None = field(default=None, metadata={"unit": "safetensors file | embedded"})
     file_digest: str = field(default="", init=False)  # so that another file of the same name is another stage
 
     def __post_init__(self) -> None:
@@ -71,10 +71,7 @@ class HashAttention(Stage):
 
     def _file(self) -> HashFile:
         if self.weights is None:
-            raise ConfigError(
-                "weights=None: must name a safetensors file; convert published weights with "
-                "`python -m pipelines.convert_hash_weights source=... output=...`"
-            )
+            raise ConfigError(f"weights=None: must name a safetensors file; {MAKE}")
         return read_header(self.weights)
 
     @property
@@ -105,7 +102,7 @@ class HashAttention(Stage):
             raise ConfigError(
                 f"weights={self.weights}: are for {found.num_layers} layers, {found.num_heads} heads and head_dim "
                 f"{found.head_dim}; the model has {geometry.num_layers}, {geometry.num_heads} (KV: "
-                f"{geometry.num_kv_heads}) and {geometry.head_dim}"
+                f"{geometry.num_kv_heads}) and {geometry.head_dim}; {MAKE}"
             )
 
     def aux_bits(self, geometry: Geometry, num_keys: int) -> float:
@@ -176,13 +173,18 @@ class Signatures:
         return self._bits.nbytes
 
 
-def _positive(x: Tensor, mlp: Sequence[tuple[Tensor, ...]], activation: str) -> Tensor:
-    """Whether each output of each head's MLP is at least 0: x [b, h, n, d] -> bool [b, h, n, bits]."""
+def outputs(x: Tensor, mlp: Sequence[tuple[Tensor, ...]], activation: str) -> Tensor:
+    """What each head's MLP makes of x [(b,) h, n, d]: fp32 [(b,) h, n, bits]."""
     x = x.float()
     for number, (weight, bias) in enumerate(mlp):
         x = x if number == 0 else ACTIVATIONS[activation](x)
         x = x @ weight.float() + bias.float()[:, None]
-    return x >= 0
+    return x
+
+
+def _positive(x: Tensor, mlp: Sequence[tuple[Tensor, ...]], activation: str) -> Tensor:
+    """The bits of x [b, h, n, d]: bool [b, h, n, bits]."""
+    return outputs(x, mlp, activation) >= 0
 
 
 def _signs(bits: Tensor) -> Tensor:
