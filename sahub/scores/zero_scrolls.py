@@ -1,8 +1,8 @@
 """ZeroSCROLLS: ROUGE of summaries, token F1, multiple choice, similarity of percentages, order of a list.
 
 Source   tau/zero_scrolls metrics/ @9af1d79 (rouge-score 0.1.2, lifelines 0.30.3, Unidecode 1.4.0)
-Differs  accents are folded by anyascii, whose licence is free; it equals Unidecode on Latin letters with accents, and
-         differs for other scripts ("Пушкин", "北京") and some signs
+Differs  accents are folded by anyascii, whose licence is free: equal to Unidecode on all but rare Latin letters
+         and on common signs, not on all Greek and Cyrillic letters, other scripts and mathematical signs
 kvpress  computes nothing
 """
 
@@ -19,6 +19,12 @@ from sahub.scores.words import bag_f1, normalize
 LETTER = re.compile(r"\b[A-D]\b")
 # From the beginning of a run of digits, and never back into it: any other way reads long runs again and again.
 PERCENTAGE = re.compile(r"(?<!\d)(\d++(?:\.\d++)?)%")
+# Signs that Unidecode writes in another way, so that they would fuse with words or be taken for each other.
+SIGNS = str.maketrans({
+    "\u2014": "--", "\u2015": "--", "\u201a": ",", "\u201e": ",,", "\xb7": "*", "\xd7": "x",
+    "\u2190": "-", "\u2192": "-",
+    "\xbc": " 1/4", "\xbd": " 1/2", "\xbe": " 3/4", "\u2153": " 1/3 ", "\u2154": " 2/3 ", "\u215b": " 1/8 ",
+})  # fmt: skip
 NOT_IN_A_LIST = re.compile(r"[^0-9\s,]")
 
 
@@ -35,7 +41,7 @@ def _ascii_words(text: str) -> list[str]:
         from anyascii import anyascii
     except ImportError:
         raise ScoreError("accents are folded by anyascii, which is not installed: pip install anyascii") from None
-    return anyascii(text).split()
+    return anyascii(text.translate(SIGNS)).split()
 
 
 def _accuracy(prediction: str, reference: str) -> float:

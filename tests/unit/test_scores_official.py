@@ -4,6 +4,7 @@ from collections import Counter
 from contextlib import suppress
 from difflib import SequenceMatcher
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,8 @@ def test_percentages_by_hand(prediction: str, expected: float) -> None:
 
 def test_accents_are_folded_after_articles_went() -> None:
     assert score("zero_scrolls/qasper", "À la carte", ["a la carte"]) == pytest.approx(0.8)
+    assert score("zero_scrolls/musique", "2\xbd miles", ["2 miles"]) == pytest.approx(0.8)
+    assert score("zero_scrolls/musique", "3\xd74 \u2014", ["3x4 \u2013"]) == 0.5
 
 
 # --- labels, metrics and data of every shape
@@ -323,6 +326,15 @@ def test_a_missing_library_is_named(
             score(task, "é", ["é"], metric=metric)
     finally:
         words._cutter.cache_clear()
+
+
+def test_bert_score_takes_the_recall_of_swapped_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scored(candidates: list[str], references: list[str]) -> tuple[list[float], ...]:
+        assert (candidates, references) == (["gold"], ["mine?"])
+        return [0.1], [0.2], [0.3]
+
+    monkeypatch.setattr("sahub.scores.loogle._scorer", lambda: SimpleNamespace(score=scored))
+    assert score("loogle/shortdep_qa", "mine\ud800", ["gold"], metric="bert_score") == 0.2
 
 
 # --- one number per benchmark
