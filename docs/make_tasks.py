@@ -1,13 +1,17 @@
-"""Write conf/task, a file per subset of every benchmark, from the tables here: `python docs/make_tasks.py`."""
+"""Write conf/task, a file per subset of every benchmark, from the tables here: `python docs/make_tasks.py`.
 
-import sys
+What stands between the two `tasks` marks of a benchmark's page in docs/benchmarks is written too.
+"""
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sahub.scores import metrics_of
 
-TASKS = Path(__file__).parents[1] / "conf" / "task"
+DOCS = Path(__file__).parent
+TASKS = DOCS.parent / "conf" / "task"
+PAGES = {"longbench_e": "longbench"}  # of benchmarks without one of their own
 COLUMN = 27  # at which comments start
 
 
@@ -269,13 +273,30 @@ def _zero_scrolls() -> Iterator[tuple[str, Subset]]:
         )  # fmt: skip
 
 
-def write(folder: Path) -> None:
-    """Write the file of every task below a folder."""
+def pages() -> dict[str, str]:
+    """The table of every benchmark's page."""
+    tables: dict[str, list[str]] = {}
+    for name, subset in subsets():
+        benchmark = name.partition("/")[0]
+        about = subset.about.partition(": ")[2].partition(". ")[0].rstrip(".")
+        row = f"| `{name}` | {about} | {', '.join(metrics_of(name))} | {subset.budget} |"
+        tables.setdefault(PAGES.get(benchmark, benchmark), []).append(row)
+    head = ["| task | about | metrics | tokens |", "|---|---|---|---|"]
+    return {page: "".join(f"{row}\n" for row in [*head, *rows]) for page, rows in tables.items()}
+
+
+def write(folder: Path, docs: Path) -> None:
+    """Write the file of every task below a folder, and the tables into the pages of another."""
     for name, subset in subsets():
         file = folder / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text(name, subset), encoding="utf-8")
+    for page, table in pages().items():
+        file = docs / f"{page}.md"
+        before, rest = file.read_text("utf-8").split("<!-- tasks -->\n")
+        after = rest.partition("<!-- /tasks -->")[2]
+        file.write_text(f"{before}<!-- tasks -->\n{table}<!-- /tasks -->{after}", "utf-8")
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else TASKS)
+    write(TASKS, DOCS / "benchmarks")

@@ -30,7 +30,7 @@ def _asked(row: Row, spec: TaskSpec) -> Asked:
     if spec.subset in ("trec", "lsht") and not metadata.get(CLASSES):
         raise row.error(CLASSES, "must hold the classes of the task")
     if "question" in row:
-        return tables.asked(row, "answers", **metadata)
+        return tables.asked(row, "answers", metadata=metadata)
     references = row.texts("answers")
     if not references:
         raise row.error("answers", "must hold an answer")

@@ -42,7 +42,9 @@ def check_subset(spec: TaskSpec, subsets: Iterable[str], *options: str) -> None:
         raise ConfigError(f"task.options.questions={most}: must be at least 1 question per context, or null for all")
 
 
-def asked(row: Row, answers: str, *, max_new_tokens: int | None = None, **metadata: Any) -> Asked:
+def asked(
+    row: Row, answers: str, *, max_new_tokens: int | None = None, metadata: Mapping[str, Any] | None = None
+) -> Asked:
     """A row with a ready prompt and the column `answers`: a text or a list of texts, at least one."""
     references = row.texts(answers)
     if not references:
@@ -53,7 +55,7 @@ def asked(row: Row, answers: str, *, max_new_tokens: int | None = None, **metada
         answer_prefix=row.text("answer_prefix"),
         references=references,
         max_new_tokens=max_new_tokens,
-        metadata=metadata,
+        metadata=metadata or {},
     )
 
 

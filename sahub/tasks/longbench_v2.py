@@ -45,7 +45,7 @@ def load(
 
 
 def _asked(row: Row) -> Asked:
-    found = tables.asked(row, "answer", **{name: row.text(name, needed=True) for name in GROUPS})
+    found = tables.asked(row, "answer", metadata={name: row.text(name, needed=True) for name in GROUPS})
     if len(found.references) != 1 or found.references[0].strip() not in LETTERS:
         raise row.error("answer", f"must be one of {', '.join(LETTERS)}")
     question = found.question
