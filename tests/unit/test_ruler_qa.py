@@ -27,7 +27,7 @@ def prose(rng: Random, sentences: int) -> str:
     return " ".join(wording.prose(rng) for _ in range(sentences))
 
 
-def squad(articles: int = 30) -> dict:
+def squad(articles: int = 26) -> dict:
     """Articles of six paragraphs, each with two questions that can be answered and one that cannot."""
     rng, data = Random(1), []
     for a in range(articles):
@@ -107,7 +107,7 @@ def documents(example: Example) -> list[str]:
     return parts[1::2]
 
 
-@pytest.mark.parametrize(("length", "limit"), [(2048, 8), (4096, 8), (16384, 2)])
+@pytest.mark.parametrize(("length", "limit"), [(2048, 8), (4096, 8), (16384, 1)])
 @pytest.mark.parametrize("counter", sorted(COUNTERS))
 @pytest.mark.parametrize("subset", SUBSETS)
 def test_prompts_fill_their_length_and_never_exceed_it(
@@ -126,8 +126,8 @@ def test_prompts_fill_their_length_and_never_exceed_it(
 
 def test_a_length_beyond_all_documents_gets_all_of_them(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     [example] = draw("qa_1", folder, 10**6, limit=1)
-    assert len(documents(example)) == 180
-    assert "task=ruler/qa_1 contexts=1 hold all 180 documents, there are no more" in caplog.text
+    assert len(documents(example)) == 156
+    assert "task=ruler/qa_1 contexts=1 hold all 156 documents, there are no more" in caplog.text
 
 
 def test_a_document_holds_the_answer_and_its_article_comes_first(folder: Path) -> None:
@@ -171,7 +171,7 @@ def test_seeds_repeat_and_differ_and_no_question_is_in_both_splits(subset: str, 
     every = {split: draw(subset, folder, length=600, limit=None, split=split) for split in ("search", "validate")}
     asked = {split: [example.questions[0].text for example in found] for split, found in every.items()}
     assert set(asked["search"]).isdisjoint(asked["validate"])
-    assert sum(map(len, asked.values())) == {"qa_1": 360, "qa_2": 120}[subset]
+    assert sum(map(len, asked.values())) == {"qa_1": 312, "qa_2": 120}[subset]
     assert all(split_of(example.context) == split for split, found in every.items() for example in found)
     assert "nothing" not in "".join(asked["validate"])
 
