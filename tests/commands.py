@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,38 @@ def sahub(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subp
     with start(*arguments, cwd=cwd, env=env) as running:
         out, err = running.communicate(timeout=500)
     return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+
+def python(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """`python ...`, such as -c and some code, once it ended."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+# What `many` runs; the last line says what was imported.
+MANY = """
+import contextlib, io, json, sys
+from sahub.cli import run
+for arguments in json.loads(sys.argv[2]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            status = run(sys.argv[1], arguments)
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps([status, said.getvalue()]))
+print(json.dumps(sorted({"torch", "ray", "transformers", "optuna"} & set(sys.modules))))
+"""
+
+
+def many(command: str, lines: Sequence[Sequence[str]], cwd: Path) -> tuple[list[tuple[int, str]], list[str]]:
+    """Command lines in one process, to import things once: exit status and output of each; big libraries imported."""
+    done = python("-c", MANY, command, json.dumps(lines), cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    *endings, imported = map(json.loads, done.stdout.splitlines())
+    return endings, imported
 
 
 def one(root: Path, pattern: str) -> Path:

@@ -1,14 +1,13 @@
 """Trackers: what each client is told, what is missing is named before any work, and what fails costs no result."""
 
 import logging
-import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from event_files import events, scalars
 
 from sahub import optimize
 from sahub.config import compose_cell
@@ -30,27 +29,6 @@ SMALL = [
     "validate.max_context_length=512",
     "validate.max_new_tokens=4",
 ]
-
-
-def events(folder: Path) -> Iterator[Any]:
-    """The records of an event file: length, checksum, record, checksum."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    [file] = folder.rglob("events.out.tfevents.*")
-    rest = file.read_bytes()
-    while rest:
-        (size,) = struct.unpack("<Q", rest[:8])
-        yield Event.FromString(rest[12 : 12 + size])
-        rest = rest[16 + size :]
-
-
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    found: dict[str, list[tuple[int, float]]] = {}
-    for event in events(folder):
-        for value in event.summary.value:
-            if value.HasField("simple_value"):
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found
 
 
 class Told(list):
