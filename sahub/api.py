@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from sahub import model as models
 from sahub.builder import build_stack
+from sahub.choices import conf_dir, group_choices
 from sahub.config import compose_cell
 from sahub.errors import RunError, SparseNeverRan
 from sahub.hook import Hook, attached
 from sahub.model import check_supported, geometry
 from sahub.session import Attention, Session
 from sahub.stack import Stack
+from sahub.suites import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -130,16 +132,22 @@ def optimize_matrix(
     overrides: Sequence[str] = (),
     directory: str | Path | None = None,
 ) -> "list[CellResult]":
-    """Every combination as one matrix; a cell that fails says so in its result and loses nothing else."""
+    """Every combination as one matrix, suites such as `ruler/all` among the tasks.
+
+    A cell that fails says so in its result and loses nothing else.
+    """
     from sahub.matrix import run_matrix
 
     root = Path(directory) if directory is not None else Path(mkdtemp(prefix="sahub_"))
     cells = []
+    known = group_choices("task", [conf_dir()])
     for nouns in product(models, tasks, builders, objectives):
         named = [
             f"{group}={noun}" for group, noun in zip(("model", "task", "builder", "objective"), nouns, strict=True)
         ]
-        cells.append(compose_cell([*named, *overrides], directory=root / "_".join(nouns).replace("/", "_")))
+        for job in expanded(named, known):
+            name = "_".join(item.partition("=")[2] for item in job).replace("/", "_")
+            cells.append(compose_cell([*job, *overrides], directory=root / name))
     return run_matrix(cells, root)
 
 

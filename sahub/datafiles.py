@@ -32,7 +32,7 @@ def read_rows(spec: TaskSpec, *layouts: Columns, optional: Columns = (), alone: 
 
     Files may hold several tasks: with `where`, the rows that have its value in its column; else those whose `task`
     column, where there is one, names this one. It must be there where neither folder nor file is named after the task,
-    unless the benchmark is one task `alone`.
+    and is not looked at in the folder of the configuration, or where the benchmark is one task `alone`.
 
     Raises MissingFiles where there are no files, DataError where they lack a column or hold no row of the task.
     """
@@ -46,10 +46,11 @@ def read_rows(spec: TaskSpec, *layouts: Columns, optional: Columns = (), alone: 
     count, others = 0, set()
     for file in files:
         needed = () if alone or (_is_named(spec, file) and not spec.where) else (column,)
+        trusted = alone or (not spec.where and file.parent.name == spec.folder)  # the dataset's own folder
         read = dict.fromkeys([*(name for layout in layouts for name in layout), *optional, column])
         for values, address in rows_of(file, list(read), _Needed(layouts, needed), _members(spec)):
             task = values.get(column)
-            if alone or (column not in values and not spec.where) or task in names:
+            if trusted or (column not in values and not spec.where) or task in names:
                 count += 1
                 yield Row(values, address)
             else:

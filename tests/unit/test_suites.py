@@ -66,6 +66,15 @@ def test_one_road_for_a_suite_with_or_without_m(plan) -> None:
     assert {cell.directory.parent for cell in alone.cells} == {alone.directory}
 
 
+def test_an_experiment_can_name_a_suite(plan, tmp_path) -> None:
+    file = tmp_path / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    sweep = "hydra: {mode: MULTIRUN, sweeper: {params: {task: loogle/all}}}"
+    file.write_text(f"# @package _global_\n# All of LooGLE.\n{sweep}\n")
+    found = plan(f"--config-dir={tmp_path / 'conf'}", "+experiment=mine")
+    assert [cell.settings.task.benchmark for cell in found.cells] == ["loogle"] * 4
+
+
 def test_a_length_is_in_the_name_of_its_cells(plan) -> None:
     cells = plan("-m", "task=ruler/vt", "task.length=512,1024").cells
     assert [(cell.choices.task, cell.settings.task.length) for cell in cells] == [

@@ -146,6 +146,15 @@ def test_the_wrong_split_is_not_read(tmp_path: Path) -> None:
     assert len(everything(task)) == 2
 
 
+def test_the_folder_of_a_configuration_is_its_data_whatever_a_column_says(tmp_path: Path) -> None:
+    rows = [row | {"task": "default"} for row in QASPER]
+    write(tmp_path / "qasper" / "test-00000-of-00001.parquet", rows)
+    assert len(everything(spec("longbench/qasper", path=str(tmp_path)))) == len(QASPER)
+    loose = write(tmp_path / "loose" / "test.parquet", rows)
+    assert "no row of qasper in 1 file(s); their task: default" in error_of(loose)
+    assert len(everything(spec("longbench/qasper", path=str(loose), where={"task": "default"}))) == len(QASPER)
+
+
 def test_the_authors_zip_gets_our_prompts(tmp_path: Path) -> None:
     names = ("lsht", "lsht_e", "vcsum")
     bare = [
