@@ -145,7 +145,7 @@ def _ruler() -> Iterator[tuple[str, Subset]]:
         yield f"ruler/{name}", Subset(
             about=f"RULER (arXiv:2404.06654): questions of {about}, the others are distractors.",
             budget=32, licence="CC-BY-SA-4.0", source=PROMPTS,
-            options=EXAMPLES | {"file": ("null", f"path of {file}; a run says how to fetch it")},
+            options=EXAMPLES | {"file": ("null", f"path of {file}; null: that file in the working directory")},
         )  # fmt: skip
 
 

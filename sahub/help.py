@@ -27,7 +27,7 @@ EXAMPLES = {
 sahub {command} +experiment=debug                                   a small matrix, minutes on two cores
 sahub {command} builder=quest objective=sparsity_5                  one search: 5 % of the keys
 sahub {command} builder=quest builder.stages.quest.page_size=32     the page size is fixed, the rest is searched
-sahub {command} -m 'task=glob(ruler/*)' builder=quest,oracle_topk   every pair of task and builder
+sahub {command} -m 'task=glob(ruler/n*)' builder=quest,oracle_topk  every pair of task and builder
 sahub {command} model=hf model.path=org/name task=loogle/shortdep_qa""",
     "validate": """\
 sahub {command} configs=latest                                     the winners of the newest run

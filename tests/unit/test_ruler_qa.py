@@ -197,9 +197,18 @@ def test_a_missing_file_is_one_message_with_the_command(subset: str, url: str, t
         assert FILES[subset] in first
         assert command.startswith("  curl -LO http")
         assert url in command
-        assert then == f"  then add task.options.file={FILES[subset]}"
+        assert then == "  then run again, or add task.options.file=PATH"
         with pytest.raises(MissingFiles, match="curl -LO"):
             load_examples(spec(subset, given), split="search", limit=1, length=900, count_tokens=len)
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_a_file_in_the_working_directory_is_found(subset: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert missing(spec(subset, None))
+    monkeypatch.chdir(folder)
+    assert missing(spec(subset, None)) is None
+    found = load_examples(spec(subset, None), split="search", limit=2, length=900, count_tokens=COUNTERS["words"])
+    assert found == draw(subset, folder, length=900, limit=2, split="search")
 
 
 def test_a_file_of_another_layout_is_named(tmp_path: Path, folder: Path) -> None:

@@ -97,7 +97,7 @@ SUBSETS = {
 
 
 def missing(spec: TaskSpec) -> str | None:
-    """That the file of `options.file` is not given or not there, with the command that fetches it; None when it is.
+    """That the file of `options.file` (null: in the working directory) is not there, and how to get it; else None.
 
     Raises ConfigError for a wrong option.
     """
@@ -106,12 +106,16 @@ def missing(spec: TaskSpec) -> str | None:
     source, file = SUBSETS[spec.subset], spec.options.get("file")
     if file is not None and not isinstance(file, str):
         raise ConfigError(f"task.options.file={file}: must be the path of {source.file}")
-    if file is not None and Path(file).expanduser().is_file():
+    if _file(spec).is_file():
         return None
     what = f"{source.file} ({source.title})"
-    told = f"no such file; it must be {what}" if file else f"must be the path of {what}, which holds the questions"
+    told = f"no such file; it must be {what}" if file else f"there is no {what} in the working directory"
     address = f"task={spec.name}: task.options.file={file or 'null'}"
-    return f"{address}: {told}:\n  curl -LO {source.url}\n  then add task.options.file={source.file}"
+    return f"{address}: {told}:\n  curl -LO {source.url}\n  then run again, or add task.options.file=PATH"
+
+
+def _file(spec: TaskSpec) -> Path:
+    return Path(spec.options.get("file") or SUBSETS[spec.subset].file).expanduser()
 
 
 def load(
@@ -173,8 +177,8 @@ def _draws(item: Item, texts: list[str], spec: TaskSpec, budget: Budget) -> Call
 
 
 def _read(spec: TaskSpec) -> Corpus:
-    file, source, corpus = Path(spec.options["file"]).expanduser(), SUBSETS[spec.subset], Corpus()
-    address = f"task.options.file={spec.options['file']}"
+    file, source, corpus = _file(spec), SUBSETS[spec.subset], Corpus()
+    address = f"task.options.file={file}"
     try:
         source.read(json.loads(file.read_text(encoding="utf-8-sig")), corpus)
     except OSError as error:
