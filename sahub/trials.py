@@ -16,7 +16,7 @@ from sahub.intervals import Tau
 from sahub.model import geometry, read_config
 from sahub.outcomes import Outcome
 from sahub.protocols import Geometry
-from sahub.scores import metrics_of
+from sahub.scores import check_metric
 from sahub.session import Attention
 from sahub.settings import Search as SearchSettings
 from sahub.settings import Validate as ValidateSettings
@@ -124,9 +124,10 @@ def check_cell(cell: Cell) -> None:
     """
     trackers.check(cell)
     settings = cell.settings
-    metrics = metrics_of(spec_of(cell).name)
-    if settings.task.metric not in (None, *metrics):
-        raise ConfigError(f"task.metric={settings.task.metric}: must be one of {', '.join(metrics)}")
+    try:
+        check_metric(spec_of(cell).name, settings.task.metric)
+    except ConfigError as error:
+        raise ConfigError(f"task.{error}" if str(error).startswith("metric=") else str(error)) from None
     check_objective(cell)
     check_gpus(settings.compute)
     space = space_of_cell(cell)

@@ -15,7 +15,16 @@ from sahub.scores.benchmark import Benchmark, Metrics, Number, Row, plain
 from sahub.scores.headlines import Headline
 from sahub.scores.ruler import ruler_length_average
 
-__all__ = ["BENCHMARKS", "aggregate", "headline", "metrics_of", "primary_metric", "ruler_length_average", "score"]
+__all__ = [
+    "BENCHMARKS",
+    "aggregate",
+    "check_metric",
+    "headline",
+    "metrics_of",
+    "primary_metric",
+    "ruler_length_average",
+    "score",
+]
 
 BENCHMARKS: dict[str, Benchmark] = {
     "infinite_bench": infinite_bench.BENCHMARK,
@@ -83,6 +92,12 @@ def metrics_of(task: str) -> tuple[str, ...]:
     return tuple(benchmark.subsets[subset])
 
 
+def check_metric(task: str, metric: str | None) -> None:
+    """Raise ConfigError where a task has no such metric; None is the first of them."""
+    benchmark, subset = _find(task)
+    _metrics(benchmark, subset, task, metric)
+
+
 def primary_metric(task: str) -> str:
     """The metric that stands for a task. Raises ConfigError for an unknown task."""
     return metrics_of(task)[0]
@@ -97,7 +112,10 @@ def _metrics(benchmark: Benchmark, subset: str, task: str, metric: str | None) -
     known = {**metrics, "kvpress": metrics[first], **benchmark.on_request.get(subset, {})}
     if metric not in known:
         raise ConfigError(f"metric={metric}: must be one of {', '.join(known)} for {task}{_close(metric, known)}")
-    return {metric: known[metric]}
+    found = known[metric]
+    if found is None:
+        raise ConfigError(f"metric={metric}: {metric} does not score {task}; leave the metric out for the official one")
+    return {metric: found}
 
 
 def _find(task: str) -> tuple[Benchmark, str]:

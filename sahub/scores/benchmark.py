@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sahub.errors import ConfigError, ScoreError
+from sahub.errors import ScoreError
 
 # (prediction, references in the benchmark's own shape, classes of a classification) -> score in [0, 1]
 Metric = Callable[[str, Any, Sequence[str] | None], float]
@@ -18,8 +18,9 @@ class Benchmark:
     """One entry of the table in sahub.scores."""
 
     subsets: Mapping[str, Metrics]  # subset -> its metrics, the one that stands for it first
-    # metrics that are computed only where they are asked for by name: `kvpress` where its rules differ, costly ones
-    on_request: Mapping[str, Metrics] = field(default_factory=dict)
+    # metrics that are computed only where they are asked for by name: costly ones, and `kvpress` where its rules differ
+    # (None: it has none)
+    on_request: Mapping[str, Mapping[str, Metric | None]] = field(default_factory=dict)
     # (metrics, rows, classes) -> the official number of a data set
     aggregate: Callable[[Metrics, Sequence[Row], Sequence[str] | None], Number]
 
@@ -40,15 +41,6 @@ def best(compare: Callable[[str, str], float]) -> Metric:
 
     def metric(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
         return max(compare(prediction, reference) for reference in texts(references))
-
-    return metric
-
-
-def unsupported(task: str) -> Metric:
-    """The `kvpress` metric of a task that kvpress computes no score for: raises ConfigError."""
-
-    def metric(prediction: str, references: Any, classes: Sequence[str] | None = None) -> float:
-        raise ConfigError(f"metric=kvpress: kvpress does not score {task}; leave the metric out for the official one")
 
     return metric
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sahub.scores.benchmark import Benchmark, Metrics, Row, best, each, mean, texts, unsupported
+from sahub.scores.benchmark import Benchmark, Metrics, Row, best, each, mean, texts
 from sahub.scores.infinite_labels import choice, number, one_text, whole_number, whole_numbers
 from sahub.scores.rouge_score import rouge_lsum
 from sahub.scores.words import f1, f1_characters_zh
@@ -171,7 +171,7 @@ BENCHMARK = Benchmark(
         "code_debug": {"accuracy": code_debug},
     },
     on_request={
-        "longbook_sum_eng": {"kvpress": unsupported("infinite_bench/longbook_sum_eng")},
+        "longbook_sum_eng": {"kvpress": None},
         "longbook_choice_eng": {"kvpress": longbook_choice_kvpress},
         "longdialogue_qa_eng": {"kvpress": dialogue_kvpress},
         "code_debug": {"kvpress": code_debug_kvpress},

@@ -9,6 +9,7 @@ Letters and digits of ASCII are words, all else parts them: Chinese has none. `r
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from sahub.scores.lcs import lcs_length, lcs_pairs
 
@@ -62,8 +63,9 @@ def _union(line: Sequence[str], others: Iterable[Sequence[str]]) -> set[int]:
     return found
 
 
-def _words(text: str) -> Sequence[str]:
-    return WORD.findall(text.lower())
+@lru_cache(maxsize=4)  # the same answer is read by every metric, against every reference
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(WORD.findall(text.lower()))
 
 
 def _f(shared: int, predicted: int, expected: int) -> float:
