@@ -23,7 +23,7 @@ def reproducing(cell: Cell) -> list[str]:
     for path, value in ours.items():
         if {path, path.split(".")[0]} & {*LEFT_OUT} or (path in theirs and theirs[path] == value):
             continue
-        changed.append(f"{'' if path in theirs else '++'}{path}={_text(value)}")
+        changed.append(f"{'' if path in theirs else '++'}{path}={text_of(value)}")
     gone = [f"~{path}" for path in _removed(cell.composed, plain)]
     return merged([*nouns, f"search.seed={cell.settings.search.seed}", *gone], changed)
 
@@ -54,14 +54,14 @@ def merged(first: Sequence[str], then: Sequence[str]) -> list[str]:
     return list(by_key.values())
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A value in Hydra's override grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{text_of(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(text_of, value)) + "]"
     if isinstance(value, str):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if _needs_quotes(value) else value
     return repr(value)
