@@ -117,6 +117,7 @@ class MLflow:
 
     def __init__(self, cell: Cell) -> None:
         mlflow, settings = import_module("mlflow"), cell.settings.tracker
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # a new database is no news
         self.entities = import_module("mlflow.entities")
         self.client = mlflow.MlflowClient(tracking_uri=settings.uri)
         found = self.client.get_experiment_by_name(settings.project)

@@ -2,7 +2,12 @@
 
 import csv
 
+import pytest
 from commands import TINY, builder, environment, one, read, sahub, with_plugin
+from sleeping import Sleeping
+
+from sahub import optimize, register_method
+from sahub.errors import RunError
 
 SLOW = """
 stages: {nasty: {window_size: 24, mode: slow, seconds: 0.2}}
@@ -44,4 +49,33 @@ def test_time_of_a_search_and_of_a_validation(tmp_path):
     assert all("time_budget_s" in trial["reason"] for trial in trials if trial["state"] == "pruned")
     assert one(tmp_path, "optimal_configs/*_sparsity_10.json")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "failed: the sparse validation failed: timeout: longer than 2 s"
+    assert done.stderr.splitlines()[-1].startswith("failed: the sparse validation failed: timeout: longer than 2 s")
+
+
+def test_time_of_a_trial_ends_it_between_its_contexts(tmp_path):
+    """Each takes more than 0.3 s, and there are eight of them."""
+    register_method(Sleeping)
+    limits = ["search.timeout_s=1", "search.max_requests=8", "search.max_context_length=400", "search.num_samples=1"]
+    slow = ["compute=inline", "++builder.stages.sleeping.seconds=0.3"]
+    with pytest.raises(RunError, match="none of 1 trials completed, 1 failed; the first: timeout: longer than 1 s"):
+        optimize(builder="streaming_llm", overrides=[*slow, *limits], directory=tmp_path)
+    [trial] = read(one(tmp_path, "*_trials.json"))
+    assert trial["state"] == "failed"
+    assert 1 < trial["seconds"] < 8 * 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("of_search", "of_validation"), [(1, 2), (2, 1)])
+def test_workers_at_once_of_a_search_and_of_a_validation(tmp_path, of_search, of_validation):
+    most = [f"search.max_concurrent={of_search}", f"validate.max_concurrent={of_validation}"]
+    own = builder(tmp_path, "nasty", SLOW), "builder=nasty", "compute=local", "compute.workers=2"
+    notes = tmp_path / "notes"
+    done = sahub(
+        "search", *own, *TINY, *most, cwd=tmp_path, env=environment(with_plugin(tmp_path), NASTY_NOTES=str(notes))
+    )
+    assert done.returncode == 0, done.stderr
+    searched = one(tmp_path, "*_trials.json").stat().st_mtime
+    workers: dict[bool, set[str]] = {True: set(), False: set()}
+    for pid, moment in map(str.split, notes.read_text(encoding="utf-8").splitlines()):
+        workers[float(moment) < searched].add(pid)
+    assert (len(workers[True]), len(workers[False])) == (of_search, of_validation)

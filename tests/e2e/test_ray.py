@@ -3,15 +3,17 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from tempfile import gettempdir
 
 import pytest
-from commands import TINY, builder, environment, one, read, sahub, start, wait_for, with_plugin
+from commands import TINY, builder, environment, one, python, read, sahub, start, wait_for, with_plugin
+from event_files import scalars
 from processes import belonging_to
 from timeless import timeless
+
+from sahub import optimize
 
 NOISE = ("ray::", "Token", "raylet", "Trial", "Tune", "INFO", "ray.init", "Warning")
 
@@ -27,26 +29,23 @@ def own(folder: Path, *paths: Path, **variables: str) -> dict[str, str]:
 
 def test_one_worker_gives_the_files_of_none_and_leaves_nothing(tmp_path):
     """The quick variant of the one below: one search, without validation."""
-    home = tmp_path / "home"
+    small = [*TINY, "search.promote=0", "search.calibrate=0", "phases=[search]"]
+    home, folder, inline = (tmp_path / name for name in ("home", "local", "inline"))
     home.mkdir()
-    runs = {}
-    for compute in ("inline", "local"):
-        folder = tmp_path / compute
-        folder.mkdir()
-        env = own(folder, HOME=str(home), RAY_ADDRESS="127.0.0.1:1")
-        done = sahub(
-            "search", "builder=streaming_llm", f"compute={compute}", *TINY, "search.promote=0", "search.calibrate=0",
-            "phases=[search]", cwd=folder, env=env,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert not done.stderr.strip()
-        assert not [word for word in NOISE if word in done.stdout]
-        assert "model loads 1," in done.stdout
-        assert not left(folder)
-        runs[compute] = timeless(next((folder / "outputs").iterdir()))
-        assert {entry.name for entry in folder.iterdir()} == {"outputs", "cache"}
-    assert runs["local"] == runs["inline"]
+    folder.mkdir()
+    env = own(folder, HOME=str(home), RAY_ADDRESS="127.0.0.1:1")
+    done = sahub("search", "builder=streaming_llm", "compute=local", *small, cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip()
+    assert not [word for word in NOISE if word in done.stdout]
+    assert "model loads 1," in done.stdout
+    assert not left(folder)
+    assert {entry.name for entry in folder.iterdir()} == {"outputs", "cache"}
     assert not [entry for entry in home.iterdir() if entry.name not in {".cache", ".config"}]
+    optimize(builder="streaming_llm", overrides=["compute=inline", *small], directory=inline)
+    [cell] = inline.glob("embedded_*")
+    summary = {"benchmark_summary.json": timeless(inline)["benchmark_summary.json"]}
+    assert timeless(next((folder / "outputs").iterdir())) == timeless(cell) | summary
 
 
 @pytest.mark.slow
@@ -76,6 +75,50 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
         assert runs[name] == runs["inline"]
     for key in runs["inline"].keys() - {*limits}:
         assert runs["one at a time"][key] == runs["inline"][key]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["median", "asha"])
+def test_schedulers_prune_the_same_trials_with_any_number_of_workers(tmp_path, scheduler):
+    runs = {}
+    for name, workers in {"inline": [], "one": ["compute.workers=1"], "two": ["compute.workers=2"]}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        done = sahub(
+            "search", "builder=quest", f"compute={'local' if workers else 'inline'}", *workers, *TINY,
+            f"scheduler={scheduler}", "scheduler.first=1", "search.num_samples=7", "search.batch=3", "phases=[search]",
+            cwd=folder, env=own(folder),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        runs[name] = timeless(next((folder / "outputs").iterdir()))
+    assert runs["one"] == runs["two"] == runs["inline"]
+    trials = read(one(tmp_path / "two" / "outputs", "*_trials.json"))
+    pruned = [trial for trial in trials if trial["state"] == "pruned"]
+    assert pruned
+    assert all("contexts" in trial["reason"] for trial in pruned)
+
+
+@pytest.mark.slow
+def test_a_tracker_hears_of_every_cell_from_the_run_itself(tmp_path):
+    """Two cells on two workers: each has its event file with trials, winner and validation."""
+    done = sahub(
+        "search", "-m", "builder=quest,streaming_llm", "compute=local", "compute.workers=2", "tracker=tensorboard",
+        *TINY, cwd=tmp_path, env=own(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip()
+    folders = sorted(file.parent.parent for file in tmp_path.rglob("events.out.tfevents.*"))
+    assert len(folders) == 2
+    for folder in folders:
+        found = scalars(folder / "tensorboard")
+        [best] = [file for file in folder.glob("optimal_configs/*_10.json")]
+        assert found["best/value"] == [(0, pytest.approx(read(best)["figures"]["value"]))]
+        trials = read(one(folder, "*_trials.json"))
+        complete = [
+            trial["number"] for trial in trials if trial["fidelity"] == "teacher" and trial["value"] is not None
+        ]
+        assert [step for step, _ in found["teacher/value"]] == complete
+        assert found["validation/n"] == [(0, 4.0)]
 
 
 SLOW = (
@@ -153,10 +196,7 @@ def test_ray_that_cannot_start_is_one_line(tmp_path):
         "ray.init = init\n"
         "from sahub.cli import run; sys.exit(run('search', sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "-m", "builder=quest,streaming_llm,dense", "compute=local", *TINY],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+    done = python("-c", code, "-m", "builder=quest,streaming_llm,dense", "compute=local", *TINY, cwd=tmp_path)
     assert done.returncode == 1
     retry, said = done.stderr.splitlines()
     assert "Ray did not start (TimeoutError); trying once more" in retry
@@ -184,8 +224,5 @@ def test_gpus_that_are_not_there_are_named_before_any_work(tmp_path):
 def test_the_help_and_a_plan_know_nothing_of_ray(tmp_path):
     code = "import sys; from sahub.cli import run; run('search', sys.argv[1:]); assert 'ray' not in sys.modules"
     for arguments in (["--help"], ["compute=local", "dry_run=true"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+        done = python("-c", code, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
