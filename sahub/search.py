@@ -141,7 +141,9 @@ class Search:
         stacks = {trial.overrides: self._attention(trial.overrides) for trial in chosen}
         done = yield from measured(self.parts, stacks, "generate", until=self.end)
         dear = {trial.overrides: self._record(done[trial.overrides], trial.point) for trial in chosen}
-        scores = {key: trial.measures["benchmark_score"] for key, trial in dear.items() if trial.state == "complete"}
+        ended = [trial for trial in dear.values() if trial.state == "complete"]
+        graded = [trial for trial in ended if "benchmark_score" in trial.measures]  # none without gold answers
+        scores = {trial.overrides: trial.measures["benchmark_score"] for trial in graded}
         pairs = [(trial, scores[trial.overrides]) for trial in chosen if trial.overrides in scores]
         if not pairs or study.best is None:
             return study

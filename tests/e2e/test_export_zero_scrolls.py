@@ -3,7 +3,8 @@
 import csv
 from pathlib import Path
 
-from commands import sahub
+import pytest
+from commands import TINY, one, read, sahub
 from task_rows import contexts, rows_of, write_zip
 
 from pipelines.export_zero_scrolls import main
@@ -42,3 +43,15 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch, capsys
     assert main([output, "tasks=nothing", *SMALL]) == 1
     assert capsys.readouterr().err.startswith("tasks=nothing: must be one of gov_report")
     assert main([]) == 2
+
+
+@pytest.mark.slow
+def test_a_split_without_gold_can_be_searched_and_has_no_scores(tmp_path: Path) -> None:
+    rows = [row | {"output": None} for row in rows_of("zero_scrolls/quality")]
+    write_zip(tmp_path / "quality.zip", {"quality/test.jsonl": rows})
+    asked = ["task=zero_scrolls/quality", f"task.path={tmp_path}", "task.split=test", "task.options.unscored=true"]
+    done = sahub("search", *asked, "builder=streaming_llm", "compute=inline", *TINY, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = read(one(tmp_path, "streaming_llm_sparsity_10/zero_scrolls_quality/metrics.json"))
+    assert figures["measures"]["answer_kl"] > 0
+    assert not {"dense_score", "sparse_score", "difference", "official"} & figures.keys()
