@@ -1,25 +1,9 @@
 """`sahub best` as a process: what it prints and saves, and that it needs no torch and writes nothing by itself."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-
-# Runs command lines one after the other in one process; the last line says what was imported.
-LINES = """
-import contextlib, io, json, sys
-from sahub.cli import run
-for arguments in json.loads(sys.argv[1]):
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-        status = run("best", arguments)
-    print(json.dumps([status, said.getvalue()]))
-print(json.dumps(sorted({"torch", "ray", "transformers", "optuna"} & set(sys.modules))))
-"""
+from commands import many
 
 
 def test_look_ups_need_no_torch_and_leave_nothing_behind(tmp_path: Path):
@@ -42,14 +26,7 @@ def test_look_ups_need_no_torch_and_leave_nothing_behind(tmp_path: Path):
         ["builder=qest"],
         ["search.num_samples=3"],
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", LINES, json.dumps(lines[:3])],
-        cwd=work, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    (one, saved, every), imported = (
-        map(json.loads, done.stdout.splitlines()[:3]),
-        json.loads(done.stdout.splitlines()[3]),
-    )
+    (one, saved, every), imported = many("best", lines[:3], work)
     assert imported == []
     assert one[0] == saved[0] == every[0] == 0
     assert "the winner of its search\n  builder.stages.quest.page_size=8\n" in one[1]
@@ -57,11 +34,7 @@ def test_look_ups_need_no_torch_and_leave_nothing_behind(tmp_path: Path):
     assert "python -m pipelines.search --config-dir mine builder=vt_quest" in saved[1]
     assert "quest.page_size=8 quest.label_bits=2" in every[1]
     assert [str(file.relative_to(work)) for file in work.rglob("*") if file.is_file()] == ["mine/builder/vt_quest.yaml"]
-    done = subprocess.run(
-        [sys.executable, "-c", LINES, json.dumps(lines[3:])],
-        cwd=work, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    default, unknown, unread = map(json.loads, done.stdout.splitlines()[:3])
+    (default, unknown, unread), _ = many("best", lines[3:], work)
     assert (default[0], unknown[0], unread[0]) == (0, 1, 1)
     assert "no winner in the cache: the builder's own values" in default[1]
     assert "builder=qest: no such builder; did you mean quest?" in unknown[1]

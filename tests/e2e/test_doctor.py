@@ -1,24 +1,11 @@
 """`python -m pipelines.doctor` in a process of its own: what it prints and writes, and how it ends."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import many, sahub
 
-ROOT = Path(__file__).parents[2]
-MANY = """
-import contextlib, io, json, sys
-from sahub.cli import run
-for arguments in json.loads(sys.argv[1]):
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-        status = run("doctor", arguments)
-    print(json.dumps([status, said.getvalue()]))
-assert not {"torch", "transformers"} & set(sys.modules)
-"""
 WRONG = [
     (["doctor.request=3"], "doctor.request=3: no such key; did you mean doctor.requests?"),
     (["doctor.requests=0"], "doctor.requests=0: must be at least 1 (questions)"),
@@ -35,17 +22,9 @@ WRONG = [
 ]
 
 
-def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
 def test_the_packaged_model_is_examined(tmp_path: Path) -> None:
-    done = python(
-        "-m", "pipelines.doctor", "doctor.tasks=[ruler/niah_single_1]", "doctor.requests=2", "doctor.timing_tokens=64",
+    done = sahub(
+        "doctor", "doctor.tasks=[ruler/niah_single_1]", "doctor.requests=2", "doctor.timing_tokens=64",
         cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, done.stderr.strip()) == (0, "")
@@ -61,10 +40,9 @@ def test_the_packaged_model_is_examined(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def endings(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
     """Exit status and output of every wrong command line."""
-    line = ["-c", MANY, json.dumps([arguments for arguments, _ in WRONG])]
-    done = python(*line, cwd=tmp_path_factory.mktemp("work"))
-    assert (done.returncode, done.stderr) == (0, "")
-    return [json.loads(item) for item in done.stdout.splitlines()]
+    found, imported = many("doctor", [arguments for arguments, _ in WRONG], tmp_path_factory.mktemp("work"))
+    assert not {"torch", "transformers"} & set(imported)
+    return found
 
 
 @pytest.mark.parametrize("index", range(len(WRONG)), ids=[" ".join(arguments) for arguments, _ in WRONG])
@@ -76,6 +54,6 @@ def test_a_mistake_is_named_in_few_lines(index: int, endings: list[tuple[int, st
 
 
 def test_other_commands_do_not_take_its_settings(tmp_path: Path) -> None:
-    done = python("-m", "pipelines.search", "doctor.requests=3", cwd=tmp_path)
+    done = sahub("search", "doctor.requests=3", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "doctor.requests=3: `sahub search` does not read it; `sahub search --help` has its keys\n"

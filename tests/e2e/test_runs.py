@@ -2,49 +2,14 @@
 
 import csv
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from commands import TINY, python, read, sahub, start, wait_for
 
-ROOT = Path(__file__).parents[2]
-SMALL = [
-    "compute=inline",
-    "compute.threads=1",
-    "search.num_samples=4",
-    "search.batch=2",
-    "search.promote=1",
-    "search.calibrate=1",
-    "search.max_requests=3",
-    "search.max_context_length=512",
-    "search.max_new_tokens=8",
-    "validate.max_requests=4",
-    "validate.max_context_length=512",
-    "validate.max_new_tokens=8",
-]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-
-
-def sahub(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    """`python -m pipelines.<command> ...` in another directory."""
-    command, *rest = arguments
-    return subprocess.run(
-        [sys.executable, "-m", f"pipelines.{command}", *rest],
-        cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+SMALL = ["compute=inline", "compute.threads=1", *TINY]
 
 
 def best_files(root: Path) -> dict[str, dict]:
@@ -165,17 +130,11 @@ def test_validate_runs_all_winners_of_a_directory(sweep, tmp_path):
 
 def test_a_kill_leaves_no_half_written_file(tmp_path):
     arguments = ["builder=quest", *SMALL, "search.num_samples=500", "search.max_requests=12"]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.search", *arguments],
-        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob(".hydra/config.yaml")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(6.0)  # into the search
-    assert running.poll() is None
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    with start("search", *arguments, cwd=tmp_path) as running:
+        assert wait_for(lambda: running.poll() is not None or [*tmp_path.rglob("cache/**/journal/*/*.json")], 120)
+        assert running.poll() is None, running.communicate()
+        running.kill()
+        running.communicate()
     for file in tmp_path.rglob("*.json"):
         json.loads(file.read_text(encoding="utf-8"))
     assert not list(tmp_path.rglob("optimal_configs/*.json"))
@@ -187,10 +146,7 @@ def test_a_run_without_its_hook_fails_by_name(tmp_path):
         "import sys; from transformers import PreTrainedModel as M; M.set_attn_implementation = lambda *_: None\n"
         "from sahub.cli import run; sys.exit(run('search', sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "builder=quest", *SMALL],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = python("-c", code, "builder=quest", *SMALL, cwd=tmp_path)
     assert done.returncode == 1
     assert "sparse attention never ran" in done.stderr
     assert "Traceback" not in done.stderr
