@@ -83,19 +83,23 @@ def _source(spec: TaskSpec) -> str:
     return str(spec.path or f"{spec.dataset}, in the cache")
 
 
-def problems(facts: Mapping[str, Any]) -> list[str]:
-    """What spoils every run."""
+def problems(spec: TaskSpec, facts: Mapping[str, Any]) -> list[str]:
+    """What spoils every run: questions without a label, where scores are wanted."""
+    return [] if spec.options.get("unscored") else [why for _, why in _unlabelled(facts)]
+
+
+def doubts(spec: TaskSpec, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What makes numbers less sure: what for, and why."""
+    found = _unlabelled(facts) if spec.options.get("unscored") else []
+    if count := facts["duplicates"]:
+        found.append(("counting questions as independent", f"{_several(count)} of a context asked more than once"))
+    return found
+
+
+def _unlabelled(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     bare, asked = facts["questions_without_label"], sum(facts["questions"].values())
     why = f"{bare} of {_several(asked)} have no label (empty, or hidden by the benchmark) that answers can be scored by"
-    return [why] if bare else []
-
-
-def doubts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What makes numbers less sure: what for, and why."""
-    if not facts["duplicates"]:
-        return []
-    count = facts["duplicates"]
-    return [("counting questions as independent", f"{_several(count)} of a context asked more than once")]
+    return [("scores", why)] if bare else []
 
 
 def _several(count: int) -> str:

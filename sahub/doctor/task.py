@@ -24,8 +24,8 @@ def check(cell: Cell, report: Report) -> None:
             examples = _loaded(cell, spec, model, report)
             held = dataset.facts_of(examples, dataset.survey(spec))
         report.add("data", held, dataset.rows_of(spec, held))
-        report.problems += dataset.problems(held)
-        report.not_for += dataset.doubts(held)
+        report.problems += dataset.problems(spec, held)
+        report.not_for += dataset.doubts(spec, held)
         if model is None or not examples:
             return
         with display.steps("doctor", "lengths"):
@@ -33,7 +33,8 @@ def check(cell: Cell, report: Report) -> None:
         report.add("lengths", phases, lengths.rows_of(phases))
         report.problems += lengths.problems(phases)
         report.not_for += lengths.doubts(phases)
-        if settings.doctor.dense and examples.get("search") and not report.problems:
+        scored = settings.doctor.dense and not held["questions_without_label"]
+        if scored and examples.get("search") and not report.problems:
             with display.steps("doctor", "answers"):
                 scores = floors.found(cell, load(cell), examples["search"])
             report.add("scores", scores, floors.rows_of(scores))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -194,11 +195,15 @@ def test_labels_that_a_loader_lets_through_are_looked_at() -> None:
         asked = Question(id="0", text="?", references=references, max_new_tokens=1)
         return Example(id=key, context=key, questions=(asked,))
 
+    spec = TaskSpec(benchmark="zero_scrolls", subset="quality", metric="accuracy", max_new_tokens=1)
     facts = dataset.facts_of({"search": [example("a", "x"), example("b", " "), example("c")], "validate": []}, None)
     assert facts["questions_without_label"] == 2
-    assert dataset.problems(facts) == [
+    assert dataset.problems(spec, facts) == [
         "2 of 3 questions have no label (empty, or hidden by the benchmark) that answers can be scored by"
     ]
+    unscored = replace(spec, options={"unscored": True})  # scores are not wanted: answers are exported
+    assert dataset.problems(unscored, facts) == []
+    assert [what for what, _ in dataset.doubts(unscored, facts)] == ["scores"]
 
 
 def test_a_missing_column_is_a_finding_with_its_place(tmp_path: Path) -> None:
