@@ -25,6 +25,7 @@ class Observed:
     logits   fp32 [b, h, num, k], scaled; -inf for keys that an observer does not see
     counted  fp32 [b or 1, num]: 1, or 0 for an observer that is padding
     heard    for each row, how many observers are at or before it; a row with none is among `own`
+    looks    for each row, whether it is the last of these itself
     own      fp32 [b, h, q, k]: the rows' own logits
     """
 
@@ -32,11 +33,16 @@ class Observed:
     logits: Tensor
     counted: Tensor
     heard: list[int]
+    looks: list[bool]
     own: Tensor
 
-    def served(self, said: Tensor, alone: Tensor) -> Tensor:
-        """For each row what its observers say together, of `said` [b, h, num, k] after each of them, or `alone`."""
-        rows = [said[:, :, num - 1] if num else alone[:, :, row] for row, num in enumerate(self.heard)]
+    def served(self, said: Tensor, alone: Tensor, *, by_earlier: bool = False) -> Tensor:
+        """For each row what its observers say together, of `said` [b, h, num, k] after each of them, or `alone`.
+
+        by_earlier  without the row itself
+        """
+        nums = [num - (by_earlier and looks) for num, looks in zip(self.heard, self.looks, strict=True)]
+        rows = [said[:, :, num - 1] if num else alone[:, :, row] for row, num in enumerate(nums)]
         return torch.stack(rows, dim=2)
 
 
@@ -152,7 +158,8 @@ class Observers:
         if call.valid is not None:
             counted = call.valid[:, places].float()
         heard = [sum(at <= first + row for at in places) for row in range(call.rows.num_rows)]
-        return Observed(start=start, logits=said, counted=counted, heard=heard, own=own)
+        looks = [first + row in shown for row in range(call.rows.num_rows)]
+        return Observed(start=start, logits=said, counted=counted, heard=heard, looks=looks, own=own)
 
     def _among(self, call: Call, start: int) -> dict[int, Tensor]:
         """The observers among the rows of a call."""

@@ -15,16 +15,16 @@ _LEAST = torch.finfo(torch.float32).tiny
 class TOVA(Observing):
     """Attend to the keys of the prefix to which the last observer gave the most attention, all heads together.
 
-    score(i, j) = mean over query heads of softmax_j(q_r.k_j * scale),  r = the last observer at or before row i
+    score(i, j) = mean over query heads of softmax_j(q_r.k_j * scale),  r = the last observer before row i
 
     Source   Oren et al. 2024, arXiv:2401.06104, sec. 3
     Differs  decided once: there, one more key is dropped in every step, so that the set depends on the budget in all
-             earlier steps; the observers are rows of the question, each of which decides for itself until the last one
-             has spoken, and nothing is evicted (see Observing)
+             earlier steps; the observers are rows of the question, each of which decides for the next one, the first
+             for itself too; the last one's word stands, and nothing is evicted (see Observing)
     Memory   query heads per KV head * 16 * window_size * d / K bits per key and KV head, the observers' queries
     """
 
-    # not searched: the longer it is, the longer rows decide for themselves, as with an oracle
+    # not searched: a window that is longer than the question lets rows of the answer decide for the next ones
     window_size: int = field(default=32, metadata={"unit": "rows"})
 
     def wanted(self, call: Call, observed: Observed) -> Tensor:
@@ -35,6 +35,6 @@ class TOVA(Observing):
             numbers = torch.arange(observed.counted.shape[1], device=said.device)
             latest = torch.where(observed.counted > 0, numbers, 0).cummax(dim=1).values[:, None, :, None]
             said = said.gather(2, latest.expand(said.shape[0], said.shape[1], -1, said.shape[3]))
-        shares = observed.served(shares_of(said), shares_of(observed.own))[..., : observed.start]
+        shares = observed.served(shares_of(said), shares_of(observed.own), by_earlier=True)[..., : observed.start]
         mean = shares.mean(dim=1, keepdim=True, dtype=torch.float64).float()
         return mean.clamp(min=_LEAST).log().expand(-1, shares.shape[1], -1, -1)
