@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from commands import TINY, environment, one, read, sahub
 
 MODULE = '''
@@ -55,6 +56,7 @@ def test_a_method_of_another_package_is_searched(tmp_path):
     assert best["figures"]["density"] <= 0.25
 
 
+@pytest.mark.slow
 def test_workers_know_it_without_being_told(tmp_path):
     env = environment(installed(tmp_path))
     sent = subprocess.run([sys.executable, "-c", SEND], env=env, cwd=tmp_path, capture_output=True, check=True)
