@@ -38,7 +38,7 @@ def test_a_list_and_a_mapping_say_the_same():
         (
             {"quest": {"density": 0.1, "pagesize": 8}},
             "b.stages.quest.pagesize: unknown field; did you mean page_size? fields: density, heavy_size, select, "
-            "page_size, label_bits, min_pages",
+            "page_size, label_bits, group, min_pages",
         ),
         ({"quest": {"density": 0.1, "page_size": 0}}, "b.stages.quest.page_size=0: must be at least 1 token"),
         ({"quest": {"density": 0.1, "page_size": 8.0}}, "b.stages.quest.page_size=8.0: must be at least 1 token"),
