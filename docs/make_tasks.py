@@ -28,6 +28,7 @@ class Subset:
     licence: str
     source: str | None = None  # of tasks that are generated too: what `source` chooses
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    protocol: Mapping[str, str] = field(default_factory=dict)  # where the authors leave the usual one
 
 
 def text(name: str, subset: Subset) -> str:
@@ -58,6 +59,9 @@ def text(name: str, subset: Subset) -> str:
             ("source", "null", subset.source),
             ("length", "null", "tokens of a generated prompt; null: max_context_length"),
         ]
+    if subset.protocol:
+        rows.append(("protocol", "", "as officially, where protocol.* is not set"))
+        rows += [(f"  {key}", value, "") for key, value in subset.protocol.items()]
     rows.append(("options", "", ""))
     rows += [(f"  {key}", value, comment) for key, (value, comment) in subset.options.items()]
     return "\n".join([f"# {subset.about}", *(_line(*row) for row in rows)]) + "\n"
@@ -193,13 +197,21 @@ CHINESE = ("multifieldqa_zh", "dureader", "vcsum", "lsht", "passage_retrieval_zh
 OF_SOURCES = "MIT for the benchmark; texts as licensed by their sources"
 
 
+AS_TEXT = ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p")  # no chat template
+
+
+def _asked_by_authors(name: str) -> dict[str, str]:
+    plain = {"template": "none"} if name in AS_TEXT else {}
+    return plain | ({"newline_stops": "true"} if name == "samsum" else {})
+
+
 def _longbench() -> Iterator[tuple[str, Subset]]:
     for name, (about, budget) in LONGBENCH.items():
         bare = name in CHINESE
         yield f"longbench/{name}", Subset(
             about=f"LongBench (arXiv:2308.14508): {about}.",
             budget=budget, dataset=AUTHORS if bare else MIRROR, files="data.zip" if bare else None,
-            licence=OF_SOURCES, options=QUESTIONS,
+            licence=OF_SOURCES, options=QUESTIONS, protocol=_asked_by_authors(name),
         )  # fmt: skip
 
 
@@ -216,6 +228,7 @@ def _longbench_e() -> Iterator[tuple[str, Subset]]:
         yield f"longbench_e/{name}", Subset(
             about=f"LongBench-E (arXiv:2308.14508): {about}.",
             budget=budget, dataset=MIRROR, config=f"{name}_e", licence=OF_SOURCES, options=QUESTIONS,
+            protocol=_asked_by_authors(name),
         )  # fmt: skip
 
 
@@ -269,7 +282,7 @@ def _zero_scrolls() -> Iterator[tuple[str, Subset]]:
         yield f"zero_scrolls/{name}", Subset(
             about=f"ZeroSCROLLS (arXiv:2305.14196): {about}. Validation split; test has no gold answers.",
             budget=budget, dataset="tau/zero_scrolls", split="validation", files=f"{name}.zip",
-            licence=OF_SOURCES, options=options,
+            licence=OF_SOURCES, options=options, protocol={"truncation": "head"},
         )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from sahub.arguments import replacing
 from sahub.builder_tree import builder_of, check_compose, check_space, resolved
 from sahub.choices import GROUPS, conf_dir
 from sahub.errors import ConfigError
+from sahub.nouns import OF_TASK
 from sahub.ranges import typed
 from sahub.schema import opened
 from sahub.settings import Settings
@@ -137,6 +138,8 @@ def settings_of(cfg: DictConfig) -> Settings:
         raise ConfigError("phases=[]: must name search, validate or both")
     if settings.objective.budget is None:
         raise ConfigError("objective.budget=null: must be a share in (0, 1] where objective.density is null")
+    if unknown := [name for name in settings.task.protocol if name not in OF_TASK]:
+        raise ConfigError(f"task.protocol.{unknown[0]}: a task sets {', '.join(OF_TASK)}; set protocol.{unknown[0]}")
     path = settings.model.path or ""
     if (path.startswith((".", "/", "~")) or path.count("/") > 1) and not Path(path).expanduser().is_dir():
         raise ConfigError(f"model.path={path}: no such folder (must be a folder, or a Hub name such as org/name)")

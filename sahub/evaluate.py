@@ -131,6 +131,7 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
             ]
             for ids, question in zip(request.question_ids, request.example.questions, strict=True)
         ],
+        "line_stop": request.line_stop,
         "attention": repr(attention),
         "stages": [_source(kind) for kind in _kinds(attention)],
         "plan": [plan.task, plan.metric, plan.generate],
@@ -162,13 +163,14 @@ def _answer_all(
         if number and time.monotonic() > deadline:
             raise OutOfTime(f"after {number} of {len(request.question_ids)} questions of a context")
         most = limit(question, plan.max_new_tokens)
-        dense = session.dense_answer(prefix, request.context_ids, ids, max_new_tokens=most, deadline=deadline)
+        ends: dict[str, Any] = {"max_new_tokens": most, "line_stop": request.line_stop, "deadline": deadline}
+        dense = session.dense_answer(prefix, request.context_ids, ids, **ends)
         forced = generated = dense
         if attention.stack is not None:
             forced = session.force(prefix, list(ids), dense.ids, attention)
             generated = forced
             if plan.generate:
-                generated = session.generate(prefix, list(ids), attention, max_new_tokens=most, deadline=deadline)
+                generated = session.generate(prefix, list(ids), attention, **ends)
         prediction = session.model.decode(generated.ids) if plan.generate or attention.stack is None else None
         answers.append(
             Answer(

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -37,6 +38,7 @@ class Example:
     id: str  # example_id(context)
     context: str
     questions: tuple[Question, ...]
+    cut_mark: str = ""  # what its data put in place of the end of the context where only its head fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ class TaskSpec:
     source: str | None = None  # `generated` or `files` where there are both; None: files where `path` is given
     length: int | None = None  # tokens that prompts are generated at, or exist at; None: what the run asks for
     options: Mapping[str, Any] = field(default_factory=dict)  # the benchmark's own (num_examples, questions, ...)
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # how its authors ask it; loaders do not read it
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -94,10 +97,22 @@ def split_of(context: str) -> str:
     return "search" if _digest(context)[-1] % 4 == 0 else "validate"
 
 
-def shuffled(examples: list[Example], *, seed: int, limit: int | None) -> list[Example]:
-    """The first `limit` examples in a seeded order that no order of files moves; smaller limits are its beginnings."""
+def shuffled(
+    examples: list[Example], *, seed: int, limit: int | None, group: Callable[[Example], str] = lambda example: ""
+) -> list[Example]:
+    """The first `limit` examples in a seeded order that no order of files moves; smaller limits are its beginnings.
+
+    Every beginning has of each `group` its share: the i-th of its n examples stands at (i + 1/2) / n of the way.
+    """
     ordered = sorted(examples, key=lambda example: _digest(f"{seed}:{example.id}"))
-    return ordered if limit is None else ordered[:limit]
+    sizes, before = Counter(map(group, ordered)), Counter[str]()
+    places = []
+    for example in ordered:
+        name = group(example)
+        places.append((before[name] + 0.5) / sizes[name])
+        before[name] += 1
+    spread = [ordered[index] for index in sorted(range(len(ordered)), key=places.__getitem__)]
+    return spread if limit is None else spread[:limit]
 
 
 def load_examples(

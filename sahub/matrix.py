@@ -70,7 +70,7 @@ def _both_phases(workers: Workers, display: Display, group: Sequence[CellResult]
 
 def _workers_key(cell: Cell) -> str:
     settings = cell.settings
-    return repr((settings.model, settings.protocol.template, settings.compute, settings.cache_dir, settings.force))
+    return repr((settings.model, settings.compute, settings.cache_dir, settings.force))
 
 
 def _searches(workers: Workers, display: Display, group: Sequence[CellResult]) -> Work[None]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -48,8 +48,11 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        where: torch.device = self.hf.get_input_embeddings().weight.device
-        return where
+        return torch.device(self.hf.get_input_embeddings().weight.device)
+
+    def templated(self, template: str) -> "Model":
+        """The same loaded model with prompts through its chat template (`auto`, where it has one) or without."""
+        return replace(self, template=template == "auto" and bool(getattr(self.tokenizer, "chat_template", None)))
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""
@@ -62,8 +65,7 @@ class Model:
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, special tokens left out."""
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def wrap(self, context: str) -> tuple[str, str]:
         """What the model reads before a question and between question and answer prefix.
@@ -126,8 +128,9 @@ def load_model(
     if attn_implementation != "auto":
         settings["attn_implementation"] = attn_implementation
     try:
-        kind = _dtype(dtype, target)
-        hf = AutoModelForCausalLM.from_pretrained(where, config=config, dtype=kind, **common, **settings)
+        hf = AutoModelForCausalLM.from_pretrained(
+            where, config=config, dtype=_dtype(dtype, target), **common, **settings
+        )
         tokenizer = AutoTokenizer.from_pretrained(where, **common)
         hf = hf if device_map else hf.to(target)
     except ImportError as error:
@@ -164,7 +167,6 @@ def wrap_model(
     config = hf.config.get_text_config()
     check_supported(config, name)
     limit = max_context_length or getattr(config, "max_position_embeddings", None) or 2**31
-    chat = getattr(tokenizer, "chat_template", None)
     return Model(
         name=name,
         hf=hf,
@@ -172,9 +174,9 @@ def wrap_model(
         geometry=geometry(config),
         max_context_length=int(limit),
         stop_ids=_stop_ids(hf, tokenizer),
-        template=template == "auto" and bool(chat),
+        template=False,
         counters=Counters(loads=1),
-    )
+    ).templated(template)
 
 
 def geometry(config: PretrainedConfig) -> Geometry:

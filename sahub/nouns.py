@@ -16,6 +16,7 @@ FIDELITY_OF = {
 }
 ERRORS = {"relative_l2": "attention_error", "mse": "attention_mse"}  # the measure of each error e
 NEEDS = ("teacher", "generate")
+OF_TASK = ("template", "truncation", "newline_stops")  # of the protocol, what a task may set
 DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 
 
@@ -69,6 +70,9 @@ class Task:
         None, "length of generated prompts, and of stored ones (null: max_context_length)", unit="tokens", at_least=1
     )
     options: dict[str, Any] = key({}, "parameters of the generator or loader, such as num_examples")
+    protocol: dict[str, Any] = key(
+        {}, "how the authors ask it, where protocol.* is not set: template, truncation, newline_stops"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +151,22 @@ class Protocol:
 
     question: str = key("sparse", "attention of the question chunk", choices=("sparse", "dense"))
     dense_layers: tuple[int, ...] = key((), "layers that stay dense", at_least=0)
-    template: str = key("auto", "chat template (auto: the model's, where it has one)", choices=("auto", "none"))
-    truncation: str = key(
-        "middle", "what is cut from a context that is too long: its middle, or its head", choices=("middle", "head")
+    template: str = key(
+        "${oc.select:task.protocol.template,auto}",
+        "chat template: the model's, where it has one (auto), or none; as task.protocol says, else auto",
+        choices=("auto", "none"),
     )
+    truncation: str = key(
+        "${oc.select:task.protocol.truncation,middle}",
+        "how a context that is too long is cut: its middle is taken out, or its head alone is kept, followed by the "
+        "mark that its data have for that; as task.protocol says, else middle",
+        choices=("middle", "head"),
+    )
+    newline_stops: bool = key(
+        "${oc.select:task.protocol.newline_stops,false}",
+        "a line break ends an answer, which has one token at least; as task.protocol says, else false",
+    )
+    query_aware: bool = key(False, "the question is part of the context: it is read densely, and by eviction methods")
     measure_error: str = key(
         "8",
         "decoding steps at which attention errors are measured",

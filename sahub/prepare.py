@@ -3,15 +3,17 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from sahub.config import Cell
-from sahub.errors import DataError
+from sahub.errors import ConfigError, DataError
 from sahub.examples import Example, Question, load_examples
 from sahub.model import Model, load_model
+from sahub.nouns import Protocol
+from sahub.settings import Search, Validate
 from sahub.weights import spec_of
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ class Request:
     context_ids: tuple[int, ...]
     question_ids: tuple[tuple[int, ...], ...]
     cut_tokens: int  # taken out of the context to make it fit
+    line_stop: int | None = None  # the id of a line break, where one ends the answers
 
     @cached_property
     def digest(self) -> str:
@@ -50,26 +53,21 @@ class Prepared:
         """The cell's requests for `search` or `validate`. Raises what loading and preparing raise."""
         settings = cell.settings
         limits = settings.search if split == "search" else settings.validate
-        seed, truncation = settings.search.seed, settings.protocol.truncation
-        most = min(limits.max_context_length, self.model.max_context_length)
+        seed, protocol = settings.search.seed, settings.protocol
+        model = self.model.templated(protocol.template)
+        most = min(limits.max_context_length, model.max_context_length)
         asked = (limits.max_requests, limits.max_context_length, limits.max_new_tokens)
-        key = repr((settings.task, split, asked, truncation, seed))
+        key = repr((settings.task, split, asked, protocol, seed))
         if key not in self.held:
             examples = load_examples(
                 spec_of(cell),
                 split=split,
                 limit=limits.max_requests,
-                length=min(settings.task.length or most, most) - self.model.overhead_tokens,
-                count_tokens=self.model.count_tokens,
+                length=min(settings.task.length or most, most) - model.overhead_tokens,
+                count_tokens=model.count_tokens,
                 seed=seed,
             )
-            self.held[key] = prepare(
-                self.model,
-                first_questions(examples, limits.max_requests),
-                max_context_length=limits.max_context_length,
-                max_new_tokens=limits.max_new_tokens,
-                truncation=truncation,
-            )
+            self.held[key] = prepare_under(model, first_questions(examples, limits.max_requests), protocol, limits)
         return self.held[key]
 
 
@@ -78,43 +76,85 @@ def limit(question: Question, max_new_tokens: int | None) -> int:
     return question.max_new_tokens if max_new_tokens is None else min(max_new_tokens, question.max_new_tokens)
 
 
+def prepare_under(
+    model: Model, examples: Sequence[Example], protocol: Protocol, limits: Search | Validate
+) -> list[Request]:
+    """`prepare` as the protocol says, within the limits of a phase."""
+    return prepare(
+        model.templated(protocol.template),
+        examples,
+        max_context_length=limits.max_context_length,
+        max_new_tokens=limits.max_new_tokens,
+        truncation=protocol.truncation,
+        query_aware=protocol.query_aware,
+        newline_stops=protocol.newline_stops,
+    )
+
+
 def prepare(
-    model: Model, examples: Sequence[Example], *, max_context_length: int, max_new_tokens: int | None, truncation: str
+    model: Model,
+    examples: Sequence[Example],
+    *,
+    max_context_length: int,
+    max_new_tokens: int | None,
+    truncation: str,
+    query_aware: bool = False,
+    newline_stops: bool = False,
 ) -> list[Request]:
     """Tokenise contexts and questions apart; cut contexts that leave no room for question and answer.
 
-    `truncation` middle keeps both ends of the context, head its beginning. Raises DataError for an empty question.
+    `truncation` middle keeps both ends of the context, head its beginning, followed by the example's `cut_mark`.
+    `query_aware` makes a request of every question, whose text ends the context; it is never cut. `newline_stops`:
+    line breaks end answers. Raises DataError for an empty question, ConfigError for a tokenizer without line breaks.
     """
     requests = []
     most = min(max_context_length, model.max_context_length)
-    for example in examples:
-        questions = tuple(tuple(model.question_ids(q.text, q.answer_prefix)) for q in example.questions)
+    line_stop = _line_break(model) if newline_stops else None
+    for example in _by_question(examples) if query_aware else examples:
+        aware = model.encode(example.questions[0].text) if query_aware else []
+        questions = tuple(
+            tuple(model.question_ids("" if query_aware else q.text, q.answer_prefix)) for q in example.questions
+        )
         if not all(questions):
             raise DataError(f"example {example.id}: a question without any token; give it a text or an answer prefix")
         ids = model.context_ids(example.context)
-        request = Request(example=example, context_ids=(), question_ids=questions, cut_tokens=0)
-        room = most - request.room(max_new_tokens)
+        request = Request(example=example, context_ids=(), question_ids=questions, cut_tokens=0, line_stop=line_stop)
+        room = most - request.room(max_new_tokens) - len(aware)
         if room < 1:
             raise DataError(f"example {example.id}: question and answer alone fill max_context_length={most} tokens")
-        kept = cut(ids, room, truncation)
-        requests.append(
-            Request(example=example, context_ids=tuple(kept), question_ids=questions, cut_tokens=len(ids) - len(kept))
-        )
+        kept = cut(ids, room, truncation, model.encode(example.cut_mark) if example.cut_mark else ())
+        requests.append(replace(request, context_ids=(*kept, *aware), cut_tokens=len(ids) - len(kept)))
+    _say_what_was_cut(requests, truncation, most)
+    return requests
+
+
+def _by_question(examples: Sequence[Example]) -> list[Example]:
+    """Each question as an example of its own. They keep their context's id: intervals are over contexts."""
+    return [replace(example, questions=(question,)) for example in examples for question in example.questions]
+
+
+def _line_break(model: Model) -> int:
+    ids = model.encode("\n")
+    if not ids:
+        raise ConfigError("protocol.newline_stops=true: the model's tokenizer has no token for a line break")
+    return ids[-1]
+
+
+def _say_what_was_cut(requests: Sequence[Request], truncation: str, most: int) -> None:
     shortened = [request.cut_tokens for request in requests if request.cut_tokens]
     if shortened:
         log.warning(
             "contexts=%d cut=%d truncation=%s: they were longer than %d tokens (median cut %d)",
             len(requests), len(shortened), truncation, most, sorted(shortened)[len(shortened) // 2],
         )  # fmt: skip
-    return requests
 
 
-def cut(ids: list[int], room: int, truncation: str) -> list[int]:
-    """At most `room` ids: the first ones (head), or as many from both ends (middle)."""
+def cut(ids: list[int], room: int, truncation: str, mark: Sequence[int] = ()) -> list[int]:
+    """At most `room` ids: the first ones and the ids of `mark` (head), or as many from both ends (middle)."""
     if len(ids) <= room:
         return ids
     if truncation == "head":
-        return ids[:room]
+        return [*ids[: max(1, room - len(mark))], *mark][:room]
     tail = room // 2
     return ids[: room - tail] + ids[len(ids) - tail :]
 
@@ -128,7 +168,7 @@ def first_questions(examples: Sequence[Example], limit: int | None) -> list[Exam
             break
         questions = example.questions[:left]
         left -= len(questions)
-        kept.append(Example(id=example.id, context=example.context, questions=questions))
+        kept.append(replace(example, questions=questions))
     return kept
 
 

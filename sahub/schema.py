@@ -17,6 +17,7 @@ OPEN = (
     "builder.limits",
     "task.options",
     "task.where",
+    "task.protocol",
     "objective.function",
 )
 

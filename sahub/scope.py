@@ -22,7 +22,9 @@ def search_key(cell: Cell) -> str:
     """Equal for cells that one search is made for: with `search.scope=global` those that differ in their task alone."""
     if cell.settings.search.scope == "task":
         return repr(id(cell))
-    settings = {name: value for name, value in asdict(cell.settings).items() if name != "task"}
+    # The protocol as it was composed: what it takes from the task differs with it.
+    settings = {name: value for name, value in asdict(cell.settings).items() if name not in ("task", "protocol")}
+    settings["protocol"] = cell.composed["protocol"]
     groups = {group: choice for group, choice in cell.groups.items() if group != "task"}
     typed = [item for item in cell.overrides if item.partition("=")[0] != "task"]
     return repr((settings, groups, typed, cell.pins, cell.builder))

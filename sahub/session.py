@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +69,7 @@ class Session:
         self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown
         self._prefixes = PrefixStore(prefix_bytes)
         self._seen: set[tuple[int, ...]] = set()
-        self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int], Run] = OrderedDict()
+        self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int, int | None], Run] = OrderedDict()
         self._answer_bytes = answer_bytes
 
     def prefix(self, context_ids: tuple[int, ...], room: int) -> Prefix:
@@ -95,13 +95,19 @@ class Session:
         question: tuple[int, ...],
         *,
         max_new_tokens: int,
+        line_stop: int | None = None,
         deadline: float | None = None,
     ) -> Run:
         """The model's own answer with its own attention, made once per question and kept while there is room."""
-        key = (context_ids, question, max_new_tokens)
+        key = (context_ids, question, max_new_tokens, line_stop)
         if key not in self._answers:
             self._answers[key] = self.generate(
-                prefix, list(question), Attention(), max_new_tokens=max_new_tokens, deadline=deadline
+                prefix,
+                list(question),
+                Attention(),
+                max_new_tokens=max_new_tokens,
+                line_stop=line_stop,
+                deadline=deadline,
             )
             while (
                 len(self._answers) > 1 and sum(run.logits.nbytes for run in self._answers.values()) > self._answer_bytes
@@ -131,20 +137,24 @@ class Session:
         attention: Attention,
         *,
         max_new_tokens: int,
+        line_stop: int | None = None,
         deadline: float | None = None,
     ) -> Run:
         """Greedy decoding until a stop token, which is kept as the last id, or `max_new_tokens`.
+
+        `line_stop` is one more stop token; with it no answer begins with a stop token (LongBench's rule for samsum).
 
         Raises OutOfTime once `time.monotonic()` passes `deadline`.
         """
         begin = time.perf_counter()
         ids: list[int] = []
+        stops = self.model.stop_ids if line_stop is None else self.model.stop_ids | {line_stop}
         with self._request(prefix, attention) as forward:
             logits = [forward(question, "question", keep=1)]
             while True:
-                ids.append(int(logits[-1].argmax()))
+                ids.append(_largest(logits[-1], stops if line_stop is not None and not ids else ()))
                 self.model.counters.generated_tokens += 1
-                if ids[-1] in self.model.stop_ids or len(ids) == max_new_tokens:
+                if ids[-1] in stops or len(ids) == max_new_tokens:
                     break
                 if deadline is not None and time.monotonic() > deadline:
                     raise OutOfTime(f"after {len(ids)} of at most {max_new_tokens} tokens")
@@ -177,6 +187,14 @@ class Session:
         )
         hook.start(prefix)
         return hook
+
+
+def _largest(logits: Tensor, but: Collection[int]) -> int:
+    """The id of the largest of `logits` [1, vocabulary], the ids of `but` left out."""
+    held = [one for one in but if one < logits.shape[-1]]
+    return int(
+        (logits.index_fill(-1, torch.tensor(held, device=logits.device), -torch.inf) if held else logits).argmax()
+    )
 
 
 def _number_of(context_ids: tuple[int, ...]) -> int:

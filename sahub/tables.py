@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ class Asked:
     id: str | None = None  # None: its number among the questions of its context
     max_new_tokens: int | None = None  # None: the task's
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    cut_mark: str = ""  # of its context
 
 
 def check_subset(spec: TaskSpec, subsets: Iterable[str], *options: str) -> None:
@@ -60,14 +61,23 @@ def asked(
 
 
 def examples(
-    rows: Iterable[Asked | None], spec: TaskSpec, *, split: str, limit: int | None, seed: int
+    rows: Iterable[Asked | None],
+    spec: TaskSpec,
+    *,
+    split: str,
+    limit: int | None,
+    seed: int,
+    group: Callable[[Mapping[str, Any]], str] = lambda metadata: "",
 ) -> list[Example]:
     """At most `limit` contexts of the split, in an order drawn by `seed`; a row that is None is left out.
+
+    `group` names what the benchmark groups a question by, from its metadata: each group keeps its share (a context is
+    in that of its first question).
 
     `options.questions` bounds the questions of a context (null: all; always the first in file order).
     """
     most = spec.options.get("questions")
-    contexts: dict[str, tuple[str, list[Question]]] = {}
+    contexts: dict[str, tuple[Asked, list[Question]]] = {}
     dropped = 0
     for row in rows:
         if row is None:
@@ -75,7 +85,7 @@ def examples(
             continue
         if split_of(row.context) != split:
             continue
-        _, questions = contexts.setdefault(example_id(row.context), (row.context, []))
+        _, questions = contexts.setdefault(example_id(row.context), (row, []))
         if most is None or len(questions) < most:
             questions.append(
                 Question(
@@ -89,8 +99,11 @@ def examples(
             )
     if dropped:
         log.info("task=%s rows_left_out=%d reason=no_question_or_answer", spec.name, dropped)
-    found = [Example(id=key, context=text, questions=tuple(held)) for key, (text, held) in contexts.items()]
-    return shuffled(found, seed=seed, limit=limit)
+    found = [
+        Example(id=key, context=first.context, questions=tuple(held), cut_mark=first.cut_mark)
+        for key, (first, held) in contexts.items()
+    ]
+    return shuffled(found, seed=seed, limit=limit, group=lambda example: group(example.questions[0].metadata))
 
 
 def masks(answer: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from sahub.evaluate import evaluate
 from sahub.examples import Example, Question, TaskSpec
 from sahub.model import Model
 from sahub.outcomes import Outcome
-from sahub.prepare import first_questions, prepare
+from sahub.prepare import first_questions, prepare_under
 from sahub.report import percent
 from sahub.session import Attention, Session
 from sahub.trials import plan_of
@@ -42,13 +42,7 @@ def found(cell: Cell, model: Model, examples: Sequence[Example]) -> dict[str, An
 
 def _answered(cell: Cell, session: Session, examples: Sequence[Example]) -> Outcome:
     limits = replace(cell.settings.search, max_new_tokens=cell.settings.doctor.max_new_tokens)
-    requests = prepare(
-        session.model,
-        examples,
-        max_context_length=limits.max_context_length,
-        max_new_tokens=limits.max_new_tokens,
-        truncation=cell.settings.protocol.truncation,
-    )
+    requests = prepare_under(session.model, examples, cell.settings.protocol, limits)
     [outcome] = evaluate(session, requests, [Attention()], plan_of(cell, limits, generate=True))
     if outcome.state != "complete":
         raise RunError(f"the model's own answers: {outcome.reason}")

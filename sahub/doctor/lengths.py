@@ -12,7 +12,8 @@ from sahub.doctor.report import Rows
 from sahub.errors import ConfigError
 from sahub.examples import Example
 from sahub.model import Model, read_config, wrap_model
-from sahub.prepare import Request, limit, prepare
+from sahub.nouns import Protocol
+from sahub.prepare import Request, limit, prepare_under
 from sahub.settings import Search, Validate
 from sahub.weights import locate
 
@@ -48,16 +49,12 @@ def reader(cell: Cell) -> Model:
     )
 
 
-def measured(model: Model, examples: Sequence[Example], limits: Search | Validate, truncation: str) -> dict[str, Any]:
+def measured(
+    model: Model, examples: Sequence[Example], limits: Search | Validate, protocol: Protocol
+) -> dict[str, Any]:
     """Lengths of the first contexts, and what the phase with these limits cuts. Raises what preparing raises."""
     most = min(limits.max_context_length, model.max_context_length)
-    requests = prepare(
-        model,
-        examples[:MEASURED],
-        max_context_length=limits.max_context_length,
-        max_new_tokens=limits.max_new_tokens,
-        truncation=truncation,
-    )
+    requests = prepare_under(model, examples[:MEASURED], protocol, limits)
     asked = [question for request in requests for question in request.example.questions]
     answers = [min(map(model.count_tokens, map(str, one.references)), default=0) for one in asked]
     standing, lost = map(sum, zip(*(_answers(model, request) for request in requests), strict=True))

@@ -85,7 +85,7 @@ def _measured(cell: Cell, model: Model, examples: dict[str, list[Example]], repo
     for split, held in examples.items():
         limits = cell.settings.search if split == "search" else cell.settings.validate
         try:
-            found[split] = lengths.measured(model, held, limits, cell.settings.protocol.truncation)
+            found[split] = lengths.measured(model, held, limits, cell.settings.protocol)
         except SahubError as error:
             report.problems.append(f"{split}: {error}")
     return found

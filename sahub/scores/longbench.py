@@ -115,6 +115,11 @@ def aggregate(metrics: Metrics, rows: Sequence[Row], classes: Sequence[str] | No
     return round(percent(each(metric, rows, classes)), 2)
 
 
+def bucket(length: float) -> str:
+    """The bucket of LongBench-E that a length in words belongs to."""
+    return BUCKETS[(length >= 4000) + (length >= 8000)]
+
+
 def aggregate_e(metrics: Metrics, rows: Sequence[Row], classes: Sequence[str] | None = None) -> dict[str, float]:
     """Percent, 2 decimals, of the rows whose `length` is below 4000, below 8000, and the rest; NaN where there is none.
 
@@ -126,7 +131,7 @@ def aggregate_e(metrics: Metrics, rows: Sequence[Row], classes: Sequence[str] | 
         length = row.get("length")
         if isinstance(length, bool) or not isinstance(length, int | float) or not math.isfinite(length):
             raise ScoreError(f"rows[{number}]: length={short(length)}: must be a number, the row's length in words")
-        buckets[BUCKETS[(length >= 4000) + (length >= 8000)]].append(score)
+        buckets[bucket(length)].append(score)
     # numpy's mean and rounding, as officially: their last digits are not Python's.
     return {name: float(np.round(100 * np.mean(found), 2)) if found else math.nan for name, found in buckets.items()}
 

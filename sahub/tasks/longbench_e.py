@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from sahub import datafiles, longbench_rows, tables
 from sahub.examples import Example, TaskSpec
+from sahub.scores.longbench import bucket
 
 SUBSETS = (
     "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "gov_report", "multi_news", "trec", "triviaqa", "samsum",
@@ -24,8 +25,13 @@ def missing(spec: TaskSpec) -> str | None:
 def load(
     spec: TaskSpec, *, split: str, limit: int | None, length: int, count_tokens: Callable[[str], int], seed: int
 ) -> list[Example]:
-    """As LongBench; the `length` in every question's metadata decides its bucket, and must be there."""
+    """As LongBench; the `length` in every question's metadata decides its bucket, and must be there.
+
+    Of every bucket its share is drawn.
+    """
     del length, count_tokens
     tables.check_subset(spec, SUBSETS)
     rows = longbench_rows.read(spec, needs_length=True)
-    return tables.examples(rows, spec, split=split, limit=limit, seed=seed)
+    return tables.examples(
+        rows, spec, split=split, limit=limit, seed=seed, group=lambda metadata: bucket(metadata["length"])
+    )

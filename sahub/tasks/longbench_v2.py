@@ -5,7 +5,8 @@ Source   Bai et al. 2024, arXiv:2412.15204; rows as in the dataset simonjegou/Lo
 Differs  the authors' rows hold no prompts: they get ours, with the instruction before the answer, in the user's turn
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sahub import datafiles, tables
 from sahub.datacells import Row
@@ -30,7 +31,7 @@ def load(
 ) -> list[Example]:
     """At most `limit` contexts of the split, in an order drawn by `seed`; `length` and `count_tokens` are not used.
 
-    A question's metadata are its `difficulty` and its `length` (short, medium, long).
+    A question's metadata are its `difficulty` and its `length` (short, medium, long); of every pair its share is drawn.
 
     Raises ConfigError for an unknown subset or option, MissingFiles where there are no data, DataError for a missing
     column, an answer that is no letter or a cell of another type.
@@ -41,7 +42,11 @@ def load(
     # Two layouts: a ready prompt, or the bare question beside its choices.
     layouts = ((*columns, "answer_prefix"), (*columns, *CHOICES))
     rows = datafiles.read_rows(spec, *layouts, optional=("answer_prefix", *CHOICES), alone=True)
-    return tables.examples(map(_asked, rows), spec, split=split, limit=limit, seed=seed)
+    return tables.examples(map(_asked, rows), spec, split=split, limit=limit, seed=seed, group=_group)
+
+
+def _group(metadata: Mapping[str, Any]) -> str:
+    return ", ".join(metadata[name] for name in GROUPS)
 
 
 def _asked(row: Row) -> Asked:

@@ -19,6 +19,7 @@ SUBSETS = (
     "book_sum_sort",
 )  # fmt: skip
 ENDS = ("document_end_index", "query_end_index")
+MARK = "truncation_seperator"  # as their data spell it
 SOURCE = ("id", "input", "output", *ENDS)
 
 
@@ -48,7 +49,7 @@ def load(
 def _merged(spec: TaskSpec) -> Iterator[Asked]:
     by_id: dict[str, Asked] = {}
     layouts = (SOURCE, (*PROMPT, "answer"))
-    for number, row in enumerate(datafiles.read_rows(spec, *layouts, optional=("id",))):
+    for number, row in enumerate(datafiles.read_rows(spec, *layouts, optional=("id", MARK))):
         found = _sliced(row) if "input" in row else _ready(row, number)
         if not (found.references or spec.options.get("unscored")):
             raise DataError(
@@ -74,6 +75,7 @@ def _sliced(row: Row) -> Asked:
         question=text[document:query],
         answer_prefix=text[query:].strip(),
         references=row.texts("output"),
+        cut_mark=row.text(MARK),
     )
 
 
