@@ -1,9 +1,9 @@
 """Kill a run at random moments, run the same command again, compare: `python benchmarks/kill_and_resume.py`.
 
 A matrix of four cells is run once undisturbed. Then, from an empty cache each time, it is run again and again, and in
-every run the driver, a worker or Ray itself is killed (SIGKILL) at a random moment, until a run comes to its end; that
-is repeated until as many kills were done as asked for. The files at the end must be those of the undisturbed run,
-times aside, and what was begun more than once must be at most one context with one stack per kill and worker.
+every run Ray itself, the driver or a worker, in turn, is killed (SIGKILL) at a random moment, until a run comes to its
+end; that is repeated until as many kills were done as asked for. The files at the end must be those of the undisturbed
+run, times aside, and what was begun more than once must be at most one context with one stack per kill and worker.
 """
 
 import argparse
@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 from processes import belonging_to
@@ -113,7 +115,7 @@ class Campaign:
     def settle(self, running: subprocess.Popen, seconds: float = 120.0) -> int:
         """Wait for the end of a run and of all that it started; its exit status."""
         status = running.wait(timeout=seconds)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120  # some of Ray's processes take a minute to notice that the driver was killed
         while belonging_to(self.folder):
             assert time.monotonic() < end, f"still there: {belonging_to(self.folder)}"
             time.sleep(0.2)
@@ -136,7 +138,7 @@ def main() -> None:
     rng = random.Random(options.seed)
     compute = ["compute=inline"] if options.inline else ["compute=local", f"compute.workers={options.workers}"]
     workers = 1 if options.inline else options.workers
-    kinds = ["driver"] if options.inline else ["driver", "worker", "Ray"]
+    kinds = cycle(["driver"] if options.inline else ["Ray", "driver", "worker"])
     with tempfile.TemporaryDirectory(prefix="sahub-kills-") as folder:
         calm = Campaign(Path(folder) / "calm", compute)
         begin = time.monotonic()
@@ -165,12 +167,12 @@ def main() -> None:
     sys.exit(0 if good else 1)
 
 
-def _until_done(one: Campaign, rng: random.Random, kinds: list[str], lasts: float, most: int) -> None:
+def _until_done(one: Campaign, rng: random.Random, kinds: Iterator[str], lasts: float, most: int) -> None:
     """Run until a run comes to its end; in every run something is killed at a random moment of its work."""
     while True:
         before, running = one.begun(), one.start()
-        kind, moment = rng.choice(kinds), rng.uniform(0.0, 0.6 * lasts)
         if sum(one.kills.values()) < most:
+            kind, moment = next(kinds), rng.uniform(0.0, 0.6 * lasts)
             while one.begun() == before and running.poll() is None:  # it works: starting takes time
                 time.sleep(0.05)
             end = time.monotonic() + moment * rng.random()

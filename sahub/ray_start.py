@@ -96,15 +96,16 @@ def _stop() -> None:
 
     with deaf():  # a second Ctrl-C would leave what the first one was about to end
         ray.shutdown()
-        _end_marked()
+        if mark := os.environ.get(MARK):
+            _end_marked(mark)
 
 
-def _end_marked() -> None:
-    """End every process that carries our mark: some outlive Ray by a minute, those whose parent was killed for ever."""
+def _end_marked(mark: str) -> None:
+    """End every process that carries a mark: some outlive Ray by a minute, those whose parent was killed for ever."""
     import psutil
 
-    mark, ours = os.environ.get(MARK), []
-    for process in psutil.process_iter() if mark else ():
+    ours = []
+    for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get(MARK) == mark:
                 ours.append(process)
@@ -161,11 +162,12 @@ def _check_reachable(address: str) -> None:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[str]:
-    """A temporary folder for Ray's sockets and logs; those that killed runs left behind are removed."""
+    """A temporary folder for Ray's sockets and logs; what killed runs left behind is removed."""
     base = Path(tempfile.gettempdir())
     base = base if len(str(base)) <= LONGEST_FOLDER else Path("/tmp")
     for old in base.glob("sahub-ray-*-*"):
         if not _alive(old.name.split("-")[2]):
+            _end_marked(str(old))
             shutil.rmtree(old, ignore_errors=True)
     folder = tempfile.mkdtemp(prefix=f"sahub-ray-{os.getpid()}-", dir=base)
     try:
@@ -224,10 +226,11 @@ def _watched() -> Iterator[None]:
         while not over.wait(0.5):
             died.extend(name for name, process in processes if process.poll() is not None)
             if died:
-                _thread.interrupt_main()
+                _thread.interrupt_main(signal.SIGUSR2)
                 return
 
     watcher = threading.Thread(target=watch, daemon=True)
+    before = signal.signal(signal.SIGUSR2, signal.default_int_handler)  # runs in the background ignore SIGINT
     watcher.start()
     try:
         yield
@@ -239,3 +242,4 @@ def _watched() -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
+        signal.signal(signal.SIGUSR2, before)

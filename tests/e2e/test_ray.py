@@ -173,11 +173,17 @@ def test_nothing_is_left_after_a_signal(tmp_path, number, group, times, status):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
-def test_a_run_says_that_ray_died(tmp_path, process):
+@pytest.mark.parametrize(
+    ("process", "sigint"),
+    [("raylet", signal.default_int_handler), ("gcs_server", signal.SIG_IGN)],
+    ids=["raylet", "gcs-in-background"],
+)
+def test_a_run_says_that_ray_died(tmp_path, process, sigint):
     env = own(tmp_path, with_plugin(tmp_path))
     arguments = [builder(tmp_path, "nasty", SLOW), "builder=nasty", "compute=local", *TINY, "search.num_samples=6"]
+    before = signal.signal(signal.SIGINT, sigint)  # the run inherits that it is ignored
     with start("search", *arguments, cwd=tmp_path, env=env) as running:
+        signal.signal(signal.SIGINT, before)
         assert works(tmp_path, running), running.communicate()
         [pid] = [pid for pid in left(tmp_path) if Path(f"/proc/{pid}/comm").read_text().startswith(process)]
         os.kill(pid, signal.SIGKILL)
