@@ -1,7 +1,10 @@
 """What a run would do, and what it would take: seconds as far as the cache knows, memory by a rule."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,9 +12,11 @@ from typing import Any
 from sahub import objectives
 from sahub.config import Cell
 from sahub.devices import number_of_workers
+from sahub.errors import SahubError
 from sahub.journal import Journal
 from sahub.model import geometry, read_config
 from sahub.session import PREFIX_BYTES
+from sahub.settings import PHASES
 from sahub.trials import Limits, space_of_cell
 from sahub.weights import digest_of_model, files_of
 
@@ -29,7 +34,26 @@ def lines(cells: Sequence[Cell]) -> list[str]:
     total = sum(seconds for seconds in known if seconds is not None)
     unknown = known.count(None)
     rest = f", and {unknown} of which the cache knows nothing" if unknown else ""
-    return [*found, f"{len(cells)} cells: {_time(total) if unknown < len(known) else 'unknown seconds'}{rest}", RULE]
+    every = f"{len(cells)} cells: {_time(total) if unknown < len(known) else 'unknown seconds'}{rest}"
+    return [*found, *shortened(cells), every, RULE]
+
+
+def shortened(cells: Sequence[Cell]) -> list[str]:
+    """A line for every phase and length of prompts that a limit makes shorter than the task asks for."""
+    found: Counter[tuple[str, int, int, str]] = Counter()
+    for cell, phase in product(cells, PHASES):
+        settings, limits = cell.settings, getattr(cell.settings, phase)
+        if phase not in settings.phases or not settings.task.length:
+            continue
+        with suppress(SahubError):  # of a model that cannot be read, which will be said when it is loaded
+            most = _length(cell, limits)
+            if settings.task.length > most:
+                why = f"{phase if most == limits.max_context_length else 'model'}.max_context_length"
+                found[phase, settings.task.length, most, why] += 1
+    return [
+        f"{phase}: prompts of task.length={length} have {most} tokens, the limit of {why}, in {_number(count, 'cell')}"
+        for (phase, length, most, why), count in found.items()
+    ]
 
 
 def line(cell: Cell) -> str:

@@ -11,7 +11,7 @@ from sahub import crew, report, results
 from sahub.config import Cell
 from sahub.endings import CellResult, explain, guard, why_no_winner
 from sahub.errors import SahubError
-from sahub.estimate import trials_of
+from sahub.estimate import shortened, trials_of
 from sahub.model import Counters
 from sahub.progress import Display
 from sahub.reproduce import reproducing
@@ -37,6 +37,8 @@ def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = 
     directory = root or _common([cell.directory for cell in cells])
     counters: dict[str, Counters] = {}
     begin = time.monotonic()
+    for said in shortened(cells):
+        log.warning("%s", said)
     display_of = Display({phase: sum(phase in cell.settings.phases for cell in cells) for phase in PHASES})
     with _tracked(found), display_of as display, guard(found), crew.ready(cells):
         for group in _grouped(found, _workers_key):

@@ -49,6 +49,26 @@ def benchmarks(found: Sequence["CellResult"]) -> list[dict[str, Any]]:
     ]
 
 
+def headline_lines(found: Sequence["CellResult"]) -> list[str]:
+    """A line for people per benchmark whose one number is made of several, with the names that tell it apart."""
+    entries = benchmarks(found)
+    told = ["benchmark", *(one for one in ("model", "length") if len({str(entry[one]) for entry in entries}) > 1)]
+    lines = []
+    for entry in entries:
+        runs = {name: entry[name] for name in ("dense", "sparse") if name in entry}
+        first = next(iter(runs.values()))
+        if len(first["columns"]) > 1:
+            names = ", ".join([*(str(entry[one]) for one in told), f"{entry['builder']} {entry['objective']}"])
+            values = ", ".join(f"{name} {_text(run['value'])}" for name, run in runs.items())
+            absent = f"; {len(first['missing'])} of its tasks were not run" if first["missing"] else ""
+            lines.append(f"{names}: {values} ({first['meaning']}{absent})")
+    return lines
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
 def _number(numbers: Mapping[str, float | None]) -> Number:
     found = {name: math.nan if one is None else one for name, one in numbers.items()}
     return found if len(found) > 1 else next(iter(found.values()))

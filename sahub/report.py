@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sahub import plots
-from sahub.official import benchmarks
+from sahub.official import benchmarks, headline_lines
 from sahub.store import write_json, write_text
 from sahub.trials import STATES
 
@@ -77,7 +77,7 @@ def display(
     Console(width=max(wide, Console().width)).print(drawn)
     console = Console(soft_wrap=True, highlight=False)
     console.print(NOTE, style="dim")
-    for line in [*work_lines(work, seconds), f"files: {root}"]:
+    for line in [*headline_lines(found), *work_lines(work, seconds), f"files: {root}"]:
         console.print(line)
 
 
@@ -173,7 +173,7 @@ def markdown(found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]) -
     title, names, lines = contents(found, rows)
     sides = [":--" if name in LEFT else "--:" for name in names]
     body = "".join(f"| {' | '.join(line)} |\n" for line in [names, sides, *lines])
-    return f"{title}\n\n{body}\n{NOTE}\n"
+    return "\n".join([title, "", body, *(f"{line}\n" for line in headline_lines(found)), NOTE, ""])
 
 
 def contents(
@@ -238,7 +238,7 @@ code {{ font-size: 12px; }} img {{ max-width: 100%; }} .wide {{ overflow-x: auto
 .note {{ color: #666; font-size: 13px; }}
 </style></head><body><h1>sahub report</h1>
 <div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
-<p class="note">{escape(NOTE)}</p>
+{"".join(f"<p>{escape(line)}</p>" for line in headline_lines(found))}<p class="note">{escape(NOTE)}</p>
 {f"<h2>Failed cells</h2><ul>{failures}</ul>" if failures else ""}
 {images}
 {f"<h2>Winners</h2><ul>{winners}</ul>" if winners else ""}

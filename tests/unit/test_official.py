@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sahub.errors import ConfigError
-from sahub.official import benchmarks, official
+from sahub.official import benchmarks, headline_lines, official
 from sahub.scores import check_metric
 
 
@@ -50,6 +50,24 @@ def test_cells_of_one_benchmark_make_one_number() -> None:
     assert found["dense"]["columns"]["0-4k"] == 50.0
     assert found["dense"]["columns"]["8k+"] is None
     assert "lcc" in found["dense"]["missing"]
+
+
+def test_a_line_says_the_one_number_of_several_tasks() -> None:
+    def ran(subset: str, dense: float | None, sparse: float, benchmark: str = "ruler", **figures: Any) -> Any:
+        official = {"dense": {"m": dense}, "sparse": {"m": sparse}}
+        return SimpleNamespace(cell=cell(subset, None, benchmark), figures={"official": official})
+
+    one: Any = [ran("vt", 90.0, 81.25)]
+    assert headline_lines(one) == []  # it is in the table
+    two: Any = [*one, ran("cwe", 50.0, 20.0), SimpleNamespace(cell=cell("fwe", None, "ruler"), figures={})]
+    assert headline_lines(two) == ["ruler, b o: dense 70, sparse 50.62 (mean over tasks; 11 of its tasks were not run)"]
+    longer = ran("vt", None, 1.0), ran("cwe", None, 2.0)
+    for result in longer:
+        result.cell.settings.task.length = 128
+    assert [line.partition(" (")[0] for line in headline_lines([*two, *longer])] == [
+        "ruler, 64, b o: dense 70, sparse 50.62",
+        "ruler, 128, b o: dense -, sparse 1.5",
+    ]
 
 
 def test_a_metric_is_known_before_any_work() -> None:

@@ -4,7 +4,10 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from sahub import cli
+from sahub.choices import conf_dir, group_choices
 from sahub.cli import Run, plan_cells
+from sahub.config import compose_cell
+from sahub.estimate import shortened
 from sahub.suites import expanded, members, suites_of, swept
 
 TASKS = ["longbench/qasper", "longbench/trec", "longbench_e/trec", "mine/4096", "ruler/cwe", "ruler/vt"]
@@ -93,3 +96,18 @@ def test_a_folder_of_ones_own_has_suites_too(plan, tmp_path, capsys) -> None:
     assert [cell.choices.task for cell in found.cells] == ["own/one", "own/two"]
     assert cli.run("search", ["task=loogle/al"]) == 1
     assert "loogle/shortdep_qa, loogle/all" in capsys.readouterr().err
+
+
+def test_a_limit_below_the_length_of_a_suite_is_said_in_one_line() -> None:
+    cells = [
+        compose_cell([*job, "model.max_context_length=32768"])
+        for job in expanded(["task=ruler/16384"], group_choices("task", [conf_dir()]))[:3]
+    ]
+    assert shortened(cells) == [
+        "search: prompts of task.length=16384 have 8192 tokens, the limit of search.max_context_length, in 3 cells"
+    ]
+    limits = ["phases=[validate]", "model.max_context_length=1000"]
+    assert shortened([compose_cell(["task=ruler/vt", "task.length=2048", *limits])]) == [
+        "validate: prompts of task.length=2048 have 1000 tokens, the limit of model.max_context_length, in 1 cell"
+    ]
+    assert shortened([compose_cell(["task=ruler/vt"]), compose_cell(["task=ruler/vt", "task.length=1024"])]) == []
