@@ -10,7 +10,7 @@ from typing import Any
 
 from sahub import crew, trials
 from sahub.config import Cell, compose_cell
-from sahub.errors import ConfigError, MissingFiles, RunError
+from sahub.errors import ConfigError, RunError
 from sahub.examples import SPLITS
 from sahub.session import Attention
 from sahub.store import write_csv
@@ -41,9 +41,7 @@ def export(output: Path, overrides: Sequence[str], subsets: Sequence[str] = SUBS
         compose_cell([f"task=zero_scrolls/{name}", "task.split=test", *EVERYTHING, *overrides], command="validate")
         for name in subsets
     ]
-    lacking = [told for told in map(_lacking, cells) if told]
-    if lacking:
-        raise MissingFiles("\n".join(dict.fromkeys(lacking)))
+    check_files(*cells)
     for cell in cells:
         trials.check_cell(cell)
     rows: list[dict[str, Any]] = []
@@ -52,14 +50,6 @@ def export(output: Path, overrides: Sequence[str], subsets: Sequence[str] = SUBS
             rows += workers.run(_answers(workers, cell))
     write_csv(output, rows, COLUMNS)
     return len(rows)
-
-
-def _lacking(cell: Cell) -> str | None:
-    try:
-        check_files(cell)
-    except MissingFiles as error:
-        return str(error)
-    return None
 
 
 def _answers(workers: Workers, cell: Cell) -> Work[list[dict[str, Any]]]:

@@ -91,9 +91,13 @@ def spec_of(cell: Cell) -> examples.TaskSpec:
     return examples.TaskSpec(**{field.name: getattr(task, field.name) for field in fields(examples.TaskSpec)})
 
 
-def check_files(cell: Cell) -> None:
-    """Raise MissingFiles naming everything that the cell needs and this machine lacks, and the commands to fetch it."""
-    settings = cell.settings
-    lacking = [missing(settings.model.path, settings.model.revision), examples.missing(spec_of(cell))]
-    if any(lacking):
-        raise MissingFiles("\n".join(text for text in lacking if text))
+def check_files(*cells: Cell) -> None:
+    """Raise MissingFiles naming all that the cells need and this machine lacks, each once, and what fetches it."""
+    lacking = [
+        told
+        for cell in cells
+        for told in (missing(cell.settings.model.path, cell.settings.model.revision), examples.missing(spec_of(cell)))
+        if told
+    ]
+    if lacking:
+        raise MissingFiles("\n".join(dict.fromkeys(lacking)))

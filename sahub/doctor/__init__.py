@@ -12,10 +12,11 @@ from importlib import import_module
 
 from sahub.choices import names_task
 from sahub.config import Cell
-from sahub.doctor.questions import asked_of, check_data, check_files_of
+from sahub.doctor.questions import asked_of, check_data
 from sahub.doctor.report import Report, show
 from sahub.errors import SahubError
 from sahub.store import write_json, write_text
+from sahub.weights import check_files
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def examine(cell: Cell) -> bool:
         if kind == "task":
             check_data(cell)
         else:
-            check_files_of([cell, *asked_of(cell)])
+            check_files(cell, *asked_of(cell))
         from sahub import results, trials  # these import torch: only once everything cheap is right
 
         if kind == "model":

@@ -1,12 +1,11 @@
 """Which questions a doctor asks: one cell per task and length."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sahub.choices import conf_dir, did_you_mean, group_choices, listed
 from sahub.config import Cell, composed, settings_of
-from sahub.errors import ConfigError, MissingFiles
+from sahub.errors import ConfigError
 from sahub.examples import missing
 from sahub.nouns import Task
 from sahub.weights import check_files, spec_of
@@ -37,18 +36,6 @@ def _task(name: str, config_dir: str | None) -> Task:
     if name not in known:
         raise ConfigError(f"doctor.tasks={name}: no such task{did_you_mean(name, known)}\nchoices: {listed(known)}")
     return settings_of(composed([f"task={name}"], config_dir=config_dir)[0]).task
-
-
-def check_files_of(cells: Sequence[Cell]) -> None:
-    """Raise MissingFiles naming everything that the cells need and this machine lacks, each once."""
-    lacking: list[str] = []
-    for cell in cells:
-        try:
-            check_files(cell)
-        except MissingFiles as error:
-            lacking += str(error).splitlines()
-    if lacking:
-        raise MissingFiles("\n".join(dict.fromkeys(lacking)))
 
 
 def check_data(cell: Cell) -> None:
