@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from commands import read, sahub
+from commands import read
 
+from pipelines.import_hub import main
 from sahub.config import compose_cell
 from sahub.errors import ConfigError
 from sahub.hub_import import import_file
@@ -162,16 +163,16 @@ def test_files_are_not_overwritten_and_code_is_not_named(tmp_path):
         import_file(str(tmp_path / "nowhere.json"), str(tmp_path))
 
 
-def test_the_command_says_what_it_wrote_and_what_it_lost(tmp_path):
+def test_the_command_says_what_it_wrote_and_what_it_lost(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     file = write(tmp_path, result(QUEST))
     typed = ["model=embedded", "task=ruler/niah_single_1", "builder.stages.quest.page_size=8"]
-    done = sahub("import_hub", f"file={file}", *typed, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "to validate it: python -m pipelines.validate configs=imported" in done.stdout
-    assert "not carried: score=0.09 (of the predecessor's own objective" in done.stdout
+    assert main([f"file={file}", *typed]) == 0
+    told = capsys.readouterr().out
+    assert "to validate it: python -m pipelines.validate configs=imported" in told
+    assert "not carried: score=0.09 (of the predecessor's own objective" in told
     [best] = (tmp_path / "imported" / "optimal_configs").glob("*.json")
     assert best.name == "embedded_ruler_niah_single_1_quest_sparsity_10.json"
     assert "builder.stages.quest.page_size=8" in read(best)["stage_overrides"]
-    wrong = sahub("import_hub", "file=nowhere.json", cwd=tmp_path)
-    assert wrong.returncode == 1
-    assert wrong.stderr == "file=nowhere.json: cannot be read (No such file or directory)\n"
+    assert main(["file=nowhere.json"]) == 1
+    assert capsys.readouterr().err == "file=nowhere.json: cannot be read (No such file or directory)\n"
