@@ -3,28 +3,33 @@
 import sys
 
 import pytest
-from commands import environment, sahub
+from commands import many
+
+TASKS = ("longbench/qasper", "zero_scrolls/quality", "infinite_bench/longbook_qa_eng")
 
 
-@pytest.mark.parametrize("task", ["longbench/qasper", "zero_scrolls/quality", "infinite_bench/longbook_qa_eng"])
-def test_a_run_without_data_says_what_to_do(task: str, tmp_path) -> None:
-    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')\n", "utf-8")
-    env = environment(tmp_path, HF_HOME=str(tmp_path / "hf"), HF_HUB_CACHE="", HF_DATASETS_CACHE="", SAHUB_DOWNLOAD="")
-    done = sahub("search", f"task={task}", cwd=tmp_path, env=env)
-    assert done.returncode == 1
-    lines = done.stderr.splitlines()
-    assert len(lines) <= 8
-    assert lines[0].startswith(f"data of task {task} are not on this machine: dataset ")
-    assert any("hf download --repo-type dataset" in line for line in lines)
-    assert any("expected: DIR/" in line for line in lines)
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_runs_without_data_say_what_to_do(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "SAHUB_DOWNLOAD"):
+        monkeypatch.setenv(name, "")
+    endings, imported = many("search", [[f"task={task}"] for task in TASKS], tmp_path)
+    assert imported == []
+    for task, (status, said) in zip(TASKS, endings, strict=True):
+        assert status == 1
+        lines = said.splitlines()
+        assert len(lines) <= 8
+        assert lines[0].startswith(f"data of task {task} are not on this machine: dataset ")
+        assert any("hf download --repo-type dataset" in line for line in lines)
+        assert any("expected: DIR/" in line for line in lines)
+        assert "Traceback" not in said
 
 
 def test_broken_data_end_a_run_with_their_place(tmp_path) -> None:
     (tmp_path / "qasper.jsonl").write_text('{"context": "a", "question": "b", "answer_prefix": "c", "answers": NaN}\n')
-    done = sahub("search", "task=longbench/qasper", f"task.path={tmp_path}", "compute=inline", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "qasper.jsonl:1: column answers is nan (float): must be a text" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert sys.executable not in done.stderr
+    [(status, said)], _ = many(
+        "search", [["task=longbench/qasper", f"task.path={tmp_path}", "compute=inline"]], tmp_path
+    )
+    assert status == 1
+    assert "qasper.jsonl:1: column answers is nan (float): must be a text" in said
+    assert "Traceback" not in said
+    assert sys.executable not in said
