@@ -67,7 +67,8 @@ class Prepared:
                 count_tokens=model.count_tokens,
                 seed=seed,
             )
-            self.held[key] = prepare_under(model, first_questions(examples, limits.max_requests), protocol, limits)
+            some = first_questions(examples, limits.max_requests)
+            self.held[key] = prepare_under(model, some, protocol, limits, cell.choices.task)
         return self.held[key]
 
 
@@ -77,7 +78,7 @@ def limit(question: Question, max_new_tokens: int | None) -> int:
 
 
 def prepare_under(
-    model: Model, examples: Sequence[Example], protocol: Protocol, limits: Search | Validate
+    model: Model, examples: Sequence[Example], protocol: Protocol, limits: Search | Validate, task: str = ""
 ) -> list[Request]:
     """`prepare` as the protocol says, within the limits of a phase."""
     return prepare(
@@ -88,6 +89,7 @@ def prepare_under(
         truncation=protocol.truncation,
         query_aware=protocol.query_aware,
         newline_stops=protocol.newline_stops,
+        task=task,
     )
 
 
@@ -100,12 +102,15 @@ def prepare(
     truncation: str,
     query_aware: bool = False,
     newline_stops: bool = False,
+    task: str = "",
 ) -> list[Request]:
     """Tokenise contexts and questions apart; cut contexts that leave no room for question and answer.
 
     `truncation` middle keeps both ends of the context, head its beginning, followed by the example's `cut_mark`.
     `query_aware` makes a request of every question, whose text ends the context; it is never cut. `newline_stops`:
-    line breaks end answers. Raises DataError for an empty question, ConfigError for a tokenizer without line breaks.
+    line breaks end answers. What was cut is logged, with the name of the `task`.
+
+    Raises DataError for an empty question, ConfigError for a tokenizer without line breaks.
     """
     requests = []
     most = min(max_context_length, model.max_context_length)
@@ -124,7 +129,8 @@ def prepare(
             raise DataError(f"example {example.id}: question and answer alone fill max_context_length={most} tokens")
         kept = cut(ids, room, truncation, model.encode(example.cut_mark) if example.cut_mark else ())
         requests.append(replace(request, context_ids=(*kept, *aware), cut_tokens=len(ids) - len(kept)))
-    _say_what_was_cut(requests, truncation, most)
+    if line := cut_line(requests, truncation, max_new_tokens):
+        log.warning("%s%s", f"task={task} " if task else "", line)
     return requests
 
 
@@ -140,13 +146,17 @@ def _line_break(model: Model) -> int:
     return ids[-1]
 
 
-def _say_what_was_cut(requests: Sequence[Request], truncation: str, most: int) -> None:
-    shortened = [request.cut_tokens for request in requests if request.cut_tokens]
-    if shortened:
-        log.warning(
-            "contexts=%d cut=%d truncation=%s: they were longer than %d tokens (median cut %d)",
-            len(requests), len(shortened), truncation, most, sorted(shortened)[len(shortened) // 2],
-        )  # fmt: skip
+def cut_line(requests: Sequence[Request], truncation: str, max_new_tokens: int | None) -> str | None:
+    """How many contexts were cut and by how much; None where none was."""
+    shortened = [request for request in requests if request.cut_tokens]
+    if not shortened:
+        return None
+    most = max(len(request.context_ids) + request.room(max_new_tokens) for request in shortened)
+    median = sorted(request.cut_tokens for request in shortened)[len(shortened) // 2]
+    return (
+        f"contexts={len(requests)} cut={len(shortened)} truncation={truncation}: with question and answer they were "
+        f"longer than {most} tokens (median cut {median})"
+    )
 
 
 def cut(ids: list[int], room: int, truncation: str, mark: Sequence[int] = ()) -> list[int]:

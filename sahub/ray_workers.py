@@ -19,7 +19,7 @@ from sahub.devices import number_of_workers
 from sahub.errors import RunError
 from sahub.model import Counters
 from sahub.outcomes import Outcome
-from sahub.prepare import Request
+from sahub.prepare import Request, cut_line
 from sahub.protocols import Geometry
 from sahub.ray_calls import LIVES, cause_of, death
 from sahub.store import cache_folder
@@ -81,6 +81,7 @@ class RayWorkers:
     namespace: str = field(default_factory=lambda: f"sahub-{uuid4().hex[:12]}")
     slots: list[Slot] = field(default_factory=list)
     _past: list[Counters] = field(default_factory=list)  # of workers that died, as last told
+    _told: set[tuple[str, str]] = field(default_factory=set)  # task, and what was cut there
 
     def __enter__(self) -> "RayWorkers":
         settings = self.cell.settings
@@ -115,12 +116,21 @@ class RayWorkers:
         for _ in range(LIVES):
             try:
                 found: list[Request] = ray.get(slot.handle.requests.remote(cell, split))
+                self._tell(cell, split, found)
                 return found
             except ray.exceptions.RayTaskError as error:
                 raise cause_of(error) from None
             except ray.exceptions.RayError as error:
                 self.replace(slot, death(error))
         raise RunError(f"{cell.choices.task}: its examples could not be prepared: that kills its worker")
+
+    def _tell(self, cell: Cell, split: str, requests: list[Request]) -> None:
+        """Say once what was cut: what an actor logs is not seen here."""
+        limits = cell.settings.search if split == "search" else cell.settings.validate
+        line = cut_line(requests, cell.settings.protocol.truncation, limits.max_new_tokens)
+        if line and (cell.choices.task, line) not in self._told:
+            self._told.add((cell.choices.task, line))
+            log.warning("task=%s %s", cell.choices.task, line)
 
     def run(self, work: Work[T]) -> T:
         """See Workers; units are requests."""

@@ -80,7 +80,7 @@ def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], ba
         "figures": figures(best),
         "default_figures": figures(study.default) if study.default.state == "complete" else None,
         "n": sum(len(request.example.questions) for request in requests),
-        "contexts": [request.example.id for request in requests],
+        "contexts": list(dict.fromkeys(request.example.id for request in requests)),
         "trials": study.counts(),
         "fidelity": best.fidelity,
         "generated_figures": None if study.generated is None else figures(study.generated),

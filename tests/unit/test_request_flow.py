@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -179,6 +180,25 @@ def test_the_end_of_a_document_is_replaced_by_its_own_mark(chat: Model) -> None:
     [fits] = requests_of(model, example("x" * 50, cut_mark=mark), most=100, truncation="head")
     [middle] = requests_of(model, example(text, cut_mark=mark), most=100)
     assert mark not in read(model, fits) + read(model, middle)
+
+
+def test_what_workers_elsewhere_cut_is_said_once_per_task(chat: Model, monkeypatch, caplog, tmp_path) -> None:
+    from sahub.ray_workers import RayWorkers
+
+    cell = compose_cell(["task=longbench/qasper", "search.max_new_tokens=8", "builder=quest"])
+    cut_short = requests_of(chat, example("word " * 100), example("word"), most=100, max_new_tokens=8)
+    caplog.clear()
+    workers = RayWorkers(cell=cell, results=tmp_path)
+    there = SimpleNamespace(remote=lambda cell, split: cut_short if split == "search" else cut_short[1:])
+    workers.slots = [SimpleNamespace(handle=SimpleNamespace(requests=there))]  # type: ignore[list-item]
+    monkeypatch.setattr("sahub.ray_workers.ray.get", lambda found: found)
+    for split in ("search", "search", "validate"):
+        workers.requests(cell, split)
+    [said] = caplog.messages
+    assert said == (
+        "task=longbench/qasper contexts=2 cut=1 truncation=middle: with question and answer they were longer than 100 "
+        f"tokens (median cut {cut_short[0].cut_tokens})"
+    )
 
 
 def test_zero_scrolls_marks_the_cut_as_its_rows_say(chat: Model, tmp_path) -> None:
