@@ -22,10 +22,7 @@ def main(cfg: DictConfig) -> None:
         found = convert(source, output, model=cfg.model, revision=cfg.revision, activation=cfg.activation)
     except (SahubError, OSError) as error:
         sys.exit(str(error))
-    sys.stdout.write(
-        f"{cfg.output}: {found.num_layers} layers, {found.num_heads} heads of {found.head_dim}, "
-        f"hat_bits={found.bits} hat_mlp_layers={found.mlp_layers} hat_mlp_hidden_size={found.hidden_size}\n"
-    )
+    sys.stdout.write(f"{cfg.output}: {found}\n")
 
 
 if __name__ == "__main__":

@@ -38,11 +38,7 @@ def main(cfg: DictConfig) -> None:
         found = train(model, tasks, output, learning, texts=cfg.texts, length=cfg.length, report=report)
     except (SahubError, OSError) as error:
         sys.exit(str(error))
-    sys.stdout.write(
-        f"{output}: {found.num_layers} layers, {found.num_heads} heads of {found.head_dim}, hat_bits={found.bits} "
-        f"hat_mlp_layers={found.mlp_layers} hat_mlp_hidden_size={found.hidden_size}, "
-        f"{output.stat().st_size / 1e6:.1f} MB\n"
-    )
+    sys.stdout.write(f"{output}: {found}, {output.stat().st_size / 1e6:.1f} MB\n")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,13 @@ class HashFile:
     activation: str | None  # None: the file does not say
     digest: str
 
+    def __str__(self) -> str:
+        """Its shapes, by the fields of the builder that must equal them."""
+        return (
+            f"{self.num_layers} layers, {self.num_heads} heads of {self.head_dim}, hat_bits={self.bits} "
+            f"hat_mlp_layers={self.mlp_layers} hat_mlp_hidden_size={self.hidden_size}"
+        )
+
 
 def located(file: str) -> Path:
     """The packaged file for the name of a packaged model, else the path as given."""
