@@ -44,20 +44,25 @@ def benchmarks(found: Sequence["CellResult"]) -> list[dict[str, Any]]:
             subsets[settings.task.subset] = _number(numbers)
     names = ("model", "builder", "objective", "benchmark", "length")
     return [
-        {**dict(zip(names, key, strict=True)), **{run: _written(str(key[3]), held) for run, held in runs.items()}}
+        dict(zip(names, key, strict=True))
+        | {"tasks": list(dict.fromkeys(subset for held in runs.values() for subset in held))}
+        | {run: _written(str(key[3]), held) for run, held in runs.items()}
         for key, runs in groups.items()
     ]
 
 
 def headline_lines(found: Sequence["CellResult"]) -> list[str]:
-    """A line for people per benchmark whose one number is made of several, with the names that tell it apart."""
+    """A line for people per benchmark whose one number is made of several, with the names that tell it apart.
+
+    Several are those of tasks, or of what one task is reported by, such as LongBench-E's buckets.
+    """
     entries = benchmarks(found)
     told = ["benchmark", *(one for one in ("model", "length") if len({str(entry[one]) for entry in entries}) > 1)]
     lines = []
     for entry in entries:
         runs = {name: entry[name] for name in ("dense", "sparse") if name in entry}
         first = next(iter(runs.values()))
-        if len(first["columns"]) > 1:
+        if len(entry["tasks"]) > 1 or entry["tasks"][0] not in first["columns"]:  # else it is in the table
             names = ", ".join([*(str(entry[one]) for one in told), f"{entry['builder']} {entry['objective']}"])
             values = ", ".join(f"{name} {_text(run['value'])}" for name, run in runs.items())
             absent = f"; {len(first['missing'])} of its tasks were not run" if first["missing"] else ""

@@ -68,7 +68,7 @@ class Prepared:
                 seed=seed,
             )
             some = first_questions(examples, limits.max_requests)
-            self.held[key] = prepare_under(model, some, protocol, limits, cell.choices.task)
+            self.held[key] = prepare_under(model, some, protocol, limits, name_of(cell, split))
         return self.held[key]
 
 
@@ -77,8 +77,13 @@ def limit(question: Question, max_new_tokens: int | None) -> int:
     return question.max_new_tokens if max_new_tokens is None else min(max_new_tokens, question.max_new_tokens)
 
 
+def name_of(cell: Cell, split: str) -> str:
+    """The name of a cell's examples in the log."""
+    return f"task={cell.choices.task} split={split}"
+
+
 def prepare_under(
-    model: Model, examples: Sequence[Example], protocol: Protocol, limits: Search | Validate, task: str = ""
+    model: Model, examples: Sequence[Example], protocol: Protocol, limits: Search | Validate, name: str = ""
 ) -> list[Request]:
     """`prepare` as the protocol says, within the limits of a phase."""
     return prepare(
@@ -89,7 +94,7 @@ def prepare_under(
         truncation=protocol.truncation,
         query_aware=protocol.query_aware,
         newline_stops=protocol.newline_stops,
-        task=task,
+        name=name,
     )
 
 
@@ -102,13 +107,13 @@ def prepare(
     truncation: str,
     query_aware: bool = False,
     newline_stops: bool = False,
-    task: str = "",
+    name: str = "",
 ) -> list[Request]:
     """Tokenise contexts and questions apart; cut contexts that leave no room for question and answer.
 
     `truncation` middle keeps both ends of the context, head its beginning, followed by the example's `cut_mark`.
     `query_aware` makes a request of every question, whose text ends the context; it is never cut. `newline_stops`:
-    line breaks end answers. What was cut is logged, with the name of the `task`.
+    line breaks end answers. What was cut is logged, after the `name` of the examples.
 
     Raises DataError for an empty question, ConfigError for a tokenizer without line breaks.
     """
@@ -130,7 +135,7 @@ def prepare(
         kept = cut(ids, room, truncation, model.encode(example.cut_mark) if example.cut_mark else ())
         requests.append(replace(request, context_ids=(*kept, *aware), cut_tokens=len(ids) - len(kept)))
     if line := cut_line(requests, truncation, max_new_tokens):
-        log.warning("%s%s", f"task={task} " if task else "", line)
+        log.warning("%s%s", f"{name} " if name else "", line)
     return requests
 
 

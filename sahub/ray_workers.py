@@ -19,7 +19,7 @@ from sahub.devices import number_of_workers
 from sahub.errors import RunError
 from sahub.model import Counters
 from sahub.outcomes import Outcome
-from sahub.prepare import Request, cut_line
+from sahub.prepare import Request, cut_line, name_of
 from sahub.protocols import Geometry
 from sahub.ray_calls import LIVES, cause_of, death
 from sahub.store import cache_folder
@@ -81,7 +81,7 @@ class RayWorkers:
     namespace: str = field(default_factory=lambda: f"sahub-{uuid4().hex[:12]}")
     slots: list[Slot] = field(default_factory=list)
     _past: list[Counters] = field(default_factory=list)  # of workers that died, as last told
-    _told: set[tuple[str, str]] = field(default_factory=set)  # task, and what was cut there
+    _told: set[str] = field(default_factory=set)  # what was cut
 
     def __enter__(self) -> "RayWorkers":
         settings = self.cell.settings
@@ -128,9 +128,9 @@ class RayWorkers:
         """Say once what was cut: what an actor logs is not seen here."""
         limits = cell.settings.search if split == "search" else cell.settings.validate
         line = cut_line(requests, cell.settings.protocol.truncation, limits.max_new_tokens)
-        if line and (cell.choices.task, line) not in self._told:
-            self._told.add((cell.choices.task, line))
-            log.warning("task=%s %s", cell.choices.task, line)
+        if line and (said := f"{name_of(cell, split)} {line}") not in self._told:
+            self._told.add(said)
+            log.warning("%s", said)
 
     def run(self, work: Work[T]) -> T:
         """See Workers; units are requests."""

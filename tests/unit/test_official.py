@@ -58,7 +58,11 @@ def test_a_line_says_the_one_number_of_several_tasks() -> None:
         return SimpleNamespace(cell=cell(subset, None, benchmark), figures={"official": official})
 
     one: Any = [ran("vt", 90.0, 81.25)]
-    assert headline_lines(one) == []  # it is in the table
+    assert headline_lines(one) == headline_lines([ran("trec", 1.0, 2.0, "longbench")]) == []  # they are in the table
+    buckets: Any = [SimpleNamespace(cell=cell("trec"), figures={"official": {"dense": {"0-4k": 60.0, "4-8k": 20.0}}})]
+    assert headline_lines(buckets) == [
+        "longbench_e, b o: dense 40 (mean over the buckets of the mean over tasks; 12 of its tasks were not run)"
+    ]
     two: Any = [*one, ran("cwe", 50.0, 20.0), SimpleNamespace(cell=cell("fwe", None, "ruler"), figures={})]
     assert headline_lines(two) == ["ruler, b o: dense 70, sparse 50.62 (mean over tasks; 11 of its tasks were not run)"]
     longer = ran("vt", None, 1.0), ran("cwe", None, 2.0)

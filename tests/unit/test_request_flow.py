@@ -189,15 +189,15 @@ def test_what_workers_elsewhere_cut_is_said_once_per_task(chat: Model, monkeypat
     cut_short = requests_of(chat, example("word " * 100), example("word"), most=100, max_new_tokens=8)
     caplog.clear()
     workers = RayWorkers(cell=cell, results=tmp_path)
-    there = SimpleNamespace(remote=lambda cell, split: cut_short if split == "search" else cut_short[1:])
+    there = SimpleNamespace(remote=lambda cell, split: cut_short if split == "search" else cut_short[1:])  # the uncut
     workers.slots = [SimpleNamespace(handle=SimpleNamespace(requests=there))]  # type: ignore[list-item]
     monkeypatch.setattr("sahub.ray_workers.ray.get", lambda found: found)
     for split in ("search", "search", "validate"):
         workers.requests(cell, split)
     [said] = caplog.messages
     assert said == (
-        "task=longbench/qasper contexts=2 cut=1 truncation=middle: with question and answer they were longer than 100 "
-        f"tokens (median cut {cut_short[0].cut_tokens})"
+        "task=longbench/qasper split=search contexts=2 cut=1 truncation=middle: with question and answer they were "
+        f"longer than 100 tokens (median cut {cut_short[0].cut_tokens})"
     )
 
 
