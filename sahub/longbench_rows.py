@@ -18,12 +18,12 @@ def read(spec: TaskSpec, *, needs_length: bool = False) -> Iterator[Asked]:
     extra = ("length",) if needs_length else ()
     layouts = ((*MIRRORED, *extra), (*BARE, *extra))
     for row in datafiles.read_rows(spec, *layouts, optional=(CLASSES, "length", *PROMPT)):
-        yield _asked(row, spec)
+        yield _asked(row, spec, needs_length)
 
 
-def _asked(row: Row, spec: TaskSpec) -> Asked:
+def _asked(row: Row, spec: TaskSpec, needs_length: bool) -> Asked:
     metadata: dict[str, Any] = {}
-    if row.values.get("length") is not None:
+    if needs_length or row.values.get("length") is not None:
         metadata["length"] = row.whole("length")
     if row.values.get(CLASSES) is not None:
         metadata[CLASSES] = list(row.texts(CLASSES))

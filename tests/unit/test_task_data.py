@@ -127,6 +127,9 @@ def test_the_length_that_decides_a_bucket_must_be_there(tmp_path: Path) -> None:
     file = write(tmp_path / "qasper_e.parquet", rows)
     assert "missing column length" in error_of(file, "longbench_e/qasper")
     assert load(spec("longbench/qasper", path=str(file)))
+    unknown = write(tmp_path / "null" / "qasper_e.jsonl", [row | {"length": None} for row in QASPER])
+    assert "qasper_e.jsonl:1: column length is None: must be a whole number" in error_of(unknown, "longbench_e/qasper")
+    assert load(spec("longbench/qasper", path=str(unknown)))
 
 
 def test_classes_must_be_there(tmp_path: Path) -> None:
