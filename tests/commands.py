@@ -91,14 +91,19 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def installed(site: Path, package: str, entry_points: str) -> None:
+    """Leave in a folder to import from what pip leaves of a package, its modules apart."""
+    info = site / f"{package}-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
+
+
 def with_plugin(folder: Path) -> Path:
     """A folder to import from, in which the methods of tests/plugins are installed: module and entry points."""
     site = folder / "site"
-    info = site / "nasty_methods-1.dist-info"
-    info.mkdir(parents=True)
+    installed(site, "nasty_methods", "[sahub.methods]\nnasty = nasty_methods:Nasty\n")
     shutil.copy(PLUGINS / "nasty_methods.py", site)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nasty-methods\nVersion: 1\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text("[sahub.methods]\nnasty = nasty_methods:Nasty\n", encoding="utf-8")
     return site
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from commands import environment, one, read
+from commands import environment, installed, one, read
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-dataset.md"
 FILE = re.compile(r"^`([\w./-]+)`\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -20,11 +20,8 @@ def test_the_page_works(tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, "utf-8")
-    info = tmp_path / "towns-1.dist-info"  # what `pip install -e .` leaves
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: towns\nVersion: 1\n", "utf-8")
     group, line = re.search(r'entry-points\."([\w.]+)"\]\n(.*)\n', files["pyproject.toml"]).groups()  # type: ignore[union-attr]
-    (info / "entry_points.txt").write_text(f"[{group}]\n{line.replace(chr(34), '')}\n", "utf-8")
+    installed(tmp_path, "towns", f"[{group}]\n{line.replace(chr(34), '')}\n")
 
     [commands] = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     for command in commands.splitlines():
@@ -42,10 +39,7 @@ def test_the_page_works(tmp_path: Path) -> None:
 
 def test_bad_entry_points_are_named(tmp_path: Path) -> None:
     for name, content in {"broken": "import nothing_at_all\n", "scoreless": ""}.items():
-        info = tmp_path / f"{name}-1.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n", "utf-8")
-        (info / "entry_points.txt").write_text(f"[sahub.benchmarks]\n{name} = {name}\n", "utf-8")
+        installed(tmp_path, name, f"[sahub.benchmarks]\n{name} = {name}\n")
         (tmp_path / f"{name}.py").write_text(content, "utf-8")
     code = """
 from sahub.errors import ConfigError

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import TINY, environment, one, read, sahub
+from commands import TINY, environment, installed, one, read, sahub
 
 MODULE = '''
 """Keeps every nth key."""
@@ -35,18 +35,16 @@ print(pickle.load(sys.stdin.buffer))
 """
 
 
-def installed(folder):
+@pytest.fixture
+def site(tmp_path):
     """A folder to import from that holds the package as pip would leave it."""
-    info = folder / "site" / "every_nth-1.dist-info"
-    info.mkdir(parents=True)
-    (folder / "site" / "every_nth.py").write_text(MODULE, encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: every-nth\nVersion: 1\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text("[sahub.methods]\nevery_nth = every_nth:EveryNth\n", encoding="utf-8")
-    return folder / "site"
+    installed(tmp_path / "site", "every_nth", "[sahub.methods]\nevery_nth = every_nth:EveryNth\n")
+    (tmp_path / "site" / "every_nth.py").write_text(MODULE, encoding="utf-8")
+    return tmp_path / "site"
 
 
-def test_a_method_of_another_package_is_searched(tmp_path):
-    env = environment(installed(tmp_path))
+def test_a_method_of_another_package_is_searched(tmp_path, site):
+    env = environment(site)
     typed = ["builder=compose", "compose=[sink,every_nth]", "task=ruler/niah_single_1", "objective=sparsity_25"]
     done = sahub("search", *typed, *TINY, "compute=inline", "phases=[search]", cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
@@ -57,8 +55,8 @@ def test_a_method_of_another_package_is_searched(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_know_it_without_being_told(tmp_path):
-    env = environment(installed(tmp_path))
+def test_workers_know_it_without_being_told(tmp_path, site):
+    env = environment(site)
     sent = subprocess.run([sys.executable, "-c", SEND], env=env, cwd=tmp_path, capture_output=True, check=True)
     got = subprocess.run(
         [sys.executable, "-c", RECEIVE], env=env, cwd=tmp_path, input=sent.stdout, capture_output=True, check=True
@@ -66,8 +64,7 @@ def test_workers_know_it_without_being_told(tmp_path):
     assert "EveryNth(nth=4)" in got.stdout.decode()
 
 
-def test_a_package_that_cannot_be_loaded_is_named(tmp_path):
-    site = installed(tmp_path)
+def test_a_package_that_cannot_be_loaded_is_named(tmp_path, site):
     (site / "every_nth.py").write_text("import nowhere_at_all\n", encoding="utf-8")
     done = sahub("search", "builder=compose", "compose=[sink,every_nth]", cwd=tmp_path, env=environment(site))
     assert done.returncode == 1
