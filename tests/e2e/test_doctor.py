@@ -51,9 +51,3 @@ def test_a_mistake_is_named_in_few_lines(index: int, endings: list[tuple[int, st
     assert status == 1
     assert len(output.splitlines()) <= 2
     assert output.startswith(WRONG[index][1])
-
-
-def test_other_commands_do_not_take_its_settings(tmp_path: Path) -> None:
-    done = sahub("search", "doctor.requests=3", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "doctor.requests=3: `sahub search` does not read it; `sahub search --help` has its keys\n"

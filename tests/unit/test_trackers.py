@@ -18,7 +18,6 @@ from sahub.trials import Study, Trial, check_cell
 
 SMALL = [
     "compute=inline",
-    "compute=inline",
     "search.num_samples=2",
     "search.promote=1",
     "search.calibrate=0",
