@@ -13,16 +13,17 @@ CONF = str(Path(__file__).resolve().parents[1] / "conf")
 def main(cfg: DictConfig) -> None:
     """Load the model, run the text through it, write the lists."""
     from sahub.calibration import write_channels
-    from sahub.errors import SahubError
+    from sahub.explain import TROUBLE, said
     from sahub.model import load_model
+    from sahub.options import read_text
 
     try:
+        text = None if cfg.text is None else read_text(f"text={cfg.text}", cfg.text)
         settings = {str(name): cfg.model[name] for name in cfg.model if cfg.model[name] is not None}
         model = load_model(settings.pop("path", None), **settings)
-        text = None if cfg.text is None else Path(cfg.text).expanduser().read_text("utf-8")
         lists = write_channels(model, Path(cfg.output), text, tokens=cfg.tokens, block=cfg.block)
-    except (SahubError, OSError) as error:
-        sys.exit(str(error))
+    except TROUBLE as error:
+        sys.exit(said(error))
     sys.stdout.write(f"{cfg.output}: {len(lists)} lists\n")
 
 

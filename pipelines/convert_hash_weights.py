@@ -12,7 +12,7 @@ CONF = str(Path(__file__).resolve().parents[1] / "conf")
 @hydra.main(config_path=CONF, config_name="convert_hash_weights", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Read the source as tensors and nothing else, check it, write safetensors."""
-    from sahub.errors import SahubError
+    from sahub.explain import TROUBLE, said
     from sahub.hash_convert import convert
 
     if lacking := sorted(OmegaConf.missing_keys(cfg)):
@@ -20,8 +20,8 @@ def main(cfg: DictConfig) -> None:
     try:
         source, output = Path(cfg.source).expanduser(), Path(cfg.output).expanduser()
         found = convert(source, output, model=cfg.model, revision=cfg.revision, activation=cfg.activation)
-    except (SahubError, OSError) as error:
-        sys.exit(str(error))
+    except TROUBLE as error:
+        sys.exit(said(error))
     sys.stdout.write(f"{cfg.output}: {found}\n")
 
 

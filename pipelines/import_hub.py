@@ -16,26 +16,22 @@ Everything else is an override of the cell, over what the file says: model=embed
 
 def main(arguments: Sequence[str]) -> int:
     """Read the file, write the best file, say what it does not carry; the exit status."""
-    given = dict(item.split("=", 1) for item in arguments if item.startswith(("file=", "output=")))
-    typed = [item for item in arguments if not item.startswith(("file=", "output="))]
+    from sahub.arguments import taken
+
+    given, typed = taken(arguments, "file", "output")
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(USAGE)
         return 0
     if not given.get("file"):
         sys.stderr.write(f"file=...: must be given\n{USAGE}")
         return 2
-    from sahub.choices import conf_dir
-    from sahub.errors import SahubError
-    from sahub.explain import COMPLAINTS, explain
+    from sahub.explain import TROUBLE, said
     from sahub.hub_import import import_file
 
     try:
         found = import_file(given["file"], given.get("output", "imported"), typed)
-    except COMPLAINTS as error:
-        sys.stderr.write(f"{explain(error, [conf_dir()])}\n")
-        return 1
-    except (SahubError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+    except TROUBLE as error:
+        sys.stderr.write(f"{said(error)}\n")
         return 1
     lines = [f"{found.path}: written; to validate it: {found.command}"]
     lines += [f"not carried: {one.field}={str(one.value)[:100]} ({one.reason})" for one in found.lost]

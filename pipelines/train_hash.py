@@ -15,7 +15,8 @@ def main(cfg: DictConfig) -> None:
     """Load the model, record what it attends to, learn, write the weights."""
     import torch
 
-    from sahub.errors import ConfigError, SahubError
+    from sahub.errors import ConfigError
+    from sahub.explain import TROUBLE, said
     from sahub.hash_learning import Learned, Learning
     from sahub.hash_training import task_named, train
     from sahub.hash_weights import PACKAGED
@@ -36,8 +37,8 @@ def main(cfg: DictConfig) -> None:
         tasks = [task_named(name) for name in cfg.tasks]
         model = load_model(settings.pop("path", None), **settings)
         found = train(model, tasks, output, learning, texts=cfg.texts, length=cfg.length, report=report)
-    except (SahubError, OSError) as error:
-        sys.exit(str(error))
+    except TROUBLE as error:
+        sys.exit(said(error))
     sys.stdout.write(f"{output}: {found}, {output.stat().st_size / 1e6:.1f} MB\n")
 
 

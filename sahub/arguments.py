@@ -39,6 +39,13 @@ def options_first(arguments: Sequence[str]) -> list[str]:
     return [*options, *overrides]
 
 
+def taken(arguments: Sequence[str], *names: str) -> tuple[dict[str, str], list[str]]:
+    """The values of the keys that are a command's own, and all other arguments."""
+    split = [(item, *item.partition("=")) for item in arguments]
+    own = {key: value for _, key, equals, value in split if equals and key in names}
+    return own, [item for item, key, equals, _ in split if not equals or key not in names]
+
+
 def replacing(overrides: Sequence[str]) -> list[str]:
     """The same overrides, a stage field that gets a list set to null before: Hydra puts no list where a mapping is."""
     found = []

@@ -9,12 +9,14 @@ from typing import Any, get_args, get_origin
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from sahub.choices import GROUPS, did_you_mean, group_choices, listed
+from sahub.choices import GROUPS, conf_dir, did_you_mean, group_choices, listed
+from sahub.errors import SahubError, disk_trouble
 from sahub.ranges import allowed, keys
 from sahub.settings import Settings
 from sahub.suites import suites_of
 
 COMPLAINTS = (HydraException, OmegaConfBaseException)
+TROUBLE = (*COMPLAINTS, SahubError, OSError)  # what commands end with in a few lines
 TYPES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -48,6 +50,13 @@ def explain(error: Exception, roots: Sequence[Path]) -> str:
         return _wrong_value(str(links[0].full_key), str(links[0]).splitlines()[0], _typed(text))
     lines = [line.strip() for link in _chain(error) for line in str(link).splitlines() if line.strip()]
     return "\n".join(dict.fromkeys(lines[:3]))
+
+
+def said(error: Exception) -> str:
+    """A few lines for a person about any of TROUBLE."""
+    if isinstance(error, COMPLAINTS):
+        return explain(error, [conf_dir()])
+    return (disk_trouble(error) or str(error)).rstrip()
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

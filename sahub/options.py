@@ -35,7 +35,7 @@ def essay(spec: TaskSpec) -> list[str]:
     if path is None:
         text = wording.essay()
     elif isinstance(path, str):
-        text = _read(path)
+        text = read_text(f"task.options.essay={path}", path)
     else:
         raise ConfigError(f"task.options.essay={path}: must be the path of a text, or null for the built-in one")
     return [part for sentence in wording.sentences(text) for part in _cut(" ".join(sentence.split()))]
@@ -45,8 +45,8 @@ def _cut(sentence: str) -> list[str]:
     return [sentence] if len(sentence) <= LONGEST else wrap(sentence, LONGEST, break_on_hyphens=False)
 
 
-def _read(path: str) -> str:
-    address = f"task.options.essay={path}"
+def read_text(address: str, path: str) -> str:
+    """The text of a file, of which errors speak as `address`. Raises as `essay`."""
     advice = "give the path of a text in UTF-8, or null for the built-in one"
     file = Path(path).expanduser()
     if not file.exists():

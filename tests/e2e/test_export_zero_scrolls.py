@@ -42,6 +42,8 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch, capsys
     assert not (tmp_path / "out.csv").exists()
     assert main([output, "tasks=nothing", *SMALL]) == 1
     assert capsys.readouterr().err.startswith("tasks=nothing: must be one of gov_report")
+    assert main([output, "buidler=quest"]) == 1
+    assert capsys.readouterr().err.startswith("buidler=quest: no such key; did you mean builder?")
     assert main([]) == 2
 
 
