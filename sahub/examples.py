@@ -58,7 +58,7 @@ class TaskSpec:
     files: str | None = None  # a glob over the files of `dataset`; None: all in the folder `config`
     where: Mapping[str, Any] = field(default_factory=dict)  # column -> value: the rows that are the task's
     licence: str | None = None  # of the data
-    source: str | None = None  # `generated` or `files` where there are both; None: files where `path` is given
+    source: str | None = None  # `generated` or `files`; None: files where `path` or `dataset` is given
     length: int | None = None  # tokens that prompts are generated at, or exist at; None: what the run asks for
     options: Mapping[str, Any] = field(default_factory=dict)  # the benchmark's own (num_examples, questions, ...)
     protocol: Mapping[str, Any] = field(default_factory=dict)  # how its authors ask it; loaders do not read it
@@ -68,6 +68,8 @@ class TaskSpec:
             raise ConfigError(f"task.max_new_tokens={self.max_new_tokens}: must be at least 1 token")
         if self.source not in (None, "generated", "files"):
             raise ConfigError(f"task.source={self.source}: must be generated, files or null")
+        if self.source == "generated" and self.path is not None:
+            raise ConfigError(f"task.source=generated: reads no data, so task.path={self.path} must be null")
         if len(self.where) > 1:
             raise ConfigError(f"task.where={dict(self.where)}: must name one column at most")
 
@@ -75,6 +77,11 @@ class TaskSpec:
     def name(self) -> str:
         """The task's name everywhere: `benchmark/subset`."""
         return f"{self.benchmark}/{self.subset}"
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether contexts are drawn, as many as are asked for, and no rows are read."""
+        return self.source == "generated" or not (self.path or self.dataset or self.source)
 
     @property
     def folder(self) -> str:

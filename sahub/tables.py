@@ -31,8 +31,10 @@ class Asked:
 
 
 def check_subset(spec: TaskSpec, subsets: Iterable[str], *options: str) -> None:
-    """Raise ConfigError for a subset or an option that the benchmark does not have."""
+    """Raise ConfigError for a subset or an option that the benchmark does not have, and where it is to be generated."""
     choices = tuple(subsets)
+    if spec.source == "generated":
+        raise ConfigError(f"task.source=generated: {spec.name} is not generated; must be null or files")
     if spec.subset not in choices:
         raise ConfigError(f"task.subset={spec.subset}: must be one of {', '.join(choices)}")
     known = ("questions", *options)

@@ -13,14 +13,9 @@ LABELS = ("answer", "answers", "output")  # columns that hold gold answers, of t
 Examples = Mapping[str, Sequence[Example]]  # of each split
 
 
-def is_generated(spec: TaskSpec) -> bool:
-    """Whether there are no rows to read: contexts are drawn, as many as are asked for."""
-    return spec.source == "generated" or not (spec.path or spec.dataset or spec.source)
-
-
 def survey(spec: TaskSpec) -> dict[str, int] | None:
     """How many rows the files hold, and how many of these have no label; None for files that cannot be read so."""
-    if is_generated(spec):
+    if spec.is_generated:
         return None
     count = unlabelled = 0
     try:
@@ -64,7 +59,7 @@ def rows_of(spec: TaskSpec, facts: Mapping[str, Any]) -> Rows:
     if "rows" in facts:
         none = facts["rows_without_label"]
         found.append(("rows", f"{facts['rows']:,}{f'; {none:,} of them without a label' if none else ''}"))
-    drawn = " drawn" if is_generated(spec) else ""
+    drawn = " drawn" if spec.is_generated else ""
     counts = [f"{split} {count:,}" for split, count in facts["contexts"].items()]
     asked = [f"{split} {count:,}" for split, count in facts["questions"].items()]
     bare, twice, other = facts["questions_without_label"], facts["duplicates"], facts["contradictions"]
@@ -78,7 +73,7 @@ def rows_of(spec: TaskSpec, facts: Mapping[str, Any]) -> Rows:
 
 
 def _source(spec: TaskSpec) -> str:
-    if is_generated(spec):
+    if spec.is_generated:
         return "generated, at the length of the run"
     return str(spec.path or f"{spec.dataset}, in the cache")
 

@@ -58,7 +58,7 @@ def _reader(cell: Cell, report: Report) -> Model | None:
 def _loaded(cell: Cell, spec: TaskSpec, model: Model | None, report: Report) -> dict[str, list[Example]]:
     """The contexts of both splits: all that there are, or of what is generated as many as the doctor asks."""
     found: dict[str, list[Example]] = {}
-    generated = dataset.is_generated(spec)
+    generated = spec.is_generated
     if model is None and generated:
         return found
     for split in SPLITS:
@@ -92,6 +92,6 @@ def _measured(cell: Cell, model: Model, examples: dict[str, list[Example]], repo
 
 
 def _counted(spec: TaskSpec, held: dict[str, Any], split: str) -> str:
-    if dataset.is_generated(spec):
+    if spec.is_generated:
         return "as many contexts as are asked for"
     return f"{held['contexts'][split]:,} contexts with {held['questions'][split]:,} questions"

@@ -328,7 +328,7 @@ def test_what_is_generated_has_no_rows(
     spec = TaskSpec(
         benchmark="ruler", subset="vt", metric="m", max_new_tokens=1, source=source, path=path, dataset=named
     )
-    assert dataset.is_generated(spec) is generated
+    assert spec.is_generated is generated
 
 
 def test_the_command_prints_a_table_each_and_ends_with_a_status(tmp_path: Path) -> None:

@@ -243,6 +243,8 @@ def test_generated_and_stored_are_told_apart(tmp_path: Path) -> None:
         missing(spec("infinite_bench/passkey", source="generated", path=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"is not generated"):
         missing(spec("infinite_bench/longbook_qa_eng", source="generated", options={}))
+    with pytest.raises(ConfigError, match=r"longbench/qasper is not generated"):
+        missing(spec("longbench/qasper", source="generated"))
     with pytest.raises(ConfigError, match=r"task\.source=mirror: must be generated, files or null"):
         spec("infinite_bench/passkey", source="mirror")
 
