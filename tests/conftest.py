@@ -1,6 +1,7 @@
 """Tiny random models of every supported family, and a tokenizer made for them."""
 
 import atexit
+import copy
 import os
 import shutil
 from tempfile import mkdtemp
@@ -81,3 +82,16 @@ def make_model():
         return model
 
     return make
+
+
+@pytest.fixture(scope="module")
+def chat(make_model, tokenizer):
+    """A tiny model with a chat template, `[user] ... [end][assistant] ...`."""
+    from sahub.model import wrap_model
+
+    talking = copy.deepcopy(tokenizer)
+    talking.chat_template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} [end]{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    return wrap_model(make_model(), talking, name="chat")

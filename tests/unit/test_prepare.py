@@ -1,7 +1,5 @@
 """Prompts as token ids: templates, one first token, context and question apart, cuts that keep what they promise."""
 
-import copy
-
 import pytest
 
 from sahub.errors import DataError
@@ -9,22 +7,10 @@ from sahub.examples import Example, Question, example_id
 from sahub.model import wrap_model
 from sahub.prepare import cut, first_questions, prepare
 
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} [end]{% endfor %}"
-    "{% if add_generation_prompt %}[assistant] {% endif %}"
-)
-
 
 @pytest.fixture(scope="module")
 def plain(make_model, tokenizer):
     return wrap_model(make_model(), tokenizer, name="plain")
-
-
-@pytest.fixture(scope="module")
-def chat(make_model, tokenizer):
-    talking = copy.deepcopy(tokenizer)
-    talking.chat_template = TEMPLATE
-    return wrap_model(make_model(), talking, name="chat")
 
 
 def example(context: str, questions: int = 1, max_new_tokens: int = 8) -> Example:

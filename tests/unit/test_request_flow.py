@@ -23,19 +23,8 @@ from sahub.reproduce import reproducing
 from sahub.scope import search_key
 from sahub.session import Attention, Session
 
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} [end]{% endfor %}"
-    "{% if add_generation_prompt %}[assistant] {% endif %}"
-)
 AS_TEXT = ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p")
 QUEST = sahub.build_stack([{"name": "quest", "page_size": 4, "density": 0.5}])
-
-
-@pytest.fixture
-def chat(make_model, tokenizer) -> Model:
-    talking = copy.deepcopy(tokenizer)
-    talking.chat_template = TEMPLATE
-    return wrap_model(make_model(), talking, name="chat")
 
 
 def asked(number: int = 0, max_new_tokens: int = 8) -> Question:
