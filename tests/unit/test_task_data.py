@@ -266,11 +266,12 @@ def test_stored_ruler_prompts_of_a_length(tmp_path: Path) -> None:
 
 def test_where_stored_ruler_prompts_are(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(**changes: Any) -> str:
-        return str(missing(spec("ruler/vt", source="files", **changes)))
+        return str(missing(spec("ruler/vt", **{"source": "files", **changes})))
 
     assert "--repo-type dataset simonjegou/ruler --include '8192/*'" in told(length=8192)
     assert "--repo-type dataset xAlg-AI/att-hub-ruler-32k --include 'vt/*'" in told(length=32768)
     assert "DIR/vt/vt-*.parquet" in told(dataset="xAlg-AI/att-hub-ruler-16k")
+    assert "DIR/vt/vt-*.parquet" in told(dataset="xAlg-AI/att-hub-ruler-16k", source=None)
     for length in (None, 5000):
         with pytest.raises(ConfigError, match=rf"task\.length={length}: must be one of 4096, 8192, 16384, 32768"):
             told(length=length)

@@ -1,7 +1,6 @@
 """InfiniteBench's synthetic tasks, generated at any length: keys in noise, a JSON object, arithmetic, functions.
 
-The package's `load` hands to `load` here, its arguments unchanged, for a subset in SUBSETS whose `path` and `dataset`
-are null; nothing can be missing then. Labels are texts: one each, but for math_calc one per operation.
+Labels are texts: one each, but for math_calc one per operation.
 
 Source   Zhang et al. 2024, arXiv:2402.13718; its parameters, our own wording
 Differs  counts of lines, pairs, numbers and functions follow from the length; what is swept (the depth of a key, the

@@ -27,7 +27,7 @@ def missing(spec: TaskSpec) -> str | None:
 
     Raises ConfigError for an unknown subset or a wrong option, DataError for an essay that holds no text.
     """
-    if stored.is_wanted(spec):
+    if not spec.is_generated:
         return stored.missing(spec)
     if spec.subset in qa.SUBSETS:
         return qa.missing(spec)
@@ -48,7 +48,7 @@ def load(
     Raises ConfigError for an unknown subset or option, MissingFiles for a file that is not there, DataError for one
     without text or of another layout, and where the length cannot hold what the task hides.
     """
-    if stored.is_wanted(spec):
+    if not spec.is_generated:
         return stored.load(spec, split=split, limit=limit, seed=seed)
     if spec.subset in qa.SUBSETS:
         return qa.load(spec, split=split, limit=limit, length=length, count_tokens=count_tokens, seed=seed)

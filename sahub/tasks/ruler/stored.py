@@ -16,11 +16,6 @@ BY_LENGTH, BY_TASK = "simonjegou/ruler", "xAlg-AI/att-hub-ruler"
 LENGTHS = {4096: BY_LENGTH, 8192: BY_LENGTH, 16384: BY_LENGTH, 32768: f"{BY_TASK}-32k"}
 
 
-def is_wanted(spec: TaskSpec) -> bool:
-    """Whether stored prompts are asked for: by `task.source=files`, or by a path."""
-    return spec.source == "files" or (spec.source is None and spec.path is not None)
-
-
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched first, with the command; None when nothing. Raises ConfigError for a length nobody has."""
     return datafiles.missing(located(spec))
