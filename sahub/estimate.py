@@ -34,7 +34,8 @@ def lines(cells: Sequence[Cell]) -> list[str]:
     total = sum(seconds for seconds in known if seconds is not None)
     unknown = known.count(None)
     rest = f", and {unknown} of which the cache knows nothing" if unknown else ""
-    every = f"{_number(len(cells), 'cell')}: {_time(total) if unknown < len(known) else 'unknown seconds'}{rest}"
+    took = f"{_time(total)}{rest}" if unknown < len(known) else "unknown seconds"
+    every = f"{_number(len(cells), 'cell')}: {took}"
     return [*found, *shortened(cells), every, RULE]
 
 
