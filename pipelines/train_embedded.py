@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     words = tokenizer.build()
     bos, eos, pad = (tokenizer.special_id(words, token) for token in tokenizer.SPECIAL)
     shape = construction.config(words.get_vocab_size(), bos, eos, pad)
-    model = construction.construct(shape, cfg.seed)
+    model = construction.construct(shape, cfg.seed, tokenizer.mark_id(words))
     checkpoint = Path(cfg.checkpoint)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     columns = (

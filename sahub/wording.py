@@ -112,6 +112,14 @@ def answer_prefix(*names: str, kind: str = NUMBER, several: bool = False) -> str
     return f"The secret {kind}{'s' if several else ''} for {listing(names)} {'are' if several else 'is'}:"
 
 
+MARK = " *"  # before each item of an answer that lists several
+
+
+def item(name: str, value: str) -> str:
+    """One of several values in an answer of the packaged model: the key again, so that the value stands next to it."""
+    return f" {name} is:{MARK}{value}"
+
+
 # Variable tracking: a number is written to a variable and copied from one to the next.
 VARIABLES = "In the following text, numbers are written to variables and copied from one variable to the next."
 

@@ -1,8 +1,9 @@
 """First weights in which a retrieval circuit already exists, so that training only has to refine it.
 
 Residual stream (256): dimension 0 is a constant, 1..127 the token, 128 + 20 (o-1) .. what stood o = 1..6 tokens back.
-Layer 0 looks back by position, layer 1 matches what it looks for against what stood before each key and copies the key.
-From a random start neither layer is useful alone, and small models do not find the pair within a laptop's budget.
+Layer 0 looks back by position, layer 1 matches what it looks for against what stood before each key and copies the key;
+one head of layer 2 takes back what a list has said already. From a random start none of these is useful alone, and
+small models do not find them within a laptop's budget.
 """
 
 import math
@@ -37,8 +38,11 @@ def config(vocabulary: int, bos: int, eos: int, pad: int) -> LlamaConfig:
     )
 
 
-def construct(shape: LlamaConfig, seed: int) -> LlamaForCausalLM:
-    """A model of that shape whose first two layers retrieve what followed an earlier copy of the last tokens."""
+def construct(shape: LlamaConfig, seed: int, mark: int) -> LlamaForCausalLM:
+    """A model of that shape whose first two layers retrieve what followed an earlier copy of the last tokens.
+
+    `mark`: the token that stands before each item of a list.
+    """
     torch.manual_seed(seed)
     model: Any = LlamaForCausalLM(shape)
     rng = torch.Generator().manual_seed(seed)
@@ -61,6 +65,7 @@ def construct(shape: LlamaConfig, seed: int) -> LlamaForCausalLM:
         _match(layers[1].self_attn, content)
         for layer in layers[1:]:
             _copy(layer.self_attn, shape, normal)
+        _take_back(layers[2].self_attn, content, embedding[mark, TOKEN])
     made: LlamaForCausalLM = model
     return made
 
@@ -113,3 +118,16 @@ def _copy(attention: Any, shape: LlamaConfig, normal: Callable[[int, int], Tenso
         attention.v_proj.weight[32 * group : 32 * group + 32, TOKEN] += projection
         for head in range(per_group * group, per_group * (group + 1)):
             attention.o_proj.weight[TOKEN, 32 * head : 32 * head + 32] += 0.15 * projection.T
+
+
+def _take_back(attention: Any, content: Tensor, mark: Tensor) -> None:
+    """Head 0, where the present token is the mark: attends to what stood behind earlier marks, and writes its opposite.
+
+    Retrieval alone repeats the first item of a list for ever: it finds it in the text and, better still, in the list.
+    """
+    strength = 1.6
+    dims = [*SLOW, *(pair + 16 for pair in SLOW)]
+    for i, dim in enumerate(dims):
+        attention.k_proj.weight[dim, 128 + i] += strength
+        attention.q_proj.weight[dim, TOKEN] += strength * (content[i] @ mark) * mark / (mark @ mark)
+    attention.o_proj.weight[TOKEN, :32] *= -2.0

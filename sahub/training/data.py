@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from sahub import wording
+from sahub.training.documents import any_kind
 from sahub.training.tokenizer import BOS, EOS, special_id
 
 ASIDE = 0.1  # weight of the tokens that are not answers, on the share of them that is looked at
@@ -31,7 +31,7 @@ class Data:
         self.bos, self.eos = special_id(tokenizer, BOS), special_id(tokenizer, EOS)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens."""
+        """Token ids of a text without special tokens."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -39,7 +39,7 @@ class Data:
         """`size` sequences of `length` tokens, a share `repeats` of them repeated random segments."""
         rng = Random(f"{self.seed}/{step}")
         rows = [
-            self._repeat(rng, length) if rng.random() < repeats else self._retrieval(rng, length) for _ in range(size)
+            self._repeat(rng, length) if rng.random() < repeats else self._documents(rng, length) for _ in range(size)
         ]
         ids, answers = (torch.tensor(column) for column in zip(*rows, strict=True))
         chosen = torch.rand(ids.shape, generator=torch.Generator().manual_seed(step)) < LOOKED_AT
@@ -55,38 +55,20 @@ class Data:
             answers += [False] * (len(segment) + 4) + [True] * (len(segment) - 4)
         return ids[:length], answers[:length]
 
-    def _retrieval(self, rng: Random, length: int) -> tuple[list[int], list[bool]]:
+    def _documents(self, rng: Random, length: int) -> tuple[list[int], list[bool]]:
         ids: list[int] = []
         answers: list[bool] = []
         while len(ids) < length:
-            document, marks = self._document(rng, max(96, length - len(ids)))
-            ids += document
-            answers += marks
+            left = max(96, length - len(ids))
+            room = int(left * rng.choice((0.4, 0.6, 0.8, 0.93)))
+            text, asked = any_kind(rng, room)(rng, room, lambda t: len(self.encode(t)))
+            end, context = len(ids) + left, [self.bos, *self.encode(text)]
+            ids += context
+            answers += [False] * len(context)
+            for prompt, reply in asked:
+                if len(ids) >= end:
+                    break
+                question, answer = self.encode(prompt), [*self.encode(reply), self.eos]
+                ids += question + answer
+                answers += [False] * len(question) + [True] * len(answer)
         return ids[:length], answers[:length]
-
-    def _document(self, rng: Random, length: int) -> tuple[list[int], list[bool]]:
-        """A context of needles and filler, then questions about distinct keys, each followed by its answer."""
-        room = int(length * rng.choice((0.4, 0.6, 0.8, 0.93)))
-        ids = [self.bos, *self.encode(wording.instruction())]
-        density = rng.choice((0.02, 0.1, 0.5, 1.0, 1.0, 1.0))
-        in_noise = rng.random() < 0.5
-        pairs: dict[str, str] = {}
-        while len(ids) < room:
-            if rng.random() < density or not pairs:
-                name, value = wording.key(rng), wording.number(rng)
-                if name in pairs:
-                    continue
-                pairs[name] = value
-                line = wording.needle(name, value)
-            else:
-                line = wording.NOISE if in_noise else wording.prose(rng)
-            ids += self.encode(f"\n{line}")
-        answers = [False] * len(ids)
-        for name in rng.sample(list(pairs), len(pairs)):
-            if len(ids) >= length:
-                break
-            asked = self.encode(f"{wording.question(name)}\n{wording.answer_prefix(name)}")
-            answer = [*self.encode(f" {pairs[name]}"), self.eos]
-            ids += asked + answer
-            answers += [False] * len(asked) + [True] * len(answer)
-        return ids, answers

@@ -1,6 +1,7 @@
 """The training loop: a curriculum of lengths, Muon for matrices and AdamW for the rest, resumable at any step."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,10 @@ LOG_EVERY = 25  # steps
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """`tokens` tokens in batches of `batch` sequences of `length`; `repeats`: share of repeated random segments."""
+    """`tokens` tokens in batches of `batch` sequences of `length`.
+
+    `repeats`: share of sequences that are repeated random segments.
+    """
 
     length: int
     batch: int
@@ -55,7 +59,10 @@ def optimizers(model: nn.Module, learning_rate: float) -> list[torch.optim.Optim
 
 
 def loss_and_accuracy(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, float]:
-    """Weighted cross-entropy, and the share of answer tokens predicted right. Logits only where something counts."""
+    """Weighted cross-entropy, and the share of answer tokens predicted right (NaN without any).
+
+    Logits are computed only where something counts.
+    """
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden = model.model(batch.ids).last_hidden_state[:, :-1]
         counted = batch.weights[:, 1:] > 0
@@ -99,7 +106,8 @@ def train(
         for group in groups:
             group.step()
         seen += phase.length * phase.batch
-        recent = [*recent, accuracy][-LOG_EVERY:]
+        if not math.isnan(accuracy):  # two long texts may leave no room for an answer
+            recent = [*recent, accuracy][-LOG_EVERY:]
         if (step + 1) % LOG_EVERY == 0:
             mean = sum(recent) / len(recent)
             curve.append({"step": step + 1, "tokens": seen, "length": phase.length, "answer_accuracy": round(mean, 4)})

@@ -1,9 +1,10 @@
-"""The packaged tokenizer: byte-level BPE in which the words of generated text and numbers to 999 are single tokens."""
+"""The packaged tokenizer: byte-level BPE; words of generated text, numbers to 999 and hex bytes are one token."""
 
 import json
 import re
-from itertools import chain
+from itertools import chain, product
 from random import Random
+from string import ascii_uppercase
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -11,8 +12,15 @@ from sahub import wording
 
 VOCABULARY = 4096
 BOS, EOS, PAD = SPECIAL = ("<|bos|>", "<|eos|>", "<|pad|>")
-# Words with their leading space, digits in groups of up to three, runs of punctuation, white space.
-PIECES = r" ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_HEX = "[0-9a-f]{2}"
+# Twelve hex digits end a uuid; lookbehind wants alternatives of fixed length.
+_BEHIND = "|".join(rf"(?<=-[0-9a-f]{{4}}-[0-9a-f]{{{done}}})" for done in range(0, 12, 2))
+# The bytes of uuids, capitals in pairs, words with their leading space, digits in groups of up to three, punctuation.
+PIECES = (
+    rf"{_HEX}(?=(?:{_HEX})*-[0-9a-f]{{4}})|(?:{_BEHIND}){_HEX}|\p{{Lu}}{{2}}"
+    rf"| (?=\p{{Lu}}{{2}}|{_HEX}(?:{_HEX})*-[0-9a-f]{{4}})"
+    r"| ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
 
 
 AFFIXES = (
@@ -33,15 +41,26 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
 def _words() -> list[str]:
     """Every word of the generators, in order of first use."""
     rng = Random(0)
-    fixed = [wording.NOISE, wording.instruction(), wording.needle("a", "1"), wording.question("a")]
-    text = chain(
-        wording.ADJECTIVES,
-        wording.NOUNS,
-        fixed,
-        [wording.answer_prefix("a")],
-        (wording.prose(rng) for _ in range(3000)),
+    fixed = [
+        wording.NOISE,
+        *(form(kind) for kind in (wording.NUMBER, wording.CODE) for form in (wording.instruction, _niah)),
+        *(wording.VARIABLES, wording.assignment("1", "x"), wording.assignment("x", "x")),
+        *(wording.variables_question("1", 5), wording.variables_prefix("1", 5)),
+        *(wording.WORDS, wording.words_question(5), wording.words_prefix(5)),
+        *(wording.MADE_UP, wording.made_up_question(3), wording.made_up_prefix(3)),
+    ]
+    prose = (wording.prose(rng) for _ in range(3000))
+    text = " ".join(chain(wording.ADJECTIVES, wording.NOUNS, fixed, prose))
+    return list(dict.fromkeys(re.findall(r"[A-Za-z]+", text)))
+
+
+def _niah(kind: str) -> str:
+    asked = (
+        form("a", kind=kind, several=several)
+        for form in (wording.question, wording.answer_prefix)
+        for several in (False, True)
     )
-    return list(dict.fromkeys(re.findall(r"[A-Za-z]+", " ".join(text))))
+    return " ".join([wording.needle("a", "1", kind), *asked])
 
 
 def build() -> Tokenizer:
@@ -50,10 +69,13 @@ def build() -> Tokenizer:
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = _pre_tokenizer()
     forced = [f"{n:0{width}d}" for width in (2, 3) for n in range(10**width)]
+    forced += [a + b for a, b in product(ascii_uppercase, repeat=2)]
+    forced += [f"{byte:02x}" for byte in range(256)]
     forced += [form for word in words for form in (word, f"Ġ{word}")]
+    forced += [f"Ġ{word}" for word in wording.common_words()]
+    forced.append(wording.MARK.replace(" ", "Ġ"))
     corpus = chain.from_iterable(
-        (f" {word}", f" {word}", word, word.capitalize())
-        for word in [*wording.common_words(), *AFFIXES.split(), *words]
+        (f" {word}", f" {word}", word, word.capitalize()) for word in [*wording.common_words(), *words]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -72,6 +94,12 @@ def build() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
     return tokenizer
+
+
+def mark_id(tokenizer: Tokenizer) -> int:
+    """The id of what stands before each item of a list."""
+    (number,) = tokenizer.encode(wording.MARK, add_special_tokens=False).ids
+    return int(number)
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:

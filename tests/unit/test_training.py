@@ -1,7 +1,9 @@
 """How the packaged model was made: seeded, resumable, and what its tokenizer and weights promise."""
 
 import json
+import re
 from functools import cache
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from sahub import wording
-from sahub.training import construction, data, loop, tokenizer
+from sahub.training import construction, data, documents, loop, tokenizer
 from sahub.weights import EMBEDDED
 
 PHASES = [
@@ -33,7 +35,9 @@ def packaged() -> Tokenizer:
 
 def new_model(words):
     ids = (tokenizer.special_id(words, token) for token in tokenizer.SPECIAL)
-    return construction.construct(construction.config(words.get_vocab_size(), *ids), seed=0)
+    return construction.construct(
+        construction.config(words.get_vocab_size(), *ids), seed=0, mark=tokenizer.mark_id(words)
+    )
 
 
 def trained(words, folder: Path, stop_after: int | None = None):
@@ -94,6 +98,33 @@ def test_generated_words_and_short_numbers_are_single_tokens(words):
     name, value = wording.key(rng), wording.number(rng)
     assert len(words.encode(wording.needle(name, value)).ids) == 14
     assert all(len(words.encode(f"{n:03d}").ids) == 1 for n in range(1000))
+    assert {len(words.encode(f" {wording.code(rng)}").ids) for _ in range(200)} == {1 + 16 + 4}  # bytes and hyphens
+    assert {len(words.encode(wording.letters(rng, 5)).ids) for _ in range(200)} == {3}
+
+
+def test_every_question_of_a_training_document_is_answered_by_its_context(words):
+    count = lambda text: len(words.encode(text).ids)  # noqa: E731
+    for kind, room in product(documents.SHARES, (90, 400, 1500)):
+        if room < documents.SHARES[kind][1]:
+            continue
+        seed = f"{kind.__name__}/{room}"
+        context, asked = kind(Random(seed), room, count)
+        pairs = list(asked)
+        again, asked_again = kind(Random(seed), room, count)
+        assert (context, pairs) == (again, list(asked_again))
+        for text, answer in pairs[:20]:
+            assert "\n" in text
+            for part in re.findall(r"[0-9a-f]{8}-[0-9a-f-]+|\d{5,}|[A-Z]{3,}|[a-z]{3,}", answer):
+                assert part in context or part == "is"
+
+
+def test_all_values_of_a_key_are_the_answer_to_its_question(words):
+    context, asked = documents.several_values(Random(3), 700, lambda text: len(words.encode(text).ids))
+    for text, answer in asked:
+        name = re.search(r"for (\S+) in the text", text).group(1)
+        held = re.findall(rf"for {name} is: ([0-9a-f-]+)\.", context)
+        assert len(held) > 1
+        assert sorted(answer.split(",")) == sorted(wording.item(name, value) for value in held)
 
 
 def test_the_packaged_model_is_small_plain_and_right():
@@ -103,8 +134,9 @@ def test_the_packaged_model_is_small_plain_and_right():
     assert json.loads((EMBEDDED / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     model = load_model("embedded")
     pairs = {"golden-lion": "1203344", "misty-hill": "3141592", "quiet-river": "4829174"}
-    needles = [wording.needle(*pair) for pair in pairs.items()]
-    context = "\n".join([wording.instruction(), *needles, *[wording.NOISE] * 9])
+    context = "\n".join(
+        [wording.instruction(), *(wording.needle(*pair) for pair in pairs.items()), *[wording.NOISE] * 9]
+    )
     answers = [
         model.answer(context, wording.question(name), answer_prefix=wording.answer_prefix(name), max_new_tokens=8)[0]
         for name in pairs
