@@ -1,14 +1,11 @@
 """Hash weights learned from a model: better than chance on texts nothing was learned from, and the same every time."""
 
-import logging
-import sys
-
+import commands
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from pipelines.train_hash import main
 from sahub.builder import build_stack, select
 from sahub.errors import ConfigError
 from sahub.hash_learning import Learning, Trace, learn
@@ -125,31 +122,19 @@ def test_what_cannot_be_learned_fails_by_name(field, value, message):
         Learning(**{field: value})
 
 
-@pytest.fixture
-def quiet():
-    """The command changes the level of the tool's logger."""
-    level = logging.getLogger("sahub").level
-    yield
-    logging.getLogger("sahub").setLevel(level)
-
-
-@pytest.mark.usefixtures("quiet")
-def test_the_command_writes_weights_that_the_builder_reads(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_weights_that_the_builder_reads(tmp_path):
     out = tmp_path / "hashes.safetensors"
     settings = [f"output={out}", "texts=2", "length=400", "learning.steps=2", "tasks=[ruler/niah_multikey_2]"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train_hash", *settings])
-    main()
-    told = capsys.readouterr().out
-    assert "layer 0: recall 0." in told
-    assert "hat_bits=32 hat_mlp_layers=3 hat_mlp_hidden_size=128" in told
+    done = commands.sahub("train_hash", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "layer 0: recall 0." in done.stdout
+    assert "hat_bits=32 hat_mlp_layers=3 hat_mlp_hidden_size=128" in done.stdout
     build_stack([{"name": "hash_attention", "density": 0.1, "weights": str(out)}])
 
 
-@pytest.mark.usefixtures("quiet")
-def test_a_wrong_command_fails_in_a_line_before_weights_are_loaded(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train_hash", "model=llama"])
-    with pytest.raises(SystemExit, match="output=null: must name a file for any model"):
-        main()
+def test_a_wrong_command_fails_in_a_line_before_weights_are_loaded(tmp_path):
+    done = commands.sahub("train_hash", "model=llama", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "output=null: must name a file for any model" in done.stderr
     with pytest.raises(ConfigError, match="tasks=ruler/niah_multikey: no such task; did you mean"):
         task_named("ruler/niah_multikey")
