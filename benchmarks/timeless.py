@@ -19,6 +19,7 @@ TIMED = {
     "message",
     "commands",
 }
+HOW = ("compute", "++", "search.max_concurrent", "validate.max_concurrent")  # overrides that move no figure
 FILES = ("optimal_configs/*.json", "optimal_configs/*.csv", "benchmark_results/**/*.*", "benchmark_summary.json")
 
 
@@ -49,5 +50,5 @@ def _without(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without(item) for key, item in value.items() if key not in TIMED}
     if isinstance(value, list):
-        return [_without(item) for item in value if not (isinstance(item, str) and item.startswith(("compute", "++")))]
+        return [_without(item) for item in value if not (isinstance(item, str) and item.startswith(HOW))]
     return value
