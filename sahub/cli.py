@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -228,7 +229,7 @@ def look_up_cells(planned: Run) -> int:
 
 def _roots(arguments: Sequence[str]) -> list[Path]:
     """The folders with configuration files: ours, then that of --config-dir."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = pairwise([*arguments, ""])
     typed = [Path(after) for item, after in pairs if item in {"--config-dir", "-cd"}]
     typed += [Path(item.partition("=")[2]) for item in arguments if item.startswith("--config-dir=")]
     return [conf_dir(), *(folder for folder in typed if folder.is_dir())]

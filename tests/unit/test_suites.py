@@ -111,3 +111,10 @@ def test_a_limit_below_the_length_of_a_suite_is_said_in_one_line() -> None:
         "validate: prompts of task.length=2048 have 1000 tokens, the limit of model.max_context_length, in 1 cell"
     ]
     assert shortened([compose_cell(["task=ruler/vt"]), compose_cell(["task=ruler/vt", "task.length=1024"])]) == []
+
+
+def test_no_arguments_at_all_ask_for_one_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    planned = Run()
+    plan_cells(planned, "search", [])
+    assert [cell.name for cell in planned.cells] == ["embedded_ruler_niah_multikey_2_quest_sparsity_10"]
