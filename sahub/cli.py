@@ -125,6 +125,17 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         raise
     except (ValueError, YAMLError) as error:  # Hydra's own, of a group without a name and of a broken file
         raise ConfigError(" ".join(str(error).split())[:600]) from None
+    _check_against(planned.cells)
+
+
+def _check_against(cells: Sequence["Cell"]) -> None:
+    """Raise ConfigError where a cell is to be compared with a builder that is not in the run."""
+    builders = dict.fromkeys(cell.choices.builder for cell in cells)
+    for cell in cells:
+        for name in cell.settings.validate.against:
+            if name not in builders:
+                known = f"must be a builder of this run, one of {', '.join(builders)}"
+                raise ConfigError(f"validate.against={name}: {known}{did_you_mean(name, builders)}")
 
 
 def _check_read(command: str, cfg: "DictConfig", overrides: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sahub import plots
+from sahub.against import differences
 from sahub.official import benchmarks, headline_lines
 from sahub.store import write_json, write_text
 from sahub.trials import STATES
@@ -33,8 +34,9 @@ ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
-    "paired by context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
-    "bits asked, bits: of an index, read per key and KV head. KV density: share of keys that a KV head reads. bytes: "
+    "paired by context; minus NAME: the same, to the builder NAME. KL: of the answers' tokens to dense, e: attention "
+    "error. asked, density: share of keys. bits asked, bits: of an index, read per key and KV head. KV density: share "
+    "of keys that a KV head reads. bytes: "
     "read by a decode step per layer and KV head, index included. "
     "trials: complete/pruned/rejected/failed. s: seconds."
 )
@@ -51,7 +53,7 @@ def write(
     root: Path, found: Sequence["CellResult"], counters: Mapping[str, "Counters"], *, seconds: float, show: bool
 ) -> None:
     """`benchmark_summary.json`, `report.html` and its picture in `root`; with `show` the table on standard output."""
-    rows = [row(result) for result in found]
+    rows = [{**row(result), "against": differences(result, found)} for result in found]
     work = {name: asdict(counter) for name, counter in counters.items()}
     summary = {"cells": rows, "benchmarks": benchmarks(found), "work": work, "seconds": round(seconds, 3)}
     write_json(root / "benchmark_summary.json", summary)
@@ -108,8 +110,20 @@ def _values(trials: Sequence[Any]) -> dict[str, float] | None:
     return {"best": min(values), "worst": max(values)} if values else None
 
 
-def cells_of(row: Mapping[str, Any]) -> list[str]:
-    """A row of the table as text."""
+def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The rows of the table as text, by column; the differences to other builders behind that to dense."""
+    others = dict.fromkeys(name for one in rows for name in one["against"])
+    texts = []
+    for one in rows:
+        named = dict(zip(COLUMNS, _cells(one), strict=True))
+        minus = {f"minus {name}": percent(one["against"].get(name), sign=True) for name in others}
+        behind = COLUMNS.index("difference") + 1
+        items = list(named.items())
+        texts.append(dict([*items[:behind], *minus.items(), *items[behind:]]))
+    return texts
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
     found, trials, best = row["validation"] or {}, row["trials"], row["best"] or {}
     measures, default = found.get("measures") or best, found.get("default_measures") or {}
     return [
@@ -180,12 +194,12 @@ def contents(
     found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[str, list[str], list[list[str]]]:
     """Title, columns and lines of the table; what is the same in every row stands above it, to keep it narrow."""
-    texts = [dict(zip(COLUMNS, cells_of(one), strict=True)) for one in rows]
+    texts = texts_of(rows)
     shared = {name: texts[0][name] for name in ("objective", "asked", "n") if len({text[name] for text in texts}) == 1}
     models = ", ".join(sorted({result.cell.choices.model for result in found}))
     title = ", ".join([f"model {models}", *(f"{name} {text}" for name, text in shared.items())])
-    empty = {name for name in COLUMNS if all(text[name] == "-" for text in texts)}
-    names = [name for name in COLUMNS if name not in {*shared, *empty, *ONLY_IN_HTML}]
+    empty = {name for name in texts[0] if all(text[name] == "-" for text in texts)}
+    names = [name for name in texts[0] if name not in {*shared, *empty, *ONLY_IN_HTML}]
     return title, names, [[text[name] for name in names] for text in texts]
 
 
@@ -208,12 +222,13 @@ def page(
 ) -> str:
     """The report: one HTML file that needs nothing else."""
     escape = html.escape
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    texts = texts_of(rows)
+    head = "".join(f"<th>{escape(name)}</th>" for name in texts[0])
     body = "".join(
         f"<tr class='{'ok' if one['ok'] else 'bad'}'>"
-        + "".join(f"<td>{escape(text)}</td>" for text in cells_of(one))
+        + "".join(f"<td>{escape(cell)}</td>" for cell in text.values())
         + "</tr>"
-        for one in rows
+        for one, text in zip(rows, texts, strict=True)
     )
     failures = "".join(
         f"<li><b>{escape(result.cell.name)}</b>: {escape(result.message)}</li>" for result in found if not result.ok

@@ -107,6 +107,7 @@ class Validate:
         4, "workers that a validation may use at once (null: all)", unit="processes", at_least=1
     )
     compare_default: bool = key(True, "also validate the builder's own default configuration")
+    against: tuple[str, ...] = key((), "builders of the run that the others are compared with, paired by context")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,35 @@
+"""Builders compared with each other: the differences of their answers to the same questions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sahub.endings import CellResult
+from sahub.outcomes import Outcome
+from sahub.validate import difference, graded, interval
+
+
+def differences(result: CellResult, found: Sequence[CellResult]) -> dict[str, dict[str, Any]]:
+    """Score minus that of each builder in `validate.against`, with its 95 % interval, paired by context.
+
+    Compared is the cell of the same model, task and objective that answered the same questions; a builder without one
+    is left out.
+    """
+    mine, differing = _graded(result), {}
+    for other in found:
+        name, theirs = other.cell.choices.builder, _graded(other)
+        wanted = name in result.cell.settings.validate.against and name not in differing and other is not result
+        if wanted and mine and theirs and _asked(result, mine) == _asked(other, theirs):
+            differing[name] = interval(difference(mine, theirs))
+    return differing
+
+
+def _graded(result: CellResult) -> Outcome | None:
+    """The answers of a cell's validation, where it ended well and some have a score."""
+    outcome = result.validation.sparse if result.validation and result.figures else None
+    return outcome if outcome and graded(outcome) else None
+
+
+def _asked(result: CellResult, outcome: Outcome) -> tuple[Any, ...]:
+    choices = result.cell.choices
+    questions = [(answer.example_id, answer.question_id) for answer in graded(outcome)]
+    return choices.model, choices.task, choices.objective, questions
