@@ -10,7 +10,7 @@ from sahub.config import Cell, composed
 from sahub.ranges import leaves
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
-LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "save", "search.pin", "show", "tracker")
+LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "save", "search.pin", "show", "tracker", "validate.against")
 
 
 def reproducing(cell: Cell) -> list[str]:

@@ -22,6 +22,7 @@ from sahub.trials import Study, Trial, attention_of, check_limits, limits_of, sp
 from sahub.workers import Work
 
 log = logging.getLogger(__name__)
+DENSE: Overrides = ("dense",)  # stands for no overrides of any builder: what the promoted are measured beside
 
 
 class Search:
@@ -130,7 +131,8 @@ class Search:
         """Generate answers with the best few, the default and some over the whole ranking.
 
         The two rankings are compared, and the winner is the best ranked of the feasible few whose answers score no
-        worse than the default's: low KL can mean "wrong, but not confidently".
+        worse than the default's: low KL can mean "wrong, but not confidently". So where dense answers score something
+        and all of these nothing, the default stays.
         """
         top = [trial for trial in ranked if trial.feasible][: self.settings.promote]
         spread = self.settings.calibrate
@@ -139,7 +141,8 @@ class Search:
         first = [default] if default.state == "complete" and (top or some) else []
         chosen = list({trial.overrides: trial for trial in [*top, *first, *some]}.values())
         stacks = {trial.overrides: self._attention(trial.overrides) for trial in chosen}
-        done = yield from measured(self.parts, stacks, "generate", until=self.end)
+        beside = {DENSE: Attention()} if stacks else {}
+        done = yield from measured(self.parts, {**stacks, **beside}, "generate", until=self.end)
         dear = {trial.overrides: self._record(done[trial.overrides], trial.point) for trial in chosen}
         ended = [trial for trial in dear.values() if trial.state == "complete"]
         graded = [trial for trial in ended if "benchmark_score" in trial.measures]  # none without gold answers
@@ -150,6 +153,8 @@ class Search:
         floor = scores.get(default.overrides, 0.0)
         unharmed = [t for t, score in pairs if t.feasible and score >= floor]
         best = min(unharmed, key=lambda trial: trial.rank) if top and unharmed else study.best
+        if top and default.feasible and done[DENSE].measures.get("benchmark_score") and not any(scores.values()):
+            best = default
         won = scores.get(best.overrides)
         return replace(
             study,

@@ -48,9 +48,16 @@ class Arithmetic:
     """Answers batches by formulas and counts what it was asked."""
 
     def __init__(
-        self, kl: Formula = kl, density: Formula = density, broken: Callable[[object, str], bool] | None = None
+        self,
+        kl: Formula = kl,
+        density: Formula = density,
+        broken: Callable[[object, str], bool] | None = None,
+        score: Formula | None = None,
+        dense_score: float = 1.0,
     ):
         self.kl, self.density, self.broken = kl, density, broken or (lambda quest, text: False)
+        self.score = score or (lambda quest, text: 1.0 - min(1.0, self.kl(quest, text)))
+        self.dense_score = dense_score
         self.asked: list[tuple[int, int]] = []  # stacks and contexts of each batch
 
     def __call__(self, batch: Batch) -> list[Outcome]:
@@ -58,14 +65,15 @@ class Arithmetic:
         return [self._outcome(attention, batch) for attention in batch.attentions]
 
     def _outcome(self, attention, batch: Batch) -> Outcome:
-        quest, found = attention.stack.stages[-1], Outcome(attention=attention, num_keys=1000, num_layers=2)
-        found.aux_bits = attention.stack.aux_bits(GEOMETRY, 1000)
+        quest = attention.stack.stages[-1] if attention.stack else None  # none: dense
+        found = Outcome(attention=attention, num_keys=1000, num_layers=2)
+        found.aux_bits = attention.stack.aux_bits(GEOMETRY, 1000) if attention.stack else 0.0
         for request in batch.requests:
             text = request.example.context
-            if self.broken(quest, text):
+            if quest and self.broken(quest, text):
                 return failed(attention, f"broken on {text}")
-            error = self.kl(quest, text)
-            score = 1.0 - min(1.0, error) if batch.plan.generate else None
+            error = self.kl(quest, text) if quest else 0.0
+            score = self.score(quest, text) if quest else self.dense_score
             found.answers.append(
                 Answer(
                     example_id=request.example.id,
@@ -73,7 +81,7 @@ class Arithmetic:
                     question="?",
                     answer="",
                     references=("yes",),
-                    score=score,
+                    score=score if batch.plan.generate else None,
                     answer_kl=error,
                     answer_nll=error,
                     n_context=1000,
@@ -81,7 +89,7 @@ class Arithmetic:
                     seconds=0.0,
                 )
             )
-            kept = self.density(quest, text)
+            kept = self.density(quest, text) if quest else 1.0
             found.micro.append(
                 {"example": request.example.id, "layer": 0, "phase": "question", "rows": 1, "error": 0.0, "norm": 0.0}
                 | {"elements": 0, "e": None, "density": kept, "kv_density": kept, "selected": 1}
