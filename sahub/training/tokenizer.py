@@ -23,12 +23,6 @@ PIECES = (
 )
 
 
-AFFIXES = (
-    "ation ing ed er est ness ment ful less able ible tion sion ity ous ive ly al ic ism ist ance ence ship hood ward "
-    "wise un re in im dis en em non over mis sub pre inter fore de trans super semi anti mid under"
-)
-
-
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence(
         [

@@ -166,7 +166,7 @@ def test_nothing_is_left_after_a_signal(tmp_path, number, group, times, status):
             time.sleep(0.7)
         _, said = running.communicate(timeout=60)
     assert running.returncode == status
-    assert wait_for(lambda: not left(tmp_path), 120), left(tmp_path)
+    assert wait_for(lambda: not left(tmp_path), 20), left(tmp_path)
     if number != signal.SIGKILL:
         assert said == "interrupted; run the same command again: what was finished is kept\n"
         assert not folders_of(running)
@@ -190,7 +190,7 @@ def test_a_run_says_that_ray_died(tmp_path, process, sigint):
         _, said = running.communicate(timeout=60)
     assert running.returncode == 1
     assert said == f"failed: Ray died ({process}); run the same command again: what was finished is kept\n"
-    assert wait_for(lambda: not left(tmp_path), 120), left(tmp_path)
+    assert wait_for(lambda: not left(tmp_path), 20), left(tmp_path)
     assert not folders_of(running)
     assert "Ray died" in one(tmp_path, "error.txt").read_text("utf-8")
 
