@@ -52,22 +52,25 @@ def benchmarks(found: Sequence["CellResult"]) -> list[dict[str, Any]]:
 
 
 def headline_lines(found: Sequence["CellResult"]) -> list[str]:
-    """A line for people per benchmark whose one number is made of several, with the names that tell it apart.
+    """A line for people per benchmark whose one number is made of several: dense, then every builder.
 
     Several are those of tasks, or of what one task is reported by, such as LongBench-E's buckets.
     """
     entries = benchmarks(found)
     told = ["benchmark", *(one for one in ("model", "length") if len({str(entry[one]) for entry in entries}) > 1)]
-    lines = []
+    lines: dict[tuple[str, ...], list[str]] = {}
     for entry in entries:
         runs = {name: entry[name] for name in ("dense", "sparse") if name in entry}
         first = next(iter(runs.values()))
-        if len(entry["tasks"]) > 1 or entry["tasks"][0] not in first["columns"]:  # else it is in the table
-            names = ", ".join([*(str(entry[one]) for one in told), f"{entry['builder']} {entry['objective']}"])
-            values = ", ".join(f"{name} {_text(run['value'])}" for name, run in runs.items())
-            absent = f"; {len(first['missing'])} of its tasks were not run" if first["missing"] else ""
-            lines.append(f"{names}: {values} ({first['meaning']}{absent})")
-    return lines
+        if len(entry["tasks"]) == 1 and entry["tasks"][0] in first["columns"]:
+            continue  # it is in the table
+        absent = f"; {len(first['missing'])} of its tasks were not run" if first["missing"] else ""
+        names = ", ".join(str(entry[one]) for one in told)
+        dense = f"dense {_text(runs['dense']['value'])}" if "dense" in runs else ""
+        values = lines.setdefault((names, dense, f"{first['meaning']}{absent}"), [dense] if dense else [])
+        if "sparse" in runs:
+            values.append(f"{entry['builder']} {entry['objective']} {_text(runs['sparse']['value'])}")
+    return [f"{names}: {', '.join(values)} ({meaning})" for (names, _, meaning), values in lines.items()]
 
 
 def _text(value: float | None) -> str:

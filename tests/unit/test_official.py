@@ -61,17 +61,22 @@ def test_a_line_says_the_one_number_of_several_tasks() -> None:
     assert headline_lines(one) == headline_lines([ran("trec", 1.0, 2.0, "longbench")]) == []  # they are in the table
     buckets: Any = [SimpleNamespace(cell=cell("trec"), figures={"official": {"dense": {"0-4k": 60.0, "4-8k": 20.0}}})]
     assert headline_lines(buckets) == [
-        "longbench_e, b o: dense 40 (mean over the buckets of the mean over tasks; 12 of its tasks were not run)"
+        "longbench_e: dense 40 (mean over the buckets of the mean over tasks; 12 of its tasks were not run)"
     ]
     two: Any = [*one, ran("cwe", 50.0, 20.0), SimpleNamespace(cell=cell("fwe", None, "ruler"), figures={})]
-    assert headline_lines(two) == ["ruler, b o: dense 70, sparse 50.62 (mean over tasks; 11 of its tasks were not run)"]
+    assert headline_lines(two) == ["ruler: dense 70, b o 50.62 (mean over tasks; 11 of its tasks were not run)"]
     longer = ran("vt", None, 1.0), ran("cwe", None, 2.0)
     for result in longer:
         result.cell.settings.task.length = 128
     assert [line.partition(" (")[0] for line in headline_lines([*two, *longer])] == [
-        "ruler, 64, b o: dense 70, sparse 50.62",
-        "ruler, 128, b o: dense -, sparse 1.5",
+        "ruler, 64: dense 70, b o 50.62",
+        "ruler, 128: dense -, b o 1.5",
     ]
+    others = ran("vt", 90.0, 60.0), ran("cwe", 50.0, 40.0)
+    for result in others:
+        result.cell.choices.builder = "c"
+    [line] = headline_lines([*two, *others])
+    assert line.startswith("ruler: dense 70, b o 50.62, c o 50 (")
 
 
 def test_a_metric_is_known_before_any_work() -> None:
