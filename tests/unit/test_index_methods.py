@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from commands import python
 from hash_files import hash_fields, hash_tensors
 
 from sahub.attention import attend
@@ -447,3 +448,24 @@ def test_keep_sets_stand_once_their_observers_are_over(name, settled):
     for before, after in pairwise(kept[settled:]):  # what later keys need leaves, nothing comes back
         assert not (after & ~before).any()
     assert (kept[0] & ~kept[2]).any()
+
+
+PEAK = """
+import resource, torch
+from sahub.builder import build_stack
+torch.set_num_threads(1)
+fields = {"pq_bits": 6, "pq_group_factor": 2, "kmeans_iter": 2, "metric": "METRIC", "heavy_size": 100}
+state = build_stack([{"name": "pqcache", **fields}]).new_state(layer=0)
+k = torch.randn(1, 8, 32768, 128)
+state.append(k, k)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+state.freeze()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "ip"])
+def test_codes_of_long_contexts_are_made_in_bounded_memory(metric, tmp_path):
+    done = python("-c", PEAK.replace("METRIC", metric), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2**20  # KiB: 1 GiB
