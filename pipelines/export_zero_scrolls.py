@@ -1,31 +1,8 @@
-"""ZeroSCROLLS's leaderboard file: `python -m pipelines.export_zero_scrolls output=predictions.csv task.path=DIR ...`.
-
-Further arguments are those of `pipelines.validate`; `tasks=quality,qasper` answers fewer than all ten.
-"""
+"""`python -m pipelines.export_zero_scrolls ...`: the same as `sahub export_zero_scrolls ...`."""
 
 import sys
-from pathlib import Path
 
-
-def main(arguments: list[str]) -> int:
-    """Answer every question of the test split and write Task, ID, Prediction; the exit status."""
-    from sahub.arguments import taken
-    from sahub.explain import TROUBLE, said
-    from sahub.leaderboard import export
-
-    given, overrides = taken(arguments, "output", "tasks")
-    if not given.get("output") or {"-h", "--help"} & set(arguments):
-        sys.stderr.write(f"{(__doc__ or '').strip()}\n")
-        return 0 if {"-h", "--help"} & set(arguments) else 2
-    chosen = {"subsets": given["tasks"].split(",")} if "tasks" in given else {}
-    try:
-        count = export(Path(given["output"]).expanduser(), overrides, **chosen)
-    except TROUBLE as error:
-        sys.stderr.write(f"{said(error)}\n")
-        return 1
-    sys.stdout.write(f"{given['output']}: {count} predictions{'' if not chosen else ' of ' + given['tasks']}\n")
-    return 0
-
+from sahub.commands.export_zero_scrolls import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

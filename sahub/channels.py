@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sahub.choices import command
 from sahub.errors import ConfigError
 
 SELECTIONS = ("q_proj", "k_proj", "qk_proj")
@@ -44,7 +45,7 @@ def read_channels(file: str, selection: str) -> ChannelFile:
     except OSError as error:
         raise ConfigError(
             f"sorted_channel_file={file}: cannot be read ({error.strerror}); "
-            "make one with `python -m pipelines.calibrate model=...`"
+            f"make one with `{command('calibrate')} model=...`"
         ) from error
 
 

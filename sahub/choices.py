@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 COMMANDS = ("search", "validate", "doctor", "best")
+FILE_COMMANDS = (  # modules of sahub.commands
+    "calibrate", "train_hash", "convert_hash_weights", "import_hub", "export_zero_scrolls", "train_embedded",
+)  # fmt: skip
 UNREAD = {  # sections of the settings that a command does not read
     "search": ("doctor", "save", "show"),
     "validate": ("doctor", "save", "show"),
@@ -26,6 +29,11 @@ def conf_dir() -> Path:
     """The folder of the configuration: inside an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def command(name: str) -> str:
+    """How a command is called: by the console script where the package is installed, as a module in a checkout."""
+    return f"sahub {name}" if (Path(__file__).parent / "conf").is_dir() else f"python -m pipelines.{name}"
 
 
 def names_task(overrides: Iterable[str]) -> bool:

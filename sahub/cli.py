@@ -5,9 +5,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sahub.arguments import options_first, replacing
 from sahub.choices import (
     COMMANDS,
+    FILE_COMMANDS,
     OF_MODEL,
     OF_TASK,
     UNREAD,
@@ -38,12 +39,17 @@ def main() -> None:
     command, *arguments = sys.argv[1:] or [""]
     if command in COMMANDS:
         sys.exit(run(command, arguments))
+    if command in FILE_COMMANDS:
+        sys.exit(import_module(f"sahub.commands.{command}").main(arguments))
     if command == "--version":
         sys.stdout.write(f"sahub {version('sahub')}\n")
         sys.exit(0)
     if command not in {"", "-h", "--help"}:
-        _say(f"sahub {command}: no such command{did_you_mean(command, COMMANDS)}")
-    _say(f"usage: sahub {'|'.join(COMMANDS)} [KEY=VALUE ...]; sahub {COMMANDS[0]} --help explains every key")
+        _say(f"sahub {command}: no such command{did_you_mean(command, (*COMMANDS, *FILE_COMMANDS))}")
+    _say(
+        f"usage: sahub {'|'.join(COMMANDS)} [KEY=VALUE ...]; sahub {COMMANDS[0]} --help explains every key",
+        f"files: sahub {'|'.join(FILE_COMMANDS)} [KEY=VALUE ...]",
+    )
     sys.exit(0 if command in {"-h", "--help"} else 2)
 
 
@@ -94,6 +100,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     from hydra.types import RunMode
     from yaml import YAMLError
 
+    from sahub.commands import command_line
     from sahub.config import plan, typed_overrides
     from sahub.explain import COMPLAINTS, explain
     from sahub.suites import swept
@@ -115,7 +122,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     given += ["hydra.run.dir=."] if command == "best" else []  # it writes nothing
     raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        with _command_line(command, given):
+        with command_line(command, given):
             hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
     except COMPLAINTS as error:
         if raw:
@@ -160,19 +167,6 @@ def _check_subject(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{item}: `sahub doctor` reads it only where a task is examined; add task=NAME")
         if has_task and key in OF_MODEL:
             raise ConfigError(f"{item}: `sahub doctor` reads it only where no task is typed, to examine a model")
-
-
-@contextmanager
-def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
-    """What Hydra reads: the arguments, and the variable that makes it hand its errors to us."""
-    before, variable = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"sahub {command}", *arguments], "1"
-    try:
-        yield
-    finally:
-        sys.argv = before
-        del os.environ["HYDRA_FULL_ERROR"]
-        os.environ.update({} if variable is None else {"HYDRA_FULL_ERROR": variable})
 
 
 def run_cells(planned: Run) -> int:

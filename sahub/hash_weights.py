@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sahub.choices import command
 from sahub.errors import ConfigError
 
 FORMAT = "sahub/hash_attention/1"
@@ -24,8 +25,8 @@ SIDES = ("query", "key")
 PACKAGED = {"embedded": Path(__file__).parent / "hashes" / "embedded.safetensors"}  # for the model of that name
 _NAME = re.compile(r"layers\.(\d+)\.(query|key)\.(\d+)\.(weight|bias)")
 MAKE = (
-    "convert published ones with `python -m pipelines.convert_hash_weights source=... output=...`, or learn them with "
-    "`python -m pipelines.train_hash model=... output=...`"
+    f"convert published ones with `{command('convert_hash_weights')} source=... output=...`, or learn them with "
+    f"`{command('train_hash')} model=... output=...`"
 )
 Mlp = tuple[tuple[Tensor, Tensor], ...]  # weight [h, in, out] and bias [h, out] of each layer
 

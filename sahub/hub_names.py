@@ -72,7 +72,7 @@ METHODS = {
         fields=_same("heavy_size", "hat_bits", "hat_mlp_layers", "hat_mlp_hidden_size", "hat_mlp_activation"),
         always={"density": None, "weights": None},
         lost={
-            "hat_weight_file": "a pickle, which could run code: convert it with pipelines.convert_hash_weights, give "
+            "hat_weight_file": "a pickle, which could run code: convert it with sahub convert_hash_weights, give "
             "builder.stages.hash_attention.weights",
             "hat_weights": "weights are read from a file; give builder.stages.hash_attention.weights",
         },

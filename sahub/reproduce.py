@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from sahub.choices import command
 from sahub.config import Cell, composed
 from sahub.ranges import leaves
 
@@ -33,10 +34,10 @@ def names_code(override: str) -> bool:
     return override.lstrip("+~").startswith("objective.function") or "_target_" in override
 
 
-def command_line(command: str, overrides: Sequence[str], config_dir: str | None = None) -> str:
+def command_line(name: str, overrides: Sequence[str], config_dir: str | None = None) -> str:
     """A line to paste into a shell."""
     own = ["--config-dir", config_dir] if config_dir else []
-    return shlex.join(["python", "-m", f"pipelines.{command}", *own, *overrides])
+    return f"{command(name)} {shlex.join([*own, *overrides])}"
 
 
 def _removed(ours: Mapping[str, Any], theirs: Mapping[str, Any], above: str = "") -> Iterator[str]:

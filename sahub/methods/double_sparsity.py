@@ -29,7 +29,7 @@ class DoubleSparsity(Stage):
     label(k) = round((k_c - low) * step) / step + low over the c = d // group_factor first channels of the head's list,
     low and high their least and largest value, step = (2^label_bits - 1) / (high - low);  score = scale * q_c.label(k)
 
-    sorted_channel_file  lists of channels by layer and head, as published or made by `python -m pipelines.calibrate`;
+    sorted_channel_file  lists of channels by layer and head, as published or made by `sahub calibrate`;
                          null: the channels with the largest mean |k| over the prefix, one list per KV head
     channel_selection    which lists of the file: by |q| or |k| before the rotary embedding, or by |q * k| after it
     channel_sharing      per_head: a list and a label for every list in the file; group: the lists of the query heads

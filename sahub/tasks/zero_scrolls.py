@@ -35,7 +35,7 @@ def load(
     """At most `limit` contexts of the split, in an order drawn by `seed`; `length` and `count_tokens` are not used.
 
     Rows with one id are several references of one question. With `options.unscored` rows without gold answers are
-    taken, and questions may have no references: for `pipelines.export_zero_scrolls`.
+    taken, and questions may have no references: for `sahub export_zero_scrolls`.
 
     Raises ConfigError for an unknown subset or option, MissingFiles where there are no data, DataError for a missing
     column, a cell of another type, or rows without gold answers.

@@ -170,3 +170,23 @@ def test_winners_of_a_directory_are_planned_for_validation_with_what_is_typed_on
     )
     done = run("configs=won", "dry_run=true", "task=ruler/niah_single_1", command="validate", folder=folder)
     assert done.stdout.startswith("embedded_ruler_niah_single_1_quest_sparsity_5: validate, "), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["calibrate", "tokenss=3"], "tokenss: no such key; did you mean tokens?; keys: model, text, tokens, block,"),
+        (["calibrate", "tokens=many"], "tokens=many: must be a whole number, at least 1"),
+        (["train_hash", "learning.learning_rate=0"], "learning.learning_rate=0: must be a number above 0"),
+        (["train_hash", "model=lama"], "model=lama: no such model; did you mean llama?"),
+        (["train_embedded", "phases=3"], "phases: must be a list of phases"),
+        (["convert_hash_weights"], "output=..., source=...: must be given"),
+        (["calibrat"], "sahub calibrat: no such command; did you mean calibrate?"),
+    ],
+)
+def test_commands_that_make_files_name_a_mistake(arguments: list[str], said: str, folder: Path) -> None:
+    done = python("-c", "from sahub.cli import main; main()", *arguments, cwd=folder)
+    assert done.returncode == (2 if arguments == ["calibrat"] else 1)
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) <= 3
+    assert not list(folder.glob("*.json"))

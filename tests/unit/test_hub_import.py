@@ -5,7 +5,7 @@ import json
 import pytest
 from commands import read
 
-from pipelines.import_hub import main
+from sahub.commands.import_hub import main
 from sahub.config import compose_cell
 from sahub.errors import ConfigError
 from sahub.hub_import import import_file

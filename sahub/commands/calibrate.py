@@ -1,0 +1,27 @@
+"""Channels for double_sparsity: `sahub calibrate model=llama text=book.txt output=llama.json`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sahub.commands import composed
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status."""
+    return composed("calibrate", arguments, _calibrate)
+
+
+def _calibrate(cfg: DictConfig) -> None:
+    """Load the model, run the text through it, write the lists."""
+    from sahub.calibration import write_channels
+    from sahub.model import load_model
+    from sahub.options import read_text
+
+    text = None if cfg.text is None else read_text(f"text={cfg.text}", cfg.text)
+    settings = {str(name): cfg.model[name] for name in cfg.model if cfg.model[name] is not None}
+    model = load_model(settings.pop("path", None), **settings)
+    lists = write_channels(model, Path(cfg.output), text, tokens=cfg.tokens, block=cfg.block)
+    sys.stdout.write(f"{cfg.output}: {len(lists)} lists\n")
