@@ -6,6 +6,7 @@ SahubError
 ├── UnsupportedModel   a model, or something it has, that sparse attention cannot be attached to
 ├── MissingFiles       weights or data that are not on this machine, with the commands that fetch them
 ├── DataError          data that are here but not what the task documents, or too few of them
+│   └── NewerFormat    a file that a newer version has written
 ├── ScoreError         a prediction or reference that a metric cannot score
 ├── SparseNeverRan     the receipts of a run show that its sparse path was not taken
 └── RunError           a run that could not produce a result, with its causes
@@ -42,6 +43,10 @@ class MissingFiles(SahubError):
 
 class DataError(SahubError):
     """Data do not have the documented shape, or are too few."""
+
+
+class NewerFormat(DataError):
+    """A file was written by a newer version."""
 
 
 class ScoreError(SahubError):

@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sahub.errors import DataError
-from sahub.store import cache_folder, write_json
+from sahub.errors import DataError, NewerFormat, SahubError
+from sahub.store import cache_folder, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 
 # Modules that decide what is run, shown or stored, but no number of an answer.
 _NOT_NUMERIC = re.compile(
@@ -46,18 +46,19 @@ class Journal:
         if self.force or not file.is_file():
             return None
         try:
-            entry = json.loads(file.read_text("utf-8"))
-            if entry["format"] > FORMAT:
-                self._tell(f"{file}: written by a newer sahub (format {entry['format']}); not used")
-            return entry["value"] if entry["format"] == FORMAT else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            entry = read_sealed(file, FORMAT)
+        except NewerFormat as error:
+            self._tell(f"{error}; not used")
+        except (SahubError, OSError) as error:
             self._tell(f"{file}: a damaged entry ({type(error).__name__}); its work is done again")
-            return None
+        else:
+            return None if entry is None else entry["value"]
+        return None
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
         """Keep a value. Where that fails, the run goes on without, and says so once; so does a value with NaN."""
         try:
-            write_json(self._file(key), {"format": FORMAT, "key": key, "value": value})
+            write_sealed(self._file(key), {"format": FORMAT, "key": key, "value": value})
         except OSError as error:
             self._tell(f"{self.folder}: nothing can be kept there ({error.strerror}); work is not resumable")
         except DataError:
@@ -67,9 +68,9 @@ class Journal:
         """Key and value of the entries that were written last, as far as they can be read."""
         files = sorted(self.folder.glob("*/*.json"), key=lambda file: -file.stat().st_mtime_ns)
         for file in files[:most]:
-            with suppress(OSError, ValueError):
-                entry = json.loads(file.read_text("utf-8"))
-                if entry.get("format") == FORMAT:
+            with suppress(OSError, SahubError):
+                entry = read_sealed(file, FORMAT)
+                if entry is not None:
                     yield entry
 
     def _file(self, key: Mapping[str, Any]) -> Path:

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sahub.errors import DataError, MissingFiles
+from sahub.errors import DataError, MissingFiles, NewerFormat
+
+SEAL = "seal"
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -78,6 +81,32 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise MissingFiles(f"{path}: no such file") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: not a JSON document: {error}") from None
+
+
+def write_sealed(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
+    """Write one JSON object with a checksum of itself. Raises DataError for NaN and infinity."""
+    plain = _plain(content, Path(path).name)
+    return write_json(path, {**plain, SEAL: _checksum(plain)})
+
+
+def read_sealed(path: str | os.PathLike[str], form: int) -> dict[str, Any] | None:
+    """What was sealed with this `format`, None of an older one.
+
+    Raises MissingFiles without a file, NewerFormat for a newer format, DataError for anything but what was written.
+    """
+    content = read_json(path)
+    written = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(written, int):
+        raise DataError(f"{path}: a damaged entry")
+    if written > form:
+        raise NewerFormat(f"{path}: written by a newer sahub (format {written})")
+    if written == form and content.pop(SEAL, None) != _checksum(content):
+        raise DataError(f"{path}: a damaged entry")
+    return content if written == form else None
+
+
+def _checksum(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 _JSON: dict[str, Any] = {"sort_keys": True, "ensure_ascii": False, "allow_nan": False}

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sahub.config import Cell
-from sahub.errors import SahubError
+from sahub.errors import NewerFormat, SahubError
 from sahub.journal import numbers_version
-from sahub.store import cache_folder, read_json, write_json
+from sahub.store import cache_folder, read_sealed, write_sealed
 from sahub.weights import digest_of_model, files_of
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +96,21 @@ def every(cache_dir: str | Path | None, names: str = "*.json") -> Iterator[Winne
     """All winners of a cache. An entry that cannot be read is named in the log and left out."""
     for file in sorted(folder_of(cache_dir).glob(names)):
         try:
-            entry = read_json(file)
-            if entry["format"] > FORMAT:
-                log.warning("cache: %s: written by a newer sahub (format %s); not used", file, entry["format"])
-                continue
-            yield Winner(**{name: entry[name] for name in ("key", "best", "when", "numbers", "validation")})
-        except (SahubError, OSError, KeyError, TypeError) as error:
+            entry = read_sealed(file, FORMAT)
+        except NewerFormat as error:
+            log.warning("cache: %s; not used", error)
+        except (SahubError, OSError) as error:
             log.warning("cache: %s: a damaged entry (%s); not used", file, type(error).__name__)
+        else:
+            if entry is not None:
+                yield Winner(**{name: entry[name] for name in ("key", "best", "when", "numbers", "validation")})
 
 
 def _write(cell: Cell, key: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
     what = {name: value for name, value in key.items() if name != "model"}
     file = folder_of(cell.settings.cache_dir) / f"{_digest(what)}_{_digest(key['model'])}.json"
     try:
-        write_json(file, {"format": FORMAT, "key": key, **entry})
+        write_sealed(file, {"format": FORMAT, "key": key, **entry})
     except OSError as error:
         log.warning("cache: %s: the winner cannot be kept there (%s)", file.parent, error.strerror)
 

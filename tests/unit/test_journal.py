@@ -122,8 +122,10 @@ def entries(folder):
 
 def test_a_damaged_entry_is_named_and_done_again(run, tmp_path, caplog):
     first, *_ = run()
-    for file, text in zip(entries(tmp_path), ["", "{", '{"format": 1}', "[]"], strict=True):
+    last = json.loads(entries(tmp_path)[-1].read_text()) | {"value": {}}
+    for file, text in zip(entries(tmp_path), ["", '{"format": 2}', "[]", json.dumps(last)], strict=True):
         file.write_text(text)
+    assert not list(Journal(tmp_path).newest(9))
     again, computed, _, _ = run()
     assert computed == 4
     assert figures(again) == figures(first)
@@ -143,7 +145,7 @@ def test_a_full_disk_is_named_once_and_survived(run, monkeypatch, caplog):
     def full(path, value):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sahub.journal.write_json", full)
+    monkeypatch.setattr("sahub.journal.write_sealed", full)
     outcomes, computed, _, _ = run()
     assert computed == 4
     assert all(one.state == "complete" for one in outcomes)
