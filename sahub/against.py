@@ -1,24 +1,27 @@
 """Builders compared with each other: the differences of their answers to the same questions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sahub.endings import CellResult
+from sahub.nouns import Builder
 from sahub.outcomes import Outcome
+from sahub.settings import Tracker
 from sahub.validate import difference, graded, interval
 
 
 def differences(result: CellResult, found: Sequence[CellResult]) -> dict[str, dict[str, Any]]:
     """Score minus that of each builder in `validate.against`, with its 95 % interval, paired by context.
 
-    Compared is the cell of the same model, task and objective that answered the same questions; a builder without one
-    is left out.
+    Compared is the cell that differs in its builder alone and answered the same questions; a builder without one is
+    left out.
     """
     mine, differing = _graded(result), {}
     for other in found:
         name, theirs = other.cell.choices.builder, _graded(other)
-        wanted = name in result.cell.settings.validate.against and name not in differing and other is not result
-        if wanted and mine and theirs and _asked(result, mine) == _asked(other, theirs):
+        wanted = name in result.cell.settings.validate.against and name != result.cell.choices.builder
+        if wanted and name not in differing and mine and theirs and _asked(result, mine) == _asked(other, theirs):
             differing[name] = interval(difference(mine, theirs))
     return differing
 
@@ -30,6 +33,6 @@ def _graded(result: CellResult) -> Outcome | None:
 
 
 def _asked(result: CellResult, outcome: Outcome) -> tuple[Any, ...]:
-    choices = result.cell.choices
+    settings = replace(result.cell.settings, builder=Builder(), tracker=Tracker(), compose=())
     questions = [(answer.example_id, answer.question_id) for answer in graded(outcome)]
-    return choices.model, choices.task, choices.objective, questions
+    return settings, questions

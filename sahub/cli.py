@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
@@ -103,6 +103,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     from sahub.commands import command_line
     from sahub.config import plan, typed_overrides
     from sahub.explain import COMPLAINTS, explain
+    from sahub.store import ERROR_FILE, write_text
     from sahub.suites import swept
 
     def collect(cfg: "DictConfig") -> None:
@@ -113,6 +114,8 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
             planned.cells.append(plan(cfg))
         except SahubError as error:
             planned.problems.append(str(error))
+            if job.mode == RunMode.MULTIRUN and command != "best":
+                write_text(Path(job.runtime.output_dir) / ERROR_FILE, f"{error}\n")
 
     given = replacing(options_first(arguments))
     several = any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate"
@@ -173,38 +176,39 @@ def run_cells(planned: Run) -> int:
     """Check the stages of every cell, then run all cells that can be; the exit status."""
     from sahub.weights import check_files
 
-    here, cells, problems = [], [], list(planned.problems)
-    for cell in planned.cells:
-        try:
-            check_files(cell)
-            here.append(cell)
-        except SahubError as error:
-            problems.append(str(error))
-    if here:
+    refused = _refused(planned.cells, check_files)
+    if len(refused) < len(planned.cells):
         from sahub.trials import check_cell  # imports torch: only once everything cheap is right
 
-        for cell in here:
-            try:
-                check_cell(cell)
-                cells.append(cell)
-            except SahubError as error:
-                problems.append(str(error))
-    problems = list(dict.fromkeys(problems))
-    for problem in problems:
-        _say(problem)
-    if not cells or any(cell.settings.dry_run for cell in cells):
-        if cells:
-            from sahub.estimate import lines
+        refused |= _refused([cell for cell in planned.cells if cell.directory not in refused], check_cell)
+    _say(*dict.fromkeys([*planned.problems, *refused.values()]))
+    status = 1 if planned.problems or refused else 0
+    cells = [cell for cell in planned.cells if cell.directory not in refused]
+    if not cells:
+        return status
+    if any(cell.settings.dry_run for cell in cells):
+        from sahub.estimate import lines
 
-            sys.stdout.write("".join(f"{line}\n" for line in lines(cells)))
-        return 1 if problems else 0
+        sys.stdout.write("".join(f"{line}\n" for line in lines(cells)))
+        return status
 
     from sahub.endings import failures
     from sahub.matrix import run_matrix
 
-    results = run_matrix(cells, planned.directory, show=True)
-    _say(*(f"{which}: {message}" for message, which in failures(results).items()))
-    return 0 if not problems and all(result.ok for result in results) else 1
+    results = run_matrix(planned.cells, planned.directory, show=True, refused=refused)
+    _say(*dict.fromkeys(planned.problems), *(f"{which}: {said}" for said, which in failures(results).items()))
+    return status if all(result.ok for result in results) else 1
+
+
+def _refused(cells: Sequence["Cell"], check: Callable[["Cell"], None]) -> dict[Path, str]:
+    """Why cells cannot be run, by directory."""
+    refused = {}
+    for cell in cells:
+        try:
+            check(cell)
+        except SahubError as error:
+            refused[cell.directory] = str(error)
+    return refused
 
 
 def examine_cells(planned: Run) -> int:

@@ -9,13 +9,12 @@ from typing import Any
 
 from sahub.config import Cell
 from sahub.errors import SahubError, disk_trouble
-from sahub.store import write_text
+from sahub.store import ERROR_FILE, write_text
 from sahub.trackers import Tracked
 from sahub.trials import Study
 from sahub.validate import Validation
 
 log = logging.getLogger(__name__)
-ERROR_FILE = "error.txt"
 
 
 @dataclass

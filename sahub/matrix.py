@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sahub import crew, report, results
 from sahub.config import Cell
-from sahub.endings import CellResult, explain, guard, why_no_winner
+from sahub.endings import CellResult, explain, fail, guard, why_no_winner
 from sahub.errors import SahubError
 from sahub.estimate import shortened, trials_of
 from sahub.model import Counters
@@ -26,22 +26,32 @@ from sahub.workers import Work, Workers
 log = logging.getLogger(__name__)
 
 
-def run_matrix(cells: Sequence[Cell], root: Path | None = None, *, show: bool = False) -> list[CellResult]:
+def run_matrix(
+    cells: Sequence[Cell],
+    root: Path | None = None,
+    *,
+    show: bool = False,
+    refused: Mapping[Path, str] | None = None,
+) -> list[CellResult]:
     """Run every cell; results come in the order of the cells. A cell that fails is explained and loses nothing else.
 
     Writes the summary, the report and its pictures into `root` (None: the cells' common directory); `show` prints the
-    table too.
+    table too. `refused` says of cells, by their directory, why they cannot be run.
     """
     broken: set[str] = set()
     found = [CellResult(cell, Tracked(cell, broken)) for cell in cells]
+    for result in found:
+        if why := (refused or {}).get(result.cell.directory):
+            fail([result], why)
+    runnable = [result for result in found if result.ok]
     directory = root or _common([cell.directory for cell in cells])
     counters: dict[str, Counters] = {}
     begin = time.monotonic()
-    for said in shortened(cells):
+    for said in shortened([result.cell for result in runnable]):
         log.warning("%s", said)
-    display_of = Display({phase: sum(phase in cell.settings.phases for cell in cells) for phase in PHASES})
-    with _tracked(found), display_of as display, guard(found), crew.ready(cells):
-        for group in _grouped(found, _workers_key):
+    display_of = Display({phase: sum(phase in one.cell.settings.phases for one in runnable) for phase in PHASES})
+    with _tracked(found), display_of as display, guard(runnable), crew.ready([result.cell for result in runnable]):
+        for group in _grouped(runnable, _workers_key):
             with guard(group), crew.workers(group[0].cell, directory / "ray_results") as workers:
                 _both_phases(workers, display, group)
                 counters[_new_name(counters, workers.name)] = workers.counters

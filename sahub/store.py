@@ -15,6 +15,7 @@ from uuid import uuid4
 from sahub.errors import DataError, MissingFiles, NewerFormat
 
 SEAL = "seal"
+ERROR_FILE = "error.txt"  # of a cell that failed: why
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -15,13 +15,14 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from omegaconf import DictConfig, open_dict, read_write
 
 from sahub.arguments import replacing
-from sahub.choices import did_you_mean, group_choices, listed
+from sahub.choices import address, did_you_mean, group_choices, listed
 from sahub.config import nouns, parse, typed_overrides
 from sahub.errors import ConfigError
 from sahub.reproduce import names_code
 from sahub.suites import expanded
 
 Job = list[str]  # the overrides of one cell
+NOUNS = ("model", "task", "builder", "objective")  # which every cell's name has
 
 
 def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -> list[list[Job]]:
@@ -134,8 +135,8 @@ def directory_names(configs: Sequence[DictConfig], job_overrides: Sequence[Job])
     counts = Counter(names)
     for index, job in enumerate(job_overrides):
         if counts[names[index]] > 1:
-            own = "_".join(item for item in job if item not in shared and "." in item.split("=")[0])
-            names[index] = re.sub(r"[^\w.=-]+", "_", f"{names[index]}_{own}")[:150]
+            own = [item for item in job if item not in shared and address(item) not in NOUNS]
+            names[index] = re.sub(r"[^\w.=-]+", "_", "_".join([names[index], *own]))[:150]
     seen: Counter[str] = Counter()
     for index, name in enumerate(names):
         seen[name] += 1

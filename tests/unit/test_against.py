@@ -6,18 +6,22 @@ from typing import Any
 import pytest
 
 from sahub.against import differences
+from sahub.nouns import Builder, Task
+from sahub.settings import Settings, Validate
 
 
-def ran(builder: str, *scores: float | None, task: str = "t", start: int = 0, ended: bool = True) -> Any:
+def ran(builder: str, *scores: float | None, task: str = "t", start: int = 0, ended: bool = True, **validate) -> Any:
     """A cell whose validation scored so on the contexts start, start + 1, ..."""
     answers = [
         SimpleNamespace(example_id=f"{start + i}", question_id="0", score=score) for i, score in enumerate(scores)
     ]
+    settings = Settings(
+        task=Task(benchmark="b", subset=task),
+        builder=Builder(stages={builder: {}}),
+        validate=Validate(against=("plain",), **validate),
+    )
     return SimpleNamespace(
-        cell=SimpleNamespace(
-            choices=SimpleNamespace(model="m", task=task, builder=builder, objective="o"),
-            settings=SimpleNamespace(validate=SimpleNamespace(against=("plain",))),
-        ),
+        cell=SimpleNamespace(choices=SimpleNamespace(builder=builder), settings=settings),
         validation=SimpleNamespace(sparse=SimpleNamespace(answers=answers)) if ended else None,
         figures={"n": len(scores)} if ended else {},
     )
@@ -37,16 +41,24 @@ def test_differences_are_paired():
     [
         ran("plain", 1.0, 0.0, task="another"),
         ran("plain", 1.0, 0.0, start=7),
+        ran("plain", 1.0, 0.0, max_new_tokens=2),
         ran("plain", 1.0),
         ran("plain", ended=False),
         ran("plain", None, None),
         ran("other", 1.0, 0.0),
     ],
-    ids=["task", "contexts", "fewer", "failed", "without gold", "not asked for"],
+    ids=["task", "contexts", "settings", "fewer", "failed", "without gold", "not asked for"],
 )
 def test_what_was_not_asked_the_same_is_not_compared(other):
     one = ran("one", 1.0, 0.5)
     assert differences(one, [one, other]) == {}
+
+
+def test_of_cells_of_the_same_builder_each_has_its_own_partner():
+    cells = [ran(name, *scores, max_new_tokens=n) for n, name, *scores in [
+        (2, "plain", 0.0, 0.0), (32, "plain", 0.0, 1.0), (32, "one", 1.0, 1.0), (2, "one", 0.0, 1.0),
+    ]]  # fmt: skip
+    assert [differences(cell, cells).get("plain", {}).get("mean") for cell in cells] == [None, None, 0.5, 0.5]
 
 
 def test_answers_without_gold_are_left_out_on_both_sides():

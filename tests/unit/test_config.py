@@ -136,17 +136,25 @@ def test_typed_objective_values_show_in_the_name() -> None:
 
 
 def test_cells_of_one_name_get_directories_that_say_what_differs() -> None:
-    jobs = [["builder=dense", "search.seed=0"], ["builder=dense", "search.seed=1"], ["builder=sink", "search.seed=1"]]
+    jobs = [
+        ["builder=dense", "search.seed=0"],
+        ["builder=dense", "search.seed=1"],
+        ["builder=sink", "search.seed=1"],
+        ["builder=quest", "sampler=nsga2"],
+        ["builder=quest", "sampler=random"],
+    ]
     configs = []
     for job in jobs:
         cfg, hydra = composed(job)
         with open_dict(cfg):
             cfg.hydra = hydra
         configs.append(cfg)
-    first, second, third = directory_names(configs, jobs)
+    first, second, third, *samplers = directory_names(configs, jobs)
     assert first == "embedded_ruler_niah_multikey_2_dense_sparsity_10_search.seed=0"
     assert second.endswith("search.seed=1")
     assert third == "embedded_ruler_niah_multikey_2_sink_sparsity_10"
+    quest = "embedded_ruler_niah_multikey_2_quest_sparsity_10"
+    assert samplers == [f"{quest}_sampler=nsga2", f"{quest}_sampler=random"]
 
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
