@@ -23,7 +23,7 @@ def differences(result: CellResult, found: Sequence[CellResult]) -> dict[str, di
         wanted = name in result.cell.settings.validate.against and name != result.cell.choices.builder
         if wanted and name not in differing and mine and theirs and _asked(result, mine) == _asked(other, theirs):
             differing[name] = interval(difference(mine, theirs))
-    return differing
+    return {name: differing[name] for name in result.cell.settings.validate.against if name in differing}
 
 
 def _graded(result: CellResult) -> Outcome | None:

@@ -12,6 +12,7 @@ from sahub.builder import build_stack
 from sahub.choices import conf_dir, group_choices
 from sahub.config import compose_cell
 from sahub.errors import RunError, SparseNeverRan
+from sahub.explain import composing
 from sahub.hook import Hook, attached
 from sahub.model import check_supported, geometry
 from sahub.session import Attention, Session
@@ -147,7 +148,8 @@ def optimize_matrix(
         ]
         for job in expanded(named, known):
             name = "_".join(item.partition("=")[2] for item in job).replace("/", "_")
-            cells.append(compose_cell([*job, *overrides], directory=root / name))
+            with composing():
+                cells.append(compose_cell([*job, *overrides], directory=root / name))
     return run_matrix(cells, root)
 
 

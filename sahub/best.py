@@ -14,6 +14,7 @@ from rich.table import Table
 from sahub.choices import conf_dir, group_choices
 from sahub.config import Cell, compose_cell
 from sahub.errors import ConfigError
+from sahub.explain import composing
 from sahub.reproduce import command_line, merged, reproducing
 from sahub.store import write_text
 from sahub.winners import Winner, every, find, folder_of
@@ -69,7 +70,8 @@ def best_config(
     for group, noun in nouns.items():
         if noun not in (choices := group_choices(group, [conf_dir()])):
             raise ConfigError(f"{group}={noun}: no such {group}; must be one of {', '.join(choices)}")
-    cell = compose_cell([*(f"{group}={noun}" for group, noun in nouns.items()), *overrides])
+    with composing():
+        cell = compose_cell([*(f"{group}={noun}" for group, noun in nouns.items()), *overrides])
     if cache_dir is not None:
         cell = replace(cell, settings=replace(cell.settings, cache_dir=str(cache_dir)))
     return look_up(cell)

@@ -88,7 +88,8 @@ def _attempt(
             outcome.seconds += kept["seconds"]
             return
         deadline = min(begin + plan.timeout_s - outcome.seconds, until)
-        answers, micro = _answer_all(session, request, outcome.attention, plan, deadline)
+        answers, micro, shared = _answer_all(session, request, outcome.attention, plan, deadline)
+        begin += shared
         outcome.answers += answers
         outcome.micro += micro
         session.model.counters.computed += 1
@@ -154,19 +155,27 @@ def _source(kind: Any) -> str:
 
 def _answer_all(
     session: Session, request: Request, attention: Attention, plan: Plan, deadline: float
-) -> tuple[list[Answer], list[dict[str, Any]]]:
-    """The answers to a context's questions and their micro rows."""
+) -> tuple[list[Answer], list[dict[str, Any]], float]:
+    """The answers to a context's questions, their micro rows, and the seconds of what a stack shares with others.
+
+    Whichever stack comes first makes the prefix and the dense answers; that must not count as its own time.
+    """
     answers: list[Answer] = []
     micro: list[dict[str, Any]] = []
+    begin = time.monotonic()
     prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens))
+    shared = 0.0 if attention.stack is None else time.monotonic() - begin
     for number, (ids, question) in enumerate(zip(request.question_ids, request.example.questions, strict=True)):
-        if number and time.monotonic() > deadline:
+        if number and time.monotonic() > deadline + shared:
             raise OutOfTime(f"after {number} of {len(request.question_ids)} questions of a context")
         most = limit(question, plan.max_new_tokens)
-        ends: dict[str, Any] = {"max_new_tokens": most, "line_stop": request.line_stop, "deadline": deadline}
+        ends: dict[str, Any] = {"max_new_tokens": most, "line_stop": request.line_stop, "deadline": deadline + shared}
+        begin = time.monotonic()
         dense = session.dense_answer(prefix, request.context_ids, ids, **ends)
         forced = generated = dense
         if attention.stack is not None:
+            shared += time.monotonic() - begin
+            ends["deadline"] = deadline + shared
             forced = session.force(prefix, list(ids), dense.ids, attention)
             generated = forced
             if plan.generate:
@@ -197,7 +206,7 @@ def _answer_all(
             )
         )
         micro += micro_rows(generated, request.example.id, question.id, session.model.geometry.num_layers, len(ids))
-    return answers, micro
+    return answers, micro, shared
 
 
 def micro_rows(run: Run, example: str, question: str, num_layers: int, chunk: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -10,7 +11,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from sahub.choices import GROUPS, conf_dir, did_you_mean, group_choices, listed
-from sahub.errors import SahubError, disk_trouble
+from sahub.errors import ConfigError, SahubError, disk_trouble
 from sahub.ranges import allowed, keys
 from sahub.settings import Settings
 from sahub.suites import suites_of
@@ -50,6 +51,15 @@ def explain(error: Exception, roots: Sequence[Path]) -> str:
         return _wrong_value(str(links[0].full_key), str(links[0]).splitlines()[0], _typed(text))
     lines = [line.strip() for link in _chain(error) for line in str(link).splitlines() if line.strip()]
     return "\n".join(dict.fromkeys(lines[:3]))
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """What Hydra complains of inside is a ConfigError."""
+    try:
+        yield
+    except COMPLAINTS as error:
+        raise ConfigError(explain(error, [conf_dir()])) from error
 
 
 def said(error: Exception) -> str:

@@ -104,36 +104,33 @@ def excess(objective: Objective, measures: Mapping[str, float], granule: float) 
     return found
 
 
-def function_of(objective: Objective, folder: str | None = None) -> Callable[..., object]:
-    """The function that `objective.function._target_` names.
+def function_of(address: str, target: object, folder: str | None = None) -> Callable[..., object]:
+    """The function that a `_target_` names; `address` is that of the mapping it stands in, for messages.
 
     It is looked for where Python looks, then in the working directory and in `folder`, that of --config-dir.
     Raises ConfigError where it cannot be imported.
     """
-    target = objective.function.get("_target_")
     module, _, name = str(target or "").rpartition(".")
     if not module:
-        raise ConfigError(
-            f"objective.function._target_={target}: must be the name of a function, my_module.my_function"
-        )
+        raise ConfigError(f"{address}._target_={target}: must be the name of a function, my_module.my_function")
     places = [str(Path.cwd()), *([str(Path(folder).absolute())] if folder else [])]
     sys.path += [place for place in places if place not in sys.path]
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise ConfigError(
-            f"objective.function._target_={target}: cannot be imported ({type(error).__name__}: {error}); looked in "
+            f"{address}._target_={target}: cannot be imported ({type(error).__name__}: {error}); looked in "
             f"installed packages, {', '.join(places)}"
         ) from error
     if not callable(found):
-        raise ConfigError(f"objective.function._target_={target}: must be a function, not a {type(found).__name__}")
+        raise ConfigError(f"{address}._target_={target}: must be a function, not a {type(found).__name__}")
     function: Callable[..., object] = found
     return function
 
 
 def _called(objective: Objective, measures: Mapping[str, float]) -> float:
     """The number that the function gives for the measures."""
-    function = function_of(objective)
+    function = function_of("objective.function", objective.function.get("_target_"))
     others = {name: given for name, given in objective.function.items() if name != "_target_"}
     address = f"objective.function={objective.function['_target_']}"
     try:

@@ -195,7 +195,8 @@ def contents(
 ) -> tuple[str, list[str], list[list[str]]]:
     """Title, columns and lines of the table; what is the same in every row stands above it, to keep it narrow."""
     texts = texts_of(rows)
-    shared = {name: texts[0][name] for name in ("objective", "asked", "n") if len({text[name] for text in texts}) == 1}
+    same = {name: {text[name] for text in texts} for name in ("objective", "asked", "n")}
+    shared = {name: one for name, (one, *more) in same.items() if not more and one != "-"}
     models = ", ".join(sorted({result.cell.choices.model for result in found}))
     title = ", ".join([f"model {models}", *(f"{name} {text}" for name, text in shared.items())])
     empty = {name for name in texts[0] if all(text[name] == "-" for text in texts)}

@@ -11,7 +11,9 @@ from sahub.config import Cell, composed
 from sahub.ranges import leaves
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
-LEFT_OUT = ("phases", "configs", "dry_run", "results_dir", "save", "search.pin", "show", "tracker", "validate.against")
+LEFT_OUT = (
+    "phases", "configs", "dry_run", "force", "results_dir", "save", "search.pin", "show", "tracker", "validate.against",
+)  # fmt: skip
 
 
 def reproducing(cell: Cell) -> list[str]:

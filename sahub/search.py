@@ -18,7 +18,7 @@ from sahub.rounds import Overrides, measured, no_losers
 from sahub.scope import Part
 from sahub.session import Attention
 from sahub.space import Point, overrides_of
-from sahub.trials import Study, Trial, attention_of, check_limits, limits_of, space_of_cell
+from sahub.trials import Study, Trial, attention_of, check_limits, limits_of, own_limit, space_of_cell
 from sahub.workers import Work
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Search:
         self.parts = [Part(cell, requests), *others]
         self.settings, self.objective = cell.settings.search, cell.settings.objective
         self.space = space_of_cell(cell)
+        self._own_limit = own_limit(cell)
         self.trials: list[Trial] = []
         self.end = math.inf  # of `time.monotonic()`
         self._built: dict[Overrides, Attention] = {}
@@ -84,6 +85,7 @@ class Search:
             stack = self._attention(overrides).stack
             assert stack is not None
             check_limits(stack, limits_of(self.cell), self.geometry, self.num_keys)
+            self._own_limit(stack, self.geometry, self.num_keys)
         except (Infeasible, ConfigError) as error:
             if not self.space.free:
                 raise

@@ -2,7 +2,7 @@
 
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +133,7 @@ def check_cell(cell: Cell) -> None:
     space = space_of_cell(cell)
     check_model(cell, attention_of(cell, overrides_of(space.default)).stack)
     limits_of(cell)
+    own_limit(cell)
     for leaf, free in space.free.items():
         for value in extremes(free):
             try:
@@ -156,7 +157,7 @@ def check_objective(cell: Cell) -> None:
     if reads_error and cell.settings.protocol.measure_error == "off":
         raise ConfigError(f"protocol.measure_error=off: objective.measure={objective.measure} needs it (all, or N)")
     if objective.function:
-        objectives.function_of(objective, cell.config_dir)
+        objectives.function_of("objective.function", objective.function.get("_target_"), cell.config_dir)
 
 
 def limits_of(cell: Cell) -> dict[str, float]:
@@ -165,15 +166,42 @@ def limits_of(cell: Cell) -> dict[str, float]:
     A target does not bind the yardstick `dense`. Raises ConfigError for an unknown quantity or a bound that is no
     number.
     """
-    limits: Mapping[str, Any] = cell.builder.get("limits") or {}
+    limits: dict[str, Any] = dict(cell.builder.get("limits") or {})
+    limits.pop("check", None)
     for name, bound in limits.items():
         if name != "aux_bits":
-            raise ConfigError(f"builder.limits.{name}: unknown; limits: aux_bits")
+            raise ConfigError(f"builder.limits.{name}: unknown; limits: aux_bits, check")
         if isinstance(bound, bool) or not isinstance(bound, int | float) or bound < 0:
             raise ConfigError(f"builder.limits.{name}={bound}: must be at least 0 (bits per key and KV head)")
     found = {f"builder.limits.{name}": bound for name, bound in limits.items()}
     target = cell.settings.objective.aux_bits
     return found if target is None or cell.choices.builder == "dense" else {**found, "objective.aux_bits": target}
+
+
+def own_limit(cell: Cell) -> Callable[[Stack, Geometry, int], None]:
+    """What raises Infeasible where the builder's own `limits.check` refuses a stack over so many keys.
+
+    Its function is called with stack, geometry and number of keys, and what else stands beside `_target_`; a text it
+    gives, or False, refuses. Raises ConfigError where it cannot be imported.
+    """
+    given = (cell.builder.get("limits") or {}).get("check")
+    if given is None:
+        return lambda stack, geometry, num_keys: None
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"builder.limits.check={given}: must be a mapping with _target_, the name of a function")
+    target = given.get("_target_")
+    function = objectives.function_of("builder.limits.check", target, cell.config_dir)
+    others = {name: value for name, value in given.items() if name != "_target_"}
+
+    def check(stack: Stack, geometry: Geometry, num_keys: int) -> None:
+        try:
+            said = function(stack, geometry, num_keys, **others)
+        except Exception as error:
+            raise ConfigError(f"builder.limits.check={target}: {type(error).__name__}: {error}") from error
+        if said is False or isinstance(said, str):
+            raise Infeasible(f"builder.limits.check={target}: {said or 'refused'}", 1.0)
+
+    return check
 
 
 def check_limits(stack: Stack, limits: Mapping[str, float], geometry: Geometry, num_keys: int) -> None:

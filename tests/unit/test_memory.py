@@ -70,3 +70,30 @@ def test_a_step_reads_the_kept_keys_with_their_values_and_the_index():
     for trial in study.trials:
         if trial.state == "complete":
             assert trial.measures["bytes_per_step"] == 1000 * trial.measures["aux_bits"] / 8  # of keys without size
+
+
+LIMIT = """
+def at_most(stack, geometry, num_keys, *, pages):
+    if pages == 0:
+        raise ValueError("no pages")
+    quest = stack.stages[-1]
+    count = num_keys / quest.page_size
+    return None if count <= pages else f"{count:g} pages"
+"""
+
+
+def test_a_limit_of_ones_own_refuses_points(tmp_path, monkeypatch):
+    (tmp_path / "my_limits.py").write_text(LIMIT)
+    monkeypatch.syspath_prepend(tmp_path)
+    given = "++builder.limits.check={_target_: my_limits.at_most, pages: %d}"
+    study = run(*PINNED, "search.num_samples=20", given % 40)  # 1000 keys
+    refused = [trial for trial in study.trials if trial.state == "rejected"]
+    assert refused
+    assert {trial.reason.partition(" ")[0] for trial in refused} == {"builder.limits.check=my_limits.at_most:"}
+    sizes = {next(one.rpartition("=")[2] for one in t.overrides if "page_size=" in one) for t in study.trials
+             if t.state == "complete"}  # fmt: skip
+    assert sizes <= {"32", "64", "128"}
+    with pytest.raises(ConfigError, match=r"ValueError: no pages"):
+        run(*PINNED, given % 0)
+    with pytest.raises(ConfigError, match=r"builder.limits.check._target_=my_limits.nothing: cannot be imported"):
+        run(*PINNED, "++builder.limits.check={_target_: my_limits.nothing}")

@@ -156,7 +156,8 @@ def test_a_function_beside_the_files_of_config_dir_is_found(own: str, tmp_path: 
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     asked = objective(f"objective.function._target_={own}.weighed")
-    assert function_of(asked, str(tmp_path))({"answer_kl": 1.0, "aux_bits": 0}) == 1.0
+    target = asked.function["_target_"]
+    assert function_of("objective.function", target, str(tmp_path))({"answer_kl": 1.0, "aux_bits": 0}) == 1.0
 
 
 @pytest.mark.parametrize(
