@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sahub.errors import ConfigError
+from sahub.products import product
 from sahub.protocols import Call
 from sahub.selection import Selection
 from sahub.selectors import Picks, threshold, top_k, top_p
@@ -64,6 +65,7 @@ class Selector:
     density     share of the valid keys kept once the stage is done: it fills up; scalar or one per layer
     heavy_size  what the stage adds: tokens (int), a share of the valid keys (float) or of the budget
     top_p       share in [0, 1] of the softmax mass of the scores; `mass` says of what: the residual or the total
+    ties        of top_p: whether all that score as the last kept unit are kept too
     threshold   least logit (scaled) of a kept unit
     max_density  of top_p and threshold: share of the valid keys that is not exceeded once the stage is done
     min_units   pages to take when fewer fit into what is left of a budget, unless nothing is left
@@ -74,6 +76,7 @@ class Selector:
     density: Density | None = None
     heavy_size: Size | None = None
     top_p: float | None = None
+    ties: bool = False
     threshold: float | None = None
     mass: str = "residual"
     max_density: Density | None = None
@@ -106,7 +109,7 @@ class Selector:
     @classmethod
     def of(cls, select: Mapping[str, Any] | None = None, **ways: Any) -> "Selector":
         """From a stage's fields, `select` being {top_p: 0.9}, {threshold: 2.0}, {density: 0.1} or {heavy_size: 64}."""
-        known = {field.name for field in fields(cls)} - {"min_units", "group"}
+        known = {field.name for field in fields(cls)} - {"min_units", "group", "ties"}
         given = {key: value for key, value in ways.items() if value is not None}
         if select is None:
             return cls(**given)
@@ -140,7 +143,7 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
         num, bound = _pages(call, num, bound, scores.page_size, selector.min_units)
     if selector.top_p is not None:
         before = _log_mass(taken, scores) if selector.mass == "total" else None
-        picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before, most=num)
+        picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before, most=num, ties=selector.ties)
     elif selector.threshold is not None:
         picks = threshold(logits, float(selector.threshold), most=num)
     else:
@@ -237,8 +240,8 @@ def _in_unit_interval(value: object) -> bool:
 def exact_scores(call: Call, *, value_weighted: bool = False) -> Scores:
     """The true logits q.k * scale of every key, fp32; value_weighted adds log |v|. Reads all keys: for oracles."""
     group = call.num_heads // call.num_kv_heads
-    grouped = call.q.float().unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
-    logits = grouped @ call.k.float().transpose(-1, -2) * call.scale  # [b, g, group * q, k]
+    grouped = call.q.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
+    logits = product(grouped, call.k.transpose(-1, -2)) * call.scale  # [b, g, group * q, k]
     if value_weighted:
         norms = torch.linalg.vector_norm(call.v.float(), dim=-1)
         logits = logits + norms.clamp(min=torch.finfo(torch.float32).tiny).log()[:, :, None]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sahub.choosing import Scores, Selector, choose
 from sahub.errors import ConfigError
+from sahub.products import product
 from sahub.protocols import Call, Geometry, Index, Stage
 from sahub.selection import Selection
 from sahub.sizes import Density, Size, is_count
@@ -176,8 +177,8 @@ class Observers:
 def _logits(call: Call, queries: Tensor, places: list[int]) -> Tensor:
     """Logits of queries [b, h, n, d] at these positions for the valid keys up to their own: fp32 [b, h, n, k]."""
     group = call.num_heads // call.num_kv_heads
-    grouped = queries.float().unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
-    logits = (grouped @ call.k.float().transpose(-1, -2) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
+    grouped = queries.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
+    logits = (product(grouped, call.k.transpose(-1, -2)) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
     seen = torch.arange(call.k.shape[2], device=queries.device) <= torch.tensor(places, device=queries.device)[:, None]
     seen = seen[None] if call.valid is None else seen & call.valid[:, None]
     masked: Tensor = logits.masked_fill(~seen[:, None], _OUT)

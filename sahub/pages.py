@@ -8,6 +8,7 @@ from torch import Tensor
 from sahub.buffers import Growing
 from sahub.choosing import Scores
 from sahub.planes import pack, unpack
+from sahub.products import product
 from sahub.protocols import Call
 
 _OUT = float("-inf")
@@ -87,7 +88,7 @@ class PageBounds:
         logits = signed.new_zeros(*signed.shape[:4], num_pages)
         if self._closed[0].length:
             bounds = self._bounds(num_pages, signed.shape[-1])
-            logits[..., : bounds.shape[2]] = (signed.flatten(2, 3) @ bounds.mT).unflatten(2, (group, -1))
+            logits[..., : bounds.shape[2]] = product(signed.flatten(2, 3), bounds.mT).unflatten(2, (group, -1))
         self._reopen(call, signed, logits)
         return Scores(logits=logits.flatten(1, 2), page_size=self._page_size, first=self._first)
 
@@ -102,7 +103,7 @@ class PageBounds:
         begin = page * self._page_size if isinstance(page, int) else page[:, None] * self._page_size
         at = (offset - begin).clamp(min=0).expand(running.shape[0], -1)[:, None, :, None]
         bounds = running.gather(2, at.expand(-1, running.shape[1], -1, running.shape[3]))  # [b, g, q, 2d]
-        value = (signed * bounds[:, :, None]).sum(-1, keepdim=True)
+        value = product(signed[..., None, :], bounds[:, :, None, :, :, None])[..., 0]
         unit = offset.div(self._page_size, rounding_mode="floor").clamp(min=0)[:, None, None, :, None]
         unit = unit.expand(*logits.shape[:4], 1)
         is_open = ((offset + 1) % self._page_size != 0)[:, None, None, :, None]

@@ -76,6 +76,7 @@ def top_p(
     sizes: Tensor | None = None,
     taken: Tensor | None = None,
     most: Tensor | None = None,
+    ties: bool = False,
 ) -> Picks:
     """The best units until they hold more than `share` of the mass: kept while the mass before is <= share.
 
@@ -83,6 +84,7 @@ def top_p(
     sizes   candidate keys of each unit, [b or 1, h or 1, q, m]; None = 1
     taken   log of the mass kept before, [b, h, q, 1] (-inf = none); None = the share is of the candidates' mass alone
     most    at most so many units, [b or 1, h or 1, q]
+    ties    keep all that score as the last of them, too
     """
     top = scores.amax(dim=-1, keepdim=True)
     top = top if taken is None else torch.maximum(top, taken)
@@ -99,6 +101,9 @@ def top_p(
         kept = mass > 0
         if share < 1:
             kept &= mass.cumsum(-1) - mass + earlier <= share * total
+        if ties:
+            worst = ranked.scores.masked_fill(~kept, -_OUT).amin(dim=-1, keepdim=True)
+            kept |= (ranked.scores >= worst) & (mass > 0)
         if width == scores.shape[-1] or not bool(kept[..., -1].any()):
             break
         width = min(4 * width, scores.shape[-1])

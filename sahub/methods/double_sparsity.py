@@ -13,6 +13,7 @@ from sahub.choosing import Scores, Selector, choose
 from sahub.coding import Chunk, Coding
 from sahub.errors import ConfigError
 from sahub.planes import Planes, from_bits, to_bits
+from sahub.products import product
 from sahub.protocols import Call, Geometry, Index, Stage
 from sahub.selection import Selection
 from sahub.sizes import Density, Size, is_count
@@ -162,8 +163,8 @@ class Labels(Coding):
         at = chosen[:, :, :, None].expand(grouped.shape[0], -1, group, grouped.shape[3], -1)
         query = grouped.gather(-1, at) * call.scale
         if lists == 1:  # one product for all heads of the group
-            return Scores(logits=(query.flatten(2, 3) @ labels[:, :, 0]).unflatten(2, (group, -1)).flatten(1, 2))
-        return Scores(logits=(query @ labels).flatten(1, 2))
+            return Scores(logits=product(query.flatten(2, 3), labels[:, :, 0]).unflatten(2, (group, -1)).flatten(1, 2))
+        return Scores(logits=product(query, labels).flatten(1, 2))
 
     def _labels(self) -> Tensor:
         """What is known of every key: fp32 [b, g, l, c, k]."""

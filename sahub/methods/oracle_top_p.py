@@ -14,8 +14,7 @@ class OracleTopP(Stage):
     mass=residual  the share is of the mass that earlier stages left (sink and local at 60 % and top_p 0.7 give 88 %)
     mass=total     the share is of the whole row, earlier stages included; may add nothing
 
-    Differs  sums in fp64; keys with equal scores are taken one by one, the more recent first; top_p 1 keeps every key
-             whose mass does not underflow
+    Differs  sums in fp64; top_p 1 keeps every key whose mass does not underflow
     Memory   16 * d bits per key and KV head (it reads every key)
     """
 
@@ -28,7 +27,7 @@ class OracleTopP(Stage):
     @property
     def selector(self) -> Selector:
         """What the fields ask for."""
-        return Selector.of(top_p=self.top_p, mass=self.mass)
+        return Selector.of(top_p=self.top_p, mass=self.mass, ties=True)
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The best keys by their true logits, as many as the mass asks for."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from sahub.buffers import Growing
 from sahub.choosing import Scores, Selector, choose
 from sahub.errors import ConfigError
-from sahub.lsh import KEYS_AT_ONCE, normals, sides
+from sahub.lsh import KEYS_AT_ONCE, normals
 from sahub.planes import Planes
 from sahub.protocols import Call, Geometry, Index, Stage
 from sahub.selection import Selection
@@ -100,7 +100,8 @@ class Buckets:
         del valid_new
         self.length += k_new.shape[2]
         for keys in k_new.split(KEYS_AT_ONCE, dim=2):
-            self._sides.append(sides(keys.float() @ self.planes(keys)).transpose(-1, -2))
+            above = keys.float() @ self.planes(keys) >= 0
+            self._sides.append(above.to(torch.uint8).transpose(-1, -2))
         norms = torch.linalg.vector_norm(v_new.float(), dim=-1)
         self._norms.append(norms.clamp(max=_LARGEST).to(torch.float16))
 

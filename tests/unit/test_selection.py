@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sahub.builder import build_stack, select
 from sahub.errors import ConfigError, SahubError
 from sahub.protocols import Call
 from sahub.rows import Rows, rows_of
@@ -219,3 +220,24 @@ def test_sizes_of_rows_with_0_1_5_and_100_valid_keys(size, budget, counts):
     assert row_tokens(size, rows, budget).flatten().tolist() == counts
     assert [most_tokens(size, n, budget) for n in (1, 5, 100)] == counts[1:]
     assert row_tokens(size, Rows(1, 1, 100, CPU), budget).item() == counts[3]
+
+
+@pytest.mark.parametrize("name", ["oracle_top_k", "double_sparsity", "quest", "oracle_top_p"])
+@pytest.mark.parametrize(("heads", "rows"), [(2, 1), (8, 1), (2, 3)])
+def test_equal_keys_tie_whatever_they_are_computed_beside(name, heads, rows):
+    fields = {"density": 0.2} if name != "oracle_top_p" else {"top_p": 0.5}
+    fields |= {"quest": {"page_size": 4}, "double_sparsity": {"group_factor": 1, "label_bits": 4}}.get(
+        name, {}
+    )
+    noise = torch.Generator().manual_seed(3)
+    q, one = torch.randn(4, heads, rows, 16, generator=noise), torch.randn(4, 2, 1, 16, generator=noise)
+    k = one.expand(-1, -1, 37, -1).contiguous()
+    kept = select(build_stack([{"name": name, **fields}]), q, k, k).probabilities() > 0
+    for row in range(rows):
+        num = 37 - (rows - 1 - row)
+        found = kept[:, :, row, :num]
+        if name == "oracle_top_p":
+            assert bool(found.all())
+        else:
+            assert bool(found.any(-1).all())
+            assert bool((found.int().diff(dim=-1) >= 0).all())  # the most recent ones
