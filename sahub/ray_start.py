@@ -104,15 +104,23 @@ def _end_marked(mark: str) -> None:
     """End every process that carries a mark: some outlive Ray by a minute, those whose parent was killed for ever."""
     import psutil
 
-    ours = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                ours.append(process)
+    ours = [process for process in psutil.process_iter() if process.pid != os.getpid() and _is_marked(process, mark)]
     _, alive = psutil.wait_procs(ours, timeout=3)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def _is_marked(process: Any, mark: str) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        if process.environ().get(MARK) == mark:
+            return True
+        # Agents write their title over their environment; what they write to lies in the marked folder.
+        if process.name().startswith("ray::"):
+            return any(file.path.startswith(mark + os.sep) for file in process.open_files())
+    return False
 
 
 def _init(compute: Compute, options: dict[str, Any]) -> None:
