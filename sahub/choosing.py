@@ -62,7 +62,8 @@ class Scores:
 class Selector:
     """How a scored stage chooses; exactly one of density, heavy_size, top_p and threshold is set.
 
-    density     share of the valid keys kept once the stage is done: it fills up; scalar or one per layer
+    density     share of the valid keys kept once the stage is done: it fills up; scalar or one per layer. Keys that an
+                earlier stage sampled count as kept, and again where this stage makes them certain: samplers come last
     heavy_size  what the stage adds: tokens (int), a share of the valid keys (float) or of the budget
     top_p       share in [0, 1] of the softmax mass of the scores; `mass` says of what: the residual or the total
     ties        of top_p: whether all that score as the last kept unit are kept too
