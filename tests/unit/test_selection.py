@@ -226,9 +226,7 @@ def test_sizes_of_rows_with_0_1_5_and_100_valid_keys(size, budget, counts):
 @pytest.mark.parametrize(("heads", "rows"), [(2, 1), (8, 1), (2, 3)])
 def test_equal_keys_tie_whatever_they_are_computed_beside(name, heads, rows):
     fields = {"density": 0.2} if name != "oracle_top_p" else {"top_p": 0.5}
-    fields |= {"quest": {"page_size": 4}, "double_sparsity": {"group_factor": 1, "label_bits": 4}}.get(
-        name, {}
-    )
+    fields |= {"quest": {"page_size": 4}, "double_sparsity": {"group_factor": 1, "label_bits": 4}}.get(name, {})
     noise = torch.Generator().manual_seed(3)
     q, one = torch.randn(4, heads, rows, 16, generator=noise), torch.randn(4, 2, 1, 16, generator=noise)
     k = one.expand(-1, -1, 37, -1).contiguous()
