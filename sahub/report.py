@@ -34,13 +34,12 @@ ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
-    "paired by context; minus NAME: the same, to the builder NAME. KL: of the answers' tokens to dense, e: attention "
-    "error. asked, density: share of keys. bits asked, bits: of an index, read per key and KV head. KV density: share "
-    "of keys that a KV head reads. bytes: "
+    "paired by context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
+    "bits asked, bits: of an index, read per key and KV head. KV density: share of keys that a KV head reads. bytes: "
     "read by a decode step per layer and KV head, index included. "
     "trials: complete/pruned/rejected/failed. s: seconds."
 )
-
+AGAINST = " minus NAME: sparse minus the sparse of that builder, paired by context."
 
 PICTURES = {"accuracy": plots.accuracy, "frontier": plots.frontier}
 ALT = {
@@ -78,7 +77,7 @@ def display(
     wide = Console(width=1000).measure(drawn).maximum
     Console(width=max(wide, Console().width)).print(drawn)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(NOTE, style="dim")
+    console.print(note(rows), style="dim")
     for line in [*headline_lines(found), *work_lines(work, seconds), f"files: {root}"]:
         console.print(line)
 
@@ -108,6 +107,11 @@ def row(result: "CellResult") -> dict[str, Any]:
 def _values(trials: Sequence[Any]) -> dict[str, float] | None:
     values = [trial.value for trial in trials if trial.state == "complete" and trial.fidelity == trials[0].fidelity]
     return {"best": min(values), "worst": max(values)} if values else None
+
+
+def note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What stands in the columns."""
+    return NOTE + (AGAINST if any(one["against"] for one in rows) else "")
 
 
 def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -187,7 +191,7 @@ def markdown(found: Sequence["CellResult"], rows: Sequence[Mapping[str, Any]]) -
     title, names, lines = contents(found, rows)
     sides = [":--" if name in LEFT else "--:" for name in names]
     body = "".join(f"| {' | '.join(line)} |\n" for line in [names, sides, *lines])
-    return "\n".join([title, "", body, *(f"{line}\n" for line in headline_lines(found)), NOTE, ""])
+    return "\n".join([title, "", body, *(f"{line}\n" for line in headline_lines(found)), note(rows), ""])
 
 
 def contents(
@@ -254,7 +258,7 @@ code {{ font-size: 12px; }} img {{ max-width: 100%; }} .wide {{ overflow-x: auto
 .note {{ color: #666; font-size: 13px; }}
 </style></head><body><h1>sahub report</h1>
 <div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
-{"".join(f"<p>{escape(line)}</p>" for line in headline_lines(found))}<p class="note">{escape(NOTE)}</p>
+{"".join(f"<p>{escape(line)}</p>" for line in headline_lines(found))}<p class="note">{escape(note(rows))}</p>
 {f"<h2>Failed cells</h2><ul>{failures}</ul>" if failures else ""}
 {images}
 {f"<h2>Winners</h2><ul>{winners}</ul>" if winners else ""}
