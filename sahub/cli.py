@@ -17,14 +17,9 @@ from sahub.arguments import options_first, replacing
 from sahub.choices import (
     COMMANDS,
     FILE_COMMANDS,
-    OF_MODEL,
-    OF_TASK,
-    UNREAD,
-    address,
     conf_dir,
     did_you_mean,
     group_choices,
-    names_task,
 )
 from sahub.errors import ConfigError, SahubError, disk_trouble
 
@@ -100,6 +95,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     from hydra.types import RunMode
     from yaml import YAMLError
 
+    from sahub.asked import check_read
     from sahub.commands import command_line
     from sahub.config import plan, typed_overrides
     from sahub.explain import COMPLAINTS, explain
@@ -110,7 +106,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         job = HydraConfig.get()
         planned.directory = Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir).absolute()
         try:
-            _check_read(command, cfg, typed_overrides(job))
+            check_read(command, cfg, typed_overrides(job))
             planned.cells.append(plan(cfg))
         except SahubError as error:
             planned.problems.append(str(error))
@@ -135,47 +131,14 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
         raise
     except (ValueError, YAMLError) as error:  # Hydra's own, of a group without a name and of a broken file
         raise ConfigError(" ".join(str(error).split())[:600]) from None
-    _check_against(planned.cells)
-
-
-def _check_against(cells: Sequence["Cell"]) -> None:
-    """Raise ConfigError where a cell is to be compared with a builder that is not in the run."""
-    builders = dict.fromkeys(cell.choices.builder for cell in cells)
-    for cell in cells:
-        for name in cell.settings.validate.against:
-            if name not in builders:
-                known = f"must be a builder of this run, one of {', '.join(builders)}"
-                raise ConfigError(f"validate.against={name}: {known}{did_you_mean(name, builders)}")
-
-
-def _check_read(command: str, cfg: "DictConfig", overrides: Sequence[str]) -> None:
-    """Raise ConfigError for a setting that the command does not read."""
-    for item in overrides:
-        if address(item).partition(".")[0] in UNREAD[command]:
-            raise ConfigError(f"{item}: `sahub {command}` does not read it; `sahub {command} --help` has its keys")
-    if command == "doctor":
-        _check_subject(overrides)
-    if cfg.configs is not None and command != "validate":
-        raise ConfigError(f"configs={cfg.configs}: must be null, as only `sahub validate` reads it")
-    if command == "validate" and "search" in cfg.phases:
-        raise ConfigError(f"phases={list(cfg.phases)}: `sahub validate` only validates; use `sahub search`")
-
-
-def _check_subject(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for a setting of the doctor's other subject: it examines a task, or without one a model."""
-    has_task = names_task(overrides)
-    for item in overrides:
-        key = address(item)
-        if not has_task and key.partition(".")[0] in OF_TASK:
-            raise ConfigError(f"{item}: `sahub doctor` reads it only where a task is examined; add task=NAME")
-        if has_task and key in OF_MODEL:
-            raise ConfigError(f"{item}: `sahub doctor` reads it only where no task is typed, to examine a model")
 
 
 def run_cells(planned: Run) -> int:
     """Check the stages of every cell, then run all cells that can be; the exit status."""
+    from sahub.asked import check_against
     from sahub.weights import check_files
 
+    check_against(planned.cells)
     refused = _refused(planned.cells, check_files)
     if len(refused) < len(planned.cells):
         from sahub.trials import check_cell  # imports torch: only once everything cheap is right

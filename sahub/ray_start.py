@@ -114,12 +114,9 @@ def _end_marked(mark: str) -> None:
 def _is_marked(process: Any, mark: str) -> bool:
     import psutil
 
-    with contextlib.suppress(psutil.Error):
-        if process.environ().get(MARK) == mark:
-            return True
-        # Agents write their title over their environment; what they write to lies in the marked folder.
-        if process.name().startswith("ray::"):
-            return any(file.path.startswith(mark + os.sep) for file in process.open_files())
+    with contextlib.suppress(psutil.Error):  # agents write their title over their environment, but log to the folder
+        open_files = process.open_files() if process.name().startswith("ray::") else []
+        return process.environ().get(MARK) == mark or any(one.path.startswith(mark + os.sep) for one in open_files)
     return False
 
 

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from sahub import scores
+from sahub.columns import percent
 from sahub.config import Cell
 from sahub.doctor.report import Rows
 from sahub.errors import RunError
@@ -14,7 +15,6 @@ from sahub.examples import Example, Question, TaskSpec
 from sahub.model import Model
 from sahub.outcomes import Outcome
 from sahub.prepare import first_questions, prepare_under
-from sahub.report import percent
 from sahub.session import Attention, Session
 from sahub.trials import plan_of
 from sahub.validate import accuracy, difference, interval

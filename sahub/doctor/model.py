@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from sahub.columns import percent
 from sahub.config import Cell
 from sahub.doctor import anatomy, costs, selfcheck
 from sahub.doctor.questions import asked_of
@@ -16,7 +17,6 @@ from sahub.hook import attention_modules
 from sahub.model import check_supported, read_config
 from sahub.prepare import Prepared, load
 from sahub.progress import Display
-from sahub.report import percent
 from sahub.session import Attention, Session
 from sahub.trials import attention_of, plan_of
 from sahub.validate import accuracy, interval

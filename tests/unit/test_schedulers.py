@@ -5,7 +5,7 @@ import logging
 import pytest
 from arithmetic import PINNED, Arithmetic, figures, kl, run
 
-from sahub.report import texts_of
+from sahub.columns import texts_of
 from sahub.schedulers import losers, rungs
 from sahub.settings import Scheduler
 
