@@ -22,10 +22,10 @@ FORMAT = 2
 
 # Modules that decide what is run, shown or stored, but no number of an answer.
 _NOT_NUMERIC = re.compile(
-    r"(training|doctor|commands)/.*|(__init__|against|api|asked|best|cli|columns|config|explain|help|journal|keys|matrix|nouns|plots|progress|"
-    r"ranges|report|reproduce|results|schema|search|settings|store|sweep|trackers|trials|validate|winners|workers|"
-    r"arguments|builder_tree|composing|crew|devices|endings|estimate|signals|ray_\w+|conditions|export|"
-    r"hub_import|hub_names|generations|rounds|samplers|schedulers|scope)\.py"
+    r"(training|doctor|commands)/.*|(__init__|against|api|asked|best|cli|columns|config|explain|help|journal|keys|"
+    r"matrix|nouns|plots|progress|ranges|report|reproduce|results|schema|search|settings|store|sweep|trackers|trials|"
+    r"validate|winners|workers|arguments|builder_tree|composing|crew|devices|endings|estimate|signals|ray_\w+|"
+    r"conditions|export|hub_import|hub_names|generations|rounds|samplers|schedulers|scope)\.py"
 )
 
 
