@@ -18,12 +18,14 @@ def differences(result: CellResult, found: Sequence[CellResult]) -> dict[str, di
     left out.
     """
     mine, differing = _graded(result), {}
-    for other in found:
-        name, theirs = other.cell.choices.builder, _graded(other)
-        wanted = name in result.cell.settings.validate.against and name != result.cell.choices.builder
-        if wanted and name not in differing and mine and theirs and _asked(result, mine) == _asked(other, theirs):
-            differing[name] = interval(difference(mine, theirs))
-    return {name: differing[name] for name in result.cell.settings.validate.against if name in differing}
+    for name in result.cell.settings.validate.against:
+        others = (other for other in found if other.cell.choices.builder == name != result.cell.choices.builder)
+        for other in others:
+            theirs = _graded(other)
+            if mine and theirs and _asked(result, mine) == _asked(other, theirs):
+                differing[name] = interval(difference(mine, theirs))
+                break
+    return differing
 
 
 def _graded(result: CellResult) -> Outcome | None:
