@@ -122,8 +122,7 @@ def entries(folder):
 
 def test_a_damaged_entry_is_named_and_done_again(run, tmp_path, caplog):
     first, *_ = run()
-    last = json.loads(entries(tmp_path)[-1].read_text()) | {"value": {}}
-    for file, text in zip(entries(tmp_path), ["", '{"format": 2}', "[]", json.dumps(last)], strict=True):
+    for file, text in zip(entries(tmp_path), ["", "{", f'{{"format": {FORMAT}}}', "[]"], strict=True):
         file.write_text(text)
     assert not list(Journal(tmp_path).newest(9))
     again, computed, _, _ = run()
@@ -131,6 +130,17 @@ def test_a_damaged_entry_is_named_and_done_again(run, tmp_path, caplog):
     assert figures(again) == figures(first)
     assert str(entries(tmp_path)[0]) in caplog.text
     assert run()[1] == 0  # and repaired
+
+
+def test_an_entry_whose_value_was_changed_is_damaged(run, tmp_path, caplog):
+    first, *_ = run()
+    for file in entries(tmp_path):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"value": {}}))
+    assert not list(Journal(tmp_path).newest(9))
+    again, computed, _, _ = run()
+    assert computed == 4
+    assert figures(again) == figures(first)
+    assert "a damaged entry" in caplog.text
 
 
 def test_an_entry_from_a_newer_version_is_named_and_not_used(run, tmp_path, caplog):
