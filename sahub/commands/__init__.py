@@ -23,7 +23,7 @@ def composed(name: str, arguments: Sequence[str], work: Callable[[DictConfig], N
 
     Trouble is said in a few lines.
     """
-    known = _keys(name)
+    known, problems = _keys(name), list[str]()
 
     def checked(cfg: DictConfig) -> None:
         try:
@@ -31,7 +31,7 @@ def composed(name: str, arguments: Sequence[str], work: Callable[[DictConfig], N
                 _check(key, OmegaConf.select(cfg, key), fallback)
             work(cfg)
         except TROUBLE as error:
-            sys.exit(said(error))  # here, as Hydra adds lines of its own to what leaves the job
+            problems.append(said(error))  # here, as Hydra adds lines of its own to what leaves the job
 
     try:
         with command_line(name, arguments):
@@ -39,9 +39,9 @@ def composed(name: str, arguments: Sequence[str], work: Callable[[DictConfig], N
     except COMPLAINTS as error:
         found = re.match(r"Could not override '([^']+)'", str(error))
         unknown = found and f"{found[1]}: no such key{did_you_mean(found[1], known)}; keys: {', '.join(known)}"
-        sys.stderr.write(f"{unknown or said(error)}\n")
-        return 1
-    return 0
+        problems.append(unknown or said(error))
+    sys.stderr.write("".join(f"{problem}\n" for problem in problems))
+    return 1 if problems else 0
 
 
 @contextmanager
@@ -70,11 +70,9 @@ def _check(key: str, value: Any, fallback: Any) -> None:
     """Raise ConfigError for a number that is none, or is less than its default allows."""
     if isinstance(fallback, bool) or not isinstance(fallback, int | float):
         return
+    least = min(fallback, 1)
     if isinstance(fallback, int):
-        fits, what = (
-            isinstance(value, int) and value >= min(fallback, 1),
-            f"a whole number, at least {min(fallback, 1)}",
-        )
+        fits, what = isinstance(value, int) and value >= least, f"a whole number, at least {least}"
     else:
         fits, what = isinstance(value, int | float) and 0 < value < math.inf, "a number above 0"
     if not fits or isinstance(value, bool):

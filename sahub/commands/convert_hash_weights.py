@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from sahub.commands import composed
+from sahub.errors import ConfigError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,7 +20,7 @@ def _convert(cfg: DictConfig) -> None:
     from sahub.hash_convert import convert
 
     if lacking := sorted(OmegaConf.missing_keys(cfg)):
-        sys.exit(f"{'=..., '.join(lacking)}=...: must be given")
+        raise ConfigError(f"{'=..., '.join(lacking)}=...: must be given")
     source, output = Path(cfg.source).expanduser(), Path(cfg.output).expanduser()
     found = convert(source, output, model=cfg.model, revision=cfg.revision, activation=cfg.activation)
     sys.stdout.write(f"{cfg.output}: {found}\n")
