@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sahub import model as models
 from sahub.builder import build_stack
-from sahub.choices import conf_dir, group_choices
+from sahub.choices import NOUNS, conf_dir, group_choices
 from sahub.config import compose_cell
 from sahub.errors import RunError, SparseNeverRan
 from sahub.explain import composing
@@ -143,9 +143,7 @@ def optimize_matrix(
     cells = []
     known = group_choices("task", [conf_dir()])
     for nouns in product(models, tasks, builders, objectives):
-        named = [
-            f"{group}={noun}" for group, noun in zip(("model", "task", "builder", "objective"), nouns, strict=True)
-        ]
+        named = [f"{group}={noun}" for group, noun in zip(NOUNS, nouns, strict=True)]
         for job in expanded(named, known):
             name = "_".join(item.partition("=")[2] for item in job).replace("/", "_")
             with composing():

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sahub.choices import conf_dir, group_choices
+from sahub.choices import NOUNS, conf_dir, group_choices
 from sahub.config import Cell, compose_cell
 from sahub.errors import ConfigError
 from sahub.explain import composing
@@ -200,7 +200,7 @@ def _table(cells: Sequence[Cell]) -> str:
     for cell in cells:
         typed = {item.lstrip("+~").split("=")[0].split(".")[0] for item in cell.overrides}
         for winner in every(cell.settings.cache_dir):
-            asked = {noun for noun in ("model", "task", "builder", "objective") if noun in typed}
+            asked = {noun for noun in NOUNS if noun in typed}
             same = {noun for noun in asked if winner.best[noun] == getattr(cell.choices, noun)}
             if asked - same <= ({"task"} if winner.everywhere else set()):
                 rows[_row(winner)] = None

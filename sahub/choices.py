@@ -9,6 +9,7 @@ COMMANDS = ("search", "validate", "doctor", "best")
 FILE_COMMANDS = (  # modules of sahub.commands
     "calibrate", "train_hash", "convert_hash_weights", "import_hub", "export_zero_scrolls", "train_embedded",
 )  # fmt: skip
+NOUNS = ("model", "task", "builder", "objective")
 UNREAD = {  # sections of the settings that a command does not read
     "search": ("doctor", "save", "show"),
     "validate": ("doctor", "save", "show"),
@@ -21,19 +22,20 @@ UNREAD = {  # sections of the settings that a command does not read
 OF_TASK = ("search", "validate")  # what the doctor reads where a task is typed
 OF_MODEL = ("doctor.tasks", "doctor.lengths", "doctor.timing_tokens", "doctor.enough")  # and where none is
 GROUPS = (
-    "model", "task", "builder", "objective", "sampler", "scheduler", "compute", "protocol", "tracker", "experiment",
+    *NOUNS, "sampler", "scheduler", "compute", "protocol", "tracker", "experiment",
 )  # fmt: skip
+_PACKAGE = Path(__file__).resolve().parent
 
 
 def conf_dir() -> Path:
     """The folder of the configuration: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+    inside = _PACKAGE / "conf"
+    return inside if inside.is_dir() else _PACKAGE.parent / "conf"
 
 
 def command(name: str) -> str:
     """How a command is called: by the console script where the package is installed, as a module in a checkout."""
-    return f"sahub {name}" if (Path(__file__).parent / "conf").is_dir() else f"python -m pipelines.{name}"
+    return f"sahub {name}" if conf_dir().parent == _PACKAGE else f"python -m pipelines.{name}"
 
 
 def names_task(overrides: Iterable[str]) -> bool:

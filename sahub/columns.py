@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sahub.choices import NOUNS
 from sahub.trials import STATES
 
 COLUMNS = (
@@ -69,7 +70,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def _told_apart(row: Mapping[str, Any]) -> str:
     """What a sweep over something else than nouns added to the name of the cell's directory."""
-    nouns = "_".join(row[name] for name in ("model", "task", "builder", "objective")).replace("/", "_")
+    nouns = "_".join(row[name] for name in NOUNS).replace("/", "_")
     return " " + row["directory"].removeprefix(nouns).strip("_") if row["directory"].startswith(f"{nouns}_") else ""
 
 

@@ -15,14 +15,13 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from omegaconf import DictConfig, open_dict, read_write
 
 from sahub.arguments import replacing
-from sahub.choices import address, did_you_mean, group_choices, listed
+from sahub.choices import NOUNS, address, did_you_mean, group_choices, listed
 from sahub.config import nouns, parse, typed_overrides
 from sahub.errors import ConfigError
 from sahub.reproduce import names_code
 from sahub.suites import expanded
 
 Job = list[str]  # the overrides of one cell
-NOUNS = ("model", "task", "builder", "objective")  # which every cell's name has
 
 
 def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -> list[list[Job]]:
