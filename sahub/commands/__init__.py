@@ -44,6 +44,12 @@ def composed(name: str, arguments: Sequence[str], work: Callable[[DictConfig], N
     return 1 if problems else 0
 
 
+def settings_of(model: DictConfig) -> dict[str, Any]:
+    """What the configuration group `model` says, for `sahub.load_model`."""
+    settings = {str(name): model[name] for name in model if model[name] is not None}
+    return {"name_or_path": settings.pop("path", None), **settings}
+
+
 @contextmanager
 def command_line(name: str, arguments: Sequence[str]) -> Iterator[None]:
     """What Hydra reads: the arguments, and the variable that makes it hand its errors to us."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sahub.commands import composed
+from sahub.commands import composed, settings_of
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,7 +21,6 @@ def _calibrate(cfg: DictConfig) -> None:
     from sahub.options import read_text
 
     text = None if cfg.text is None else read_text(f"text={cfg.text}", cfg.text)
-    settings = {str(name): cfg.model[name] for name in cfg.model if cfg.model[name] is not None}
-    model = load_model(settings.pop("path", None), **settings)
+    model = load_model(**settings_of(cfg.model))
     lists = write_channels(model, Path(cfg.output), text, tokens=cfg.tokens, block=cfg.block)
     sys.stdout.write(f"{cfg.output}: {len(lists)} lists\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from sahub.commands import composed
+from sahub.commands import composed, settings_of
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,12 +31,12 @@ def _train(cfg: DictConfig) -> None:
 
     logging.getLogger("sahub").setLevel(logging.WARNING)
     torch.set_num_threads(1)  # the same weights every time
-    settings = {str(name): cfg.model[name] for name in cfg.model if cfg.model[name] is not None}
+    settings = settings_of(cfg.model)
     if cfg.output is None and settings.get("name") not in PACKAGED:
         raise ConfigError("output=null: must name a file for any model but the packaged one")
     output = PACKAGED[settings["name"]] if cfg.output is None else Path(cfg.output).expanduser()
     learning = Learning(**OmegaConf.to_container(cfg.learning, resolve=True))  # type: ignore[arg-type]
     tasks = [task_named(name) for name in cfg.tasks]
-    model = load_model(settings.pop("path", None), **settings)
+    model = load_model(**settings)
     found = train(model, tasks, output, learning, texts=cfg.texts, length=cfg.length, report=report)
     sys.stdout.write(f"{output}: {found}, {output.stat().st_size / 1e6:.1f} MB\n")
