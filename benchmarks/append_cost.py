@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from sahub.builder import build_stack
+from sahub.builders.build import build_stack
 
 STAGES = {
     "quest": {"page_size": 16, "label_bits": 4},

@@ -45,7 +45,7 @@ import importlib.abc, importlib.machinery, os, sys
 
 class Counting(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "sahub.evaluate":
+        if name != "sahub.engine.evaluate":
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)

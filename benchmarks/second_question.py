@@ -11,7 +11,7 @@ import time
 import torch
 
 import sahub
-from sahub import wording
+from sahub.data import vocabulary
 
 STACK = [{"name": "sink", "sink_size": 8}, {"name": "local", "window_size": 32}, {"name": "quest", "density": 0.1}]
 
@@ -25,16 +25,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = sahub.load_model("embedded")
-    line = f"\n{wording.NOISE}"
-    text = wording.instruction() + line * (options.tokens // model.model.count_tokens(line))
+    line = f"\n{vocabulary.NOISE}"
+    text = vocabulary.instruction() + line * (options.tokens // model.model.count_tokens(line))
     for name, stack in (("dense", None), ("quest at 10 %", sahub.build_stack(STACK))):
         ratios = []
         for repeat in range(options.repeats + 1):
             context = f"{name} {repeat}\n{text}"  # a context never seen before
 
-            def seconds(key: str, context: str = context, stack: sahub.stack.Stack | None = stack) -> float:
+            def seconds(key: str, context: str = context, stack: sahub.attention.stack.Stack | None = stack) -> float:
                 begin = time.perf_counter()
-                model.answer(context, wording.question(key), stack, max_new_tokens=options.new_tokens)
+                model.answer(context, vocabulary.question(key), stack, max_new_tokens=options.new_tokens)
                 return time.perf_counter() - begin
 
             first, second = seconds("quiet-river"), seconds("golden-lion")

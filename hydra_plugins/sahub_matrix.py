@@ -11,13 +11,13 @@ from hydra.plugins.launcher import Launcher
 
 
 class MatrixLauncher(Launcher):
-    """Plans every cell of a sweep in a directory named after its nouns; `sahub.cli` then runs all of them together."""
+    """Plans every cell of a sweep in a directory named after its nouns; `sahub.cli.main` then runs them all."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[list[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from sahub.sweep import plan_jobs
+        from sahub.cli.sweep import plan_jobs
 
         return plan_jobs(self, job_overrides, initial_job_idx)
 
@@ -26,7 +26,7 @@ class MatrixSweeper(BasicSweeper):
     """Hydra's basic sweeper, with globs over nested names, `configs=DIR`, and an error where a sweep is empty."""
 
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
-        from sahub.sweep import jobs
+        from sahub.cli.sweep import jobs
 
         return jobs(self.config, overrides, max_batch_size)
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from sahub.commands.calibrate import main
+from sahub.cli.commands.calibrate import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

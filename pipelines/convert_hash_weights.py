@@ -2,7 +2,7 @@
 
 import sys
 
-from sahub.commands.convert_hash_weights import main
+from sahub.cli.commands.convert_hash_weights import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from sahub.commands.export_zero_scrolls import main
+from sahub.cli.commands.export_zero_scrolls import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from sahub.commands.import_hub import main
+from sahub.cli.commands.import_hub import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from sahub.cli import run
+from sahub.cli.main import run
 
 if __name__ == "__main__":
     sys.exit(run("search", sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from sahub.commands.train_embedded import main
+from sahub.cli.commands.train_embedded import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

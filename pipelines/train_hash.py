@@ -2,7 +2,7 @@
 
 import sys
 
-from sahub.commands.train_hash import main
+from sahub.cli.commands.train_hash import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sahub.api import load_model, optimize, optimize_matrix, sparse
-    from sahub.attention import attend
-    from sahub.best import best_config
-    from sahub.builder import build_stack, register_method
+    from sahub.attention.attend import attend
+    from sahub.attention.stack import select
+    from sahub.builders.build import build_stack, register_method
+    from sahub.results.lookup import best_config
     from sahub.scores import aggregate, score
-    from sahub.stack import select
 
 # Names are imported when they are used: `import sahub` alone loads neither torch nor transformers.
 _HOMES = {
     "aggregate": "sahub.scores",
-    "attend": "sahub.attention",
-    "best_config": "sahub.best",
-    "build_stack": "sahub.builder",
+    "attend": "sahub.attention.attend",
+    "best_config": "sahub.results.lookup",
+    "build_stack": "sahub.builders.build",
     "load_model": "sahub.api",
     "optimize": "sahub.api",
     "optimize_matrix": "sahub.api",
-    "register_method": "sahub.builder",
+    "register_method": "sahub.builders.build",
     "score": "sahub.scores",
-    "select": "sahub.stack",
+    "select": "sahub.attention.stack",
     "sparse": "sahub.api",
 }
 __all__ = [

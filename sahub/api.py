@@ -7,22 +7,22 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-from sahub import model as models
-from sahub.builder import build_stack
-from sahub.choices import NOUNS, conf_dir, group_choices
-from sahub.config import compose_cell
+from sahub.attention.stack import Stack
+from sahub.builders.build import build_stack
+from sahub.config.cell import compose_cell
+from sahub.config.choices import NOUNS, conf_dir, group_choices
+from sahub.config.explain import composing
+from sahub.config.suites import expanded
+from sahub.engine import model as models
+from sahub.engine.hook import Hook, attached
+from sahub.engine.model import check_supported, geometry
+from sahub.engine.session import Attention, Session
 from sahub.errors import RunError, SparseNeverRan
-from sahub.explain import composing
-from sahub.hook import Hook, attached
-from sahub.model import check_supported, geometry
-from sahub.session import Attention, Session
-from sahub.stack import Stack
-from sahub.suites import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from sahub.endings import CellResult
+    from sahub.results.cell_result import CellResult
 
 Stages = Stack | Sequence[dict[str, Any]]
 
@@ -137,7 +137,7 @@ def optimize_matrix(
 
     A cell that fails says so in its result and loses nothing else.
     """
-    from sahub.matrix import run_matrix
+    from sahub.run.matrix import run_matrix
 
     root = Path(directory) if directory is not None else Path(mkdtemp(prefix="sahub_"))
     cells = []

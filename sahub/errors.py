@@ -12,7 +12,9 @@ SahubError
 └── RunError           a run that could not produce a result, with its causes
 """
 
+import difflib
 import errno
+from collections.abc import Iterable, Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -67,3 +69,15 @@ def disk_trouble(error: BaseException) -> str | None:
         return None
     room = "; make room and run the same command again: what was finished is kept" if error.errno in FULL else ""
     return f"{error.filename}: {error.strerror}{room}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ruler/vt?` where something is close to the word, else nothing."""
+    tails = {tail: name for name in known for tail in (name.rpartition("/")[2], name)}
+    close = difflib.get_close_matches(word, tails, n=1)
+    return f"; did you mean {tails[close[0]]}?" if close else ""
+
+
+def listed(names: Sequence[str], most: int = 150) -> str:
+    """The names in one line, shortened where there are too many to read."""
+    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")

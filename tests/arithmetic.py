@@ -3,15 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 
-from sahub.config import compose_cell
-from sahub.examples import Example, Question
-from sahub.outcomes import Answer, Outcome, failed
-from sahub.prepare import Request
-from sahub.protocols import Geometry
-from sahub.scope import Part
-from sahub.search import Search
-from sahub.trials import Study
-from sahub.workers import Batch, drive
+from sahub.attention.call import Geometry
+from sahub.compute.worker import Batch, drive
+from sahub.config.cell import compose_cell
+from sahub.data.examples import Example, Question
+from sahub.engine.outcome import Answer, Outcome, failed
+from sahub.engine.requests import Request
+from sahub.search.scope import Part
+from sahub.search.search import Search
+from sahub.search.trial import Study
 
 GEOMETRY = Geometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64)
 SMALL = ["search.num_samples=12", "search.batch=4", "search.promote=0", "search.calibrate=0"]

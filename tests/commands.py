@@ -60,7 +60,7 @@ def python(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> sub
 # What `many` runs; the last line says what was imported.
 MANY = """
 import contextlib, io, json, sys
-from sahub.cli import run
+from sahub.cli.main import run
 for arguments in json.loads(sys.argv[2]):
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):

@@ -87,7 +87,7 @@ def make_model():
 @pytest.fixture(scope="module")
 def chat(make_model, tokenizer):
     """A tiny model with a chat template, `[user] ... [end][assistant] ...`."""
-    from sahub.model import wrap_model
+    from sahub.engine.model import wrap_model
 
     talking = copy.deepcopy(tokenizer)
     talking.chat_template = (

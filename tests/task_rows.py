@@ -14,9 +14,10 @@ import pyarrow.parquet
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sahub.examples import SPLITS, Example, TaskSpec, load_examples, split_of
-from sahub.nouns import Task
-from sahub.ranges import typed
+from sahub.config.group_schemas import Task
+from sahub.config.ranges import typed
+from sahub.data.examples import SPLITS, Example, TaskSpec, split_of
+from sahub.data.loading import load_examples
 
 Row = dict[str, Any]
 CONF = Path(__file__).parents[1] / "conf"

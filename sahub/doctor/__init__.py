@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
-from sahub.choices import names_task
-from sahub.config import Cell
+from sahub.config.cell import Cell
+from sahub.config.choices import names_task
 from sahub.doctor.questions import asked_of, check_data
 from sahub.doctor.report import Report, show
+from sahub.engine.weights import check_files
 from sahub.errors import SahubError
-from sahub.store import write_json, write_text
-from sahub.weights import check_files
+from sahub.files.atomic import write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,11 @@ def examine(cell: Cell) -> bool:
             check_data(cell)
         else:
             check_files(cell, *asked_of(cell))
-        from sahub import results, trials  # these import torch: only once everything cheap is right
+        from sahub.results import cell_files
+        from sahub.search import trial  # these import torch: only once everything cheap is right
 
         if kind == "model":
-            trials.check_cell(cell)
+            trial.check_cell(cell)
         if cell.settings.dry_run:
             asked = f"asked {_list(doctor.tasks)} at {_list(doctor.lengths)} tokens" if kind == "model" else "examined"
             sys.stdout.write(f"{report.subject}: {asked}\n")
@@ -54,7 +55,7 @@ def examine(cell: Cell) -> bool:
     with cell.logged():
         for name in CHECKS[kind]:
             _run(name, cell, report)
-        report.facts["versions"] = results.versions()
+        report.facts["versions"] = cell_files.versions()
         write_json(file, report.document())
         log.info("subject=%s usable=%s %s", report.subject, report.usable, report.verdict)
     show(report, file)

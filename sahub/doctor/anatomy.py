@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from sahub.doctor.report import Rows, bytes_text, count_text
+from sahub.engine.model import Model
 from sahub.errors import UnsupportedModel
-from sahub.model import Model
 
 
 def architecture(config: PretrainedConfig) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import torch
 
 from sahub.doctor.report import Rows, bytes_text
 from sahub.doctor.selfcheck import endless, prompt
-from sahub.model import Model
-from sahub.prefix import prefill
-from sahub.session import Attention
+from sahub.engine.model import Model
+from sahub.engine.prefix import prefill
+from sahub.engine.session import Attention
 
 DECODED = 16  # tokens that decoding is timed on
 USABLE = 0.9  # share of the free memory that a context may fill

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sahub import datafiles
+from sahub.data import locate
+from sahub.data.examples import Example, TaskSpec, questions_of
 from sahub.doctor.report import Rows
 from sahub.errors import SahubError
-from sahub.examples import Example, TaskSpec, questions_of
 
 LABELS = ("answer", "answers", "output")  # columns that hold gold answers, of the benchmarks' layouts
 
@@ -19,7 +19,7 @@ def survey(spec: TaskSpec) -> dict[str, int] | None:
         return None
     count = unlabelled = 0
     try:
-        for row in datafiles.read_rows(spec, (), optional=LABELS):
+        for row in locate.read_rows(spec, (), optional=LABELS):
             labels = [row.values[name] for name in LABELS if name in row]
             count += 1
             unlabelled += bool(labels) and all(map(_is_blank, labels))

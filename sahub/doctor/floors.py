@@ -6,19 +6,19 @@ from statistics import fmean
 from typing import Any
 
 from sahub import scores
-from sahub.columns import percent
-from sahub.config import Cell
+from sahub.config.cell import Cell
+from sahub.data.examples import Example, Question, TaskSpec
 from sahub.doctor.report import Rows
+from sahub.engine.evaluate import evaluate
+from sahub.engine.model import Model
+from sahub.engine.outcome import Outcome
+from sahub.engine.requests import first_questions, prepare_under
+from sahub.engine.session import Attention, Session
+from sahub.engine.weights import spec_of
 from sahub.errors import RunError
-from sahub.evaluate import evaluate
-from sahub.examples import Example, Question, TaskSpec
-from sahub.model import Model
-from sahub.outcomes import Outcome
-from sahub.prepare import first_questions, prepare_under
-from sahub.session import Attention, Session
-from sahub.trials import plan_of
-from sahub.validate import accuracy, difference, interval
-from sahub.weights import spec_of
+from sahub.report.columns import percent
+from sahub.results.validate import accuracy, difference, interval
+from sahub.search.trial import plan_of
 
 
 def found(cell: Cell, model: Model, examples: Sequence[Example]) -> dict[str, Any]:

@@ -6,16 +6,16 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from sahub.config import Cell
+from sahub.config.cell import Cell
+from sahub.config.group_schemas import Protocol
+from sahub.config.settings import Search, Validate
+from sahub.data.examples import Example
 from sahub.doctor import anatomy
 from sahub.doctor.report import Rows
+from sahub.engine.model import Model, read_config, wrap_model
+from sahub.engine.requests import Request, limit, prepare_under
+from sahub.engine.weights import locate
 from sahub.errors import ConfigError
-from sahub.examples import Example
-from sahub.model import Model, read_config, wrap_model
-from sahub.nouns import Protocol
-from sahub.prepare import Request, limit, prepare_under
-from sahub.settings import Search, Validate
-from sahub.weights import locate
 
 MEASURED = 200  # contexts of a split at most that are turned into tokens
 LOST = 0.5  # share of the answers; where more are cut away, a run measures guesses

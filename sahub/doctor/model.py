@@ -6,21 +6,21 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from sahub.columns import percent
-from sahub.config import Cell
+from sahub.config.cell import Cell
 from sahub.doctor import anatomy, costs, selfcheck
 from sahub.doctor.questions import asked_of
 from sahub.doctor.report import Report, Rows
+from sahub.engine.evaluate import evaluate
+from sahub.engine.hook import attention_modules
+from sahub.engine.model import check_supported, read_config
+from sahub.engine.requests import Prepared, load
+from sahub.engine.session import Attention, Session
+from sahub.engine.weights import locate
 from sahub.errors import SahubError
-from sahub.evaluate import evaluate
-from sahub.hook import attention_modules
-from sahub.model import check_supported, read_config
-from sahub.prepare import Prepared, load
 from sahub.progress import Display
-from sahub.session import Attention, Session
-from sahub.trials import attention_of, plan_of
-from sahub.validate import accuracy, interval
-from sahub.weights import locate
+from sahub.report.columns import percent
+from sahub.results.validate import accuracy, interval
+from sahub.search.trial import attention_of, plan_of
 
 log = logging.getLogger(__name__)
 

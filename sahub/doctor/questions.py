@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sahub.choices import conf_dir, did_you_mean, group_choices, listed
-from sahub.config import Cell, composed, settings_of
-from sahub.errors import ConfigError
-from sahub.examples import missing
-from sahub.nouns import Task
-from sahub.weights import check_files, spec_of
+from sahub.config.cell import Cell, composed, settings_of
+from sahub.config.choices import conf_dir, group_choices
+from sahub.config.group_schemas import Task
+from sahub.data.loading import missing
+from sahub.engine.weights import check_files, spec_of
+from sahub.errors import ConfigError, did_you_mean, listed
 
 
 def asked_of(cell: Cell) -> list[Cell]:

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sahub.builder import build_stack
+from sahub.attention.call import Call
+from sahub.attention.selection import Selection
+from sahub.attention.stack import Stack
+from sahub.attention.stage import Index, Stage
+from sahub.builders.build import build_stack
 from sahub.doctor.report import Rows
-from sahub.model import Model
-from sahub.protocols import Call, Index, Stage
-from sahub.selection import Selection
-from sahub.session import Attention, Run, Session
-from sahub.stack import Stack
+from sahub.engine.model import Model
+from sahub.engine.session import Attention, Run, Session
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from sahub.config import Cell
+from sahub.config.cell import Cell
+from sahub.data.examples import SPLITS, Example, TaskSpec
+from sahub.data.loading import load_examples
 from sahub.doctor import dataset, floors, lengths
 from sahub.doctor.report import Report
+from sahub.engine.model import Model
+from sahub.engine.requests import load
+from sahub.engine.weights import missing, spec_of
 from sahub.errors import SahubError
-from sahub.examples import SPLITS, Example, TaskSpec, load_examples
-from sahub.model import Model
-from sahub.prepare import load
 from sahub.progress import Display
-from sahub.weights import missing, spec_of
 
 WORD = {"search": "a search", "validate": "a validation"}
 

@@ -7,13 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sahub.choosing import free_keys
-from sahub.errors import ConfigError
-from sahub.protocols import Call, Index, Stage
-from sahub.reading import by_rows, dots_at, values_at
-from sahub.selection import Selection
-from sahub.selectors import Picks, noise, top_k
-from sahub.sizes import (
+from sahub.attention.budgets import (
     Density,
     Size,
     at_layer,
@@ -26,6 +20,13 @@ from sahub.sizes import (
     row_tokens,
     share_of,
 )
+from sahub.attention.call import Call, Picks
+from sahub.attention.choose import free_keys
+from sahub.attention.gather import by_rows, dots_at, values_at
+from sahub.attention.selection import Selection
+from sahub.attention.selectors import noise, top_k
+from sahub.attention.stage import Index, Stage
+from sahub.errors import ConfigError
 
 _OUT = float("-inf")
 _MODES = ("denominator", "numerator", "output")

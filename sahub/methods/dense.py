@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from sahub.protocols import Call, Index, Stage
-from sahub.selection import Selection
+from sahub.attention.call import Call
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sahub.buffers import Growing
-from sahub.channels import SELECTIONS, ChannelFile, Lists, merged_by_rank, read_channels
-from sahub.choosing import Scores, Selector, choose
-from sahub.coding import Chunk, Coding
+from sahub.attention.budgets import Density, Size, is_count
+from sahub.attention.buffers import Growing
+from sahub.attention.call import Call, Geometry, Scores
+from sahub.attention.choose import Selector, choose
+from sahub.attention.products import product
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.planes import Planes, from_bits, to_bits
-from sahub.products import product
-from sahub.protocols import Call, Geometry, Index, Stage
-from sahub.selection import Selection
-from sahub.sizes import Density, Size, is_count
+from sahub.index.channels import SELECTIONS, ChannelFile, Lists, merged_by_rank, read_channels
+from sahub.index.packed_bits import Planes, from_bits, to_bits
+from sahub.index.prefix_codes import Chunk, Coding
 
 _LEAST_WIDTH = 1e-30  # below, steps per unit overflow fp32
 _CHUNK_KEYS = 4096  # labelled at once

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sahub.attention.call import Call
 from sahub.errors import ConfigError
-from sahub.observers import Observed, Observing
-from sahub.protocols import Call
+from sahub.index.observation_window import Observed, Observing
 
 RANKS = ("score", "value_weighted")
 _LEAST = torch.finfo(torch.float32).tiny

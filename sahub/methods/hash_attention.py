@@ -7,13 +7,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from sahub.choosing import Scores, Selector, choose
+from sahub.attention.budgets import Density, Size, is_count
+from sahub.attention.call import Call, Geometry, Scores
+from sahub.attention.choose import Selector, choose
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
-from sahub.planes import Planes
-from sahub.protocols import Call, Geometry, Index, Stage
-from sahub.selection import Selection
-from sahub.sizes import Density, Size, is_count
+from sahub.index.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
+from sahub.index.packed_bits import Planes
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,

@@ -5,11 +5,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sahub.attention.budgets import (
+    Density,
+    Size,
+    at_layer,
+    check_density,
+    check_size,
+    most_tokens,
+    row_share,
+    row_tokens,
+    share_of,
+)
+from sahub.attention.call import Call
+from sahub.attention.rows import Rows
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.protocols import Call, Index, Stage
-from sahub.rows import Rows
-from sahub.selection import Selection
-from sahub.sizes import Density, Size, at_layer, check_density, check_size, most_tokens, row_share, row_tokens, share_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sahub.buffers import Growing
-from sahub.choosing import free_keys
-from sahub.coding import Chunk, Coding
+from sahub.attention.budgets import is_count, is_number
+from sahub.attention.buffers import Growing
+from sahub.attention.call import Call, Geometry, Picks
+from sahub.attention.choose import free_keys
+from sahub.attention.gather import by_rows, dots_at
+from sahub.attention.selection import Selection
+from sahub.attention.selectors import threshold
+from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.lsh import KEYS_AT_ONCE, normals, sides
-from sahub.planes import Planes
-from sahub.protocols import Call, Geometry, Index, Stage
-from sahub.reading import by_rows, dots_at
-from sahub.selection import Selection
-from sahub.selectors import Picks, threshold
-from sahub.sizes import is_count, is_number
+from sahub.index.lsh import KEYS_AT_ONCE, normals, sides
+from sahub.index.packed_bits import Planes
+from sahub.index.prefix_codes import Chunk, Coding
 
 _OUT = float("-inf")
 _LEAST = 1e-4  # of an inclusion probability

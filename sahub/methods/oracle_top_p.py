@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from sahub.choosing import Selector, choose, exact_scores
-from sahub.protocols import Call, Geometry, Index, Stage
-from sahub.selection import Selection
+from sahub.attention.call import Call, Geometry
+from sahub.attention.choose import Selector, choose, exact_scores
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sahub.choosing import Scores, Selector, choose
-from sahub.coding import Chunk, Coding
+from sahub.attention.budgets import Density, Size, is_count
+from sahub.attention.call import Call, Geometry, Scores
+from sahub.attention.choose import Selector, choose
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.kmeans import kmeans, nearest, seed_of
-from sahub.planes import Planes, from_bits, to_bits
-from sahub.protocols import Call, Geometry, Index, Stage
-from sahub.selection import Selection
-from sahub.sizes import Density, Size, is_count
+from sahub.index.kmeans import kmeans, nearest, seed_of
+from sahub.index.packed_bits import Planes, from_bits, to_bits
+from sahub.index.prefix_codes import Chunk, Coding
 
 METRICS = ("euclidean", "ip")
 

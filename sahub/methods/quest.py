@@ -4,12 +4,13 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sahub.choosing import GROUPS, Selector, choose
+from sahub.attention.budgets import Density, Size
+from sahub.attention.call import Call, Geometry
+from sahub.attention.choose import GROUPS, Selector, choose
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.pages import PageBounds
-from sahub.protocols import Call, Geometry, Index, Stage
-from sahub.selection import Selection
-from sahub.sizes import Density, Size
+from sahub.index.page_bounds import PageBounds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from sahub.choosing import free_keys
+from sahub.attention.budgets import Density, at_layer, check_density, is_number, row_share, share_of
+from sahub.attention.call import Call, Picks
+from sahub.attention.choose import free_keys
+from sahub.attention.gather import by_rows
+from sahub.attention.selection import Selection
+from sahub.attention.selectors import noise, sample
+from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.protocols import Call, Index, Stage
-from sahub.reading import by_rows
-from sahub.selection import Selection
-from sahub.selectors import Picks, noise, sample
-from sahub.sizes import Density, at_layer, check_density, is_number, row_share, share_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sahub.protocols import Call, Index, Stage
-from sahub.selection import Selection
-from sahub.sizes import Size, check_size, most_tokens, row_tokens
+from sahub.attention.budgets import Size, check_size, most_tokens, row_tokens
+from sahub.attention.call import Call
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 
 
 @dataclass(frozen=True, kw_only=True)

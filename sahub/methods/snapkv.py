@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sahub.attention.budgets import is_count
+from sahub.attention.call import Call
 from sahub.errors import ConfigError
-from sahub.observers import Observed, Observing, shares_of
-from sahub.protocols import Call
-from sahub.sizes import is_count
+from sahub.index.observation_window import Observed, Observing, shares_of
 
 POOLINGS = ("avg", "max")
 _LEAST = torch.finfo(torch.float32).tiny

@@ -7,14 +7,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from sahub.buffers import Growing
-from sahub.choosing import Scores, Selector, choose
+from sahub.attention.budgets import Density, Size, is_count, is_number
+from sahub.attention.buffers import Growing
+from sahub.attention.call import Call, Geometry, Scores
+from sahub.attention.choose import Selector, choose
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.lsh import KEYS_AT_ONCE, normals
-from sahub.planes import Planes
-from sahub.protocols import Call, Geometry, Index, Stage
-from sahub.selection import Selection
-from sahub.sizes import Density, Size, is_count, is_number
+from sahub.index.lsh import KEYS_AT_ONCE, normals
+from sahub.index.packed_bits import Planes
 
 _LARGEST = torch.finfo(torch.float16).max
 

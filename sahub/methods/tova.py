@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sahub.observers import Observed, Observing, shares_of
-from sahub.protocols import Call
+from sahub.attention.call import Call
+from sahub.index.observation_window import Observed, Observing, shares_of
 
 _LEAST = torch.finfo(torch.float32).tiny
 

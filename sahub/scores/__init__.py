@@ -122,7 +122,7 @@ def _find(task: str) -> tuple[Benchmark, str]:
     name, _, subset = task.partition("/")
     benchmark = _benchmark(name)
     if benchmark is None:
-        known = [*BENCHMARKS, *extensions.names()]
+        known = [*BENCHMARKS, *extensions.benchmark_names()]
         raise ConfigError(f"task={task}: benchmark must be one of {', '.join(known)}{_close(name, known)}")
     subsets = tuple(benchmark.subsets)
     if subset not in subsets:
@@ -135,7 +135,7 @@ def _benchmark(name: str) -> Benchmark | None:
     """The scores of a benchmark, ours or another package's."""
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    module = extensions.module_of(name)
+    module = extensions.benchmark(name)
     found: Benchmark | None = None if module is None else module.BENCHMARK
     return found
 

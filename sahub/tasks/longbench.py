@@ -7,8 +7,8 @@ Differs  the authors' rows hold no prompts: they get ours; budgets are the offic
 
 from collections.abc import Callable
 
-from sahub import datafiles, longbench_rows, tables
-from sahub.examples import Example, TaskSpec
+from sahub.data import locate, longbench_rows, tables
+from sahub.data.examples import Example, TaskSpec
 
 SUBSETS = (
     "narrativeqa", "qasper", "multifieldqa_en", "multifieldqa_zh", "hotpotqa", "2wikimqa", "musique", "dureader",
@@ -20,7 +20,7 @@ SUBSETS = (
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched first, with the command; None when nothing. Raises ConfigError for an unknown subset."""
     tables.check_subset(spec, SUBSETS)
-    return datafiles.missing(spec)
+    return locate.missing(spec)
 
 
 def load(

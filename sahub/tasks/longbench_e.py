@@ -6,8 +6,8 @@ Differs  as LongBench
 
 from collections.abc import Callable
 
-from sahub import datafiles, longbench_rows, tables
-from sahub.examples import Example, TaskSpec
+from sahub.data import locate, longbench_rows, tables
+from sahub.data.examples import Example, TaskSpec
 from sahub.scores.longbench import bucket
 
 SUBSETS = (
@@ -19,7 +19,7 @@ SUBSETS = (
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched first, with the command; None when nothing. Raises ConfigError for an unknown subset."""
     tables.check_subset(spec, SUBSETS)
-    return datafiles.missing(spec)
+    return locate.missing(spec)
 
 
 def load(

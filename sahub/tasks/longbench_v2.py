@@ -8,10 +8,10 @@ Differs  the authors' rows hold no prompts: they get ours, with the instruction 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sahub import datafiles, tables
-from sahub.datacells import Row
-from sahub.examples import Example, TaskSpec
-from sahub.tables import PROMPT, Asked
+from sahub.data import locate, tables
+from sahub.data.cells import Row
+from sahub.data.examples import Example, TaskSpec
+from sahub.data.tables import PROMPT, Asked
 
 SUBSETS = ("0shot",)
 LETTERS = "ABCD"
@@ -23,7 +23,7 @@ INSTRUCTION = "Choose one of the four and end with this sentence: The correct an
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched first, with the command; None when nothing. Raises ConfigError for an unknown subset."""
     tables.check_subset(spec, SUBSETS)
-    return datafiles.missing(spec)
+    return locate.missing(spec)
 
 
 def load(
@@ -41,7 +41,7 @@ def load(
     columns = ("context", "question", "answer", *GROUPS)
     # Two layouts: a ready prompt, or the bare question beside its choices.
     layouts = ((*columns, "answer_prefix"), (*columns, *CHOICES))
-    rows = datafiles.read_rows(spec, *layouts, optional=("answer_prefix", *CHOICES), alone=True)
+    rows = locate.read_rows(spec, *layouts, optional=("answer_prefix", *CHOICES), alone=True)
     return tables.examples(map(_asked, rows), spec, split=split, limit=limit, seed=seed, group=_group)
 
 

@@ -6,10 +6,10 @@ Differs  rows of one context become one example; rows without a question or an a
 
 from collections.abc import Callable
 
-from sahub import datafiles, tables
-from sahub.datacells import Row
-from sahub.examples import Example, TaskSpec
-from sahub.tables import PROMPT, Asked
+from sahub.data import locate, tables
+from sahub.data.cells import Row
+from sahub.data.examples import Example, TaskSpec
+from sahub.data.tables import PROMPT, Asked
 
 SUBSETS = ("shortdep_qa", "longdep_qa", "shortdep_cloze", "longdep_summarization")
 
@@ -17,7 +17,7 @@ SUBSETS = ("shortdep_qa", "longdep_qa", "shortdep_cloze", "longdep_summarization
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched first, with the command; None when nothing. Raises ConfigError for an unknown subset."""
     tables.check_subset(spec, SUBSETS)
-    return datafiles.missing(spec)
+    return locate.missing(spec)
 
 
 def load(
@@ -30,7 +30,7 @@ def load(
     """
     del length, count_tokens
     tables.check_subset(spec, SUBSETS)
-    rows = (_asked(row, spec) for row in datafiles.read_rows(spec, (*PROMPT, "answer")))
+    rows = (_asked(row, spec) for row in locate.read_rows(spec, (*PROMPT, "answer")))
     return tables.examples(rows, spec, split=split, limit=limit, seed=seed)
 
 

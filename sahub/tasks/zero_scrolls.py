@@ -8,11 +8,11 @@ Differs  nothing: prompts are the authors', cut at the places their rows name
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from sahub import datafiles, tables
-from sahub.datacells import Row
+from sahub.data import locate, tables
+from sahub.data.cells import Row
+from sahub.data.examples import Example, TaskSpec
+from sahub.data.tables import PROMPT, Asked
 from sahub.errors import DataError
-from sahub.examples import Example, TaskSpec
-from sahub.tables import PROMPT, Asked
 
 SUBSETS = (
     "gov_report", "summ_screen_fd", "qmsum", "squality", "qasper", "narrative_qa", "quality", "musique", "space_digest",
@@ -26,7 +26,7 @@ SOURCE = ("id", "input", "output", *ENDS)
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched first, with the command; None when nothing. Raises ConfigError for an unknown subset."""
     tables.check_subset(spec, SUBSETS, "unscored")
-    return datafiles.missing(spec)
+    return locate.missing(spec)
 
 
 def load(
@@ -49,7 +49,7 @@ def load(
 def _merged(spec: TaskSpec) -> Iterator[Asked]:
     by_id: dict[str, Asked] = {}
     layouts = (SOURCE, (*PROMPT, "answer"))
-    for number, row in enumerate(datafiles.read_rows(spec, *layouts, optional=("id", MARK))):
+    for number, row in enumerate(locate.read_rows(spec, *layouts, optional=("id", MARK))):
         found = _sliced(row) if "input" in row else _ready(row, number)
         if not (found.references or spec.options.get("unscored")):
             raise DataError(

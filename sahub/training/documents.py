@@ -9,7 +9,7 @@ from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-from sahub import wording
+from sahub.data import vocabulary
 
 Count = Callable[[str], int]
 
@@ -38,10 +38,10 @@ def _filler(rng: Random) -> tuple[Callable[[], str], str]:
     """What draws the next piece of haystack, and what joins the pieces."""
     kind = rng.choice(("noise", "grammar", "essay", "essay"))
     if kind == "noise":
-        return lambda: wording.NOISE, "\n"
+        return lambda: vocabulary.NOISE, "\n"
     if kind == "grammar":
-        return lambda: wording.prose(rng), rng.choice((" ", "\n"))
-    sentences = wording.sentences(wording.essay())
+        return lambda: vocabulary.prose(rng), rng.choice((" ", "\n"))
+    sentences = vocabulary.sentences(vocabulary.essay())
     start = rng.randrange(len(sentences))
     stream = (sentences[(start + i) % len(sentences)] for i in range(10**9))
     return lambda: next(stream), " "
@@ -49,9 +49,9 @@ def _filler(rng: Random) -> tuple[Callable[[], str], str]:
 
 def needles(rng: Random, room: int, count: Count) -> Document:
     """Needles from rare to every sentence; questions for one value, for all values of a key, for several keys."""
-    kind = rng.choice((wording.NUMBER, wording.NUMBER, wording.NUMBER, wording.CODE))
-    value = wording.number if kind == wording.NUMBER else wording.code
-    name = wording.code if kind == wording.CODE and rng.random() < 0.5 else wording.key
+    kind = rng.choice((vocabulary.NUMBER, vocabulary.NUMBER, vocabulary.NUMBER, vocabulary.CODE))
+    value = vocabulary.number if kind == vocabulary.NUMBER else vocabulary.code
+    name = vocabulary.code if kind == vocabulary.CODE and rng.random() < 0.5 else vocabulary.key
     density = rng.choice((0.02, 0.1, 0.3, 1.0, 1.0))
     many = rng.choice((0.0, 0.0, 0.3, 1.0))  # share of keys with several values
     filler, joint = _filler(rng)
@@ -66,18 +66,18 @@ def needles(rng: Random, room: int, count: Count) -> Document:
         if waiting and rng.random() < 0.5:
             again = waiting.pop(rng.randrange(len(waiting)))
             pairs[again].append(value(rng))
-            return wording.needle(again, pairs[again][-1], kind)
+            return vocabulary.needle(again, pairs[again][-1], kind)
         new = name(rng)
         while new in pairs:
             new = name(rng)
         pairs[new] = [value(rng)]
         if rng.random() < many:
             waiting.extend([new] * rng.choice((1, 2, 3, 3)))
-        return wording.needle(new, pairs[new][0], kind)
+        return vocabulary.needle(new, pairs[new][0], kind)
 
     text = joint.join(_filled(rng, room, count, line))
 
-    return f"{wording.instruction(kind)}\n{text}", _questions(rng, pairs, kind)
+    return f"{vocabulary.instruction(kind)}\n{text}", _questions(rng, pairs, kind)
 
 
 def _questions(rng: Random, pairs: dict[str, list[str]], kind: str) -> Iterator[Asked]:
@@ -90,30 +90,30 @@ def _questions(rng: Random, pairs: dict[str, list[str]], kind: str) -> Iterator[
             names += alone[: rng.choice((1, 2, 3, 3))]
         several = len(names) > 1 or len(values) > 1
         prompt = "\n".join(
-            form(*names, kind=kind, several=several) for form in (wording.question, wording.answer_prefix)
+            form(*names, kind=kind, several=several) for form in (vocabulary.question, vocabulary.answer_prefix)
         )
         if several:
             said = [(name, one) for name in names for one in rng.sample(pairs[name], len(pairs[name]))]
-            yield Asked(prompt, ",".join(wording.item(*pair) for pair in said))
+            yield Asked(prompt, ",".join(vocabulary.item(*pair) for pair in said))
         else:
             yield Asked(prompt, f" {values[0]}")
 
 
 def several_values(rng: Random, room: int, count: Count) -> Document:
     """Keys with two to four values each, most with four, shuffled; alone or in a haystack. All values are asked for."""
-    kind = rng.choice((wording.NUMBER, wording.NUMBER, wording.NUMBER, wording.NUMBER, wording.CODE))
-    value = wording.number if kind == wording.NUMBER else wording.code
+    kind = rng.choice((vocabulary.NUMBER, vocabulary.NUMBER, vocabulary.NUMBER, vocabulary.NUMBER, vocabulary.CODE))
+    value = vocabulary.number if kind == vocabulary.NUMBER else vocabulary.code
     filler, joint = _filler(rng)
     share = rng.choice((0.1, 0.3, 0.6, 1.0))  # of the room: needles
     facts: list[tuple[str, str]] = []
     names: set[str] = set()
     size = 0
     while size < share * room:
-        name = wording.key(rng)
+        name = vocabulary.key(rng)
         if name not in names:
             names.add(name)
             facts += [(name, value(rng)) for _ in range(rng.choice((2, 3, 4, 4, 4)))]
-            size = len(facts) * count(wording.needle(*facts[-1], kind))
+            size = len(facts) * count(vocabulary.needle(*facts[-1], kind))
     hay = [] if size >= room else _filled(rng, room - size, count, filler)
     rng.shuffle(facts)
     pairs: dict[str, list[str]] = {}
@@ -121,13 +121,13 @@ def several_values(rng: Random, room: int, count: Count) -> Document:
     joint = joint if hay else "\n"
     for place, (name, one) in zip(places, facts, strict=True):
         pairs.setdefault(name, []).append(one)
-        hay.insert(place, wording.needle(name, one, kind))
-    return f"{wording.instruction(kind)}\n{joint.join(hay)}", _questions(rng, pairs, kind)
+        hay.insert(place, vocabulary.needle(name, one, kind))
+    return f"{vocabulary.instruction(kind)}\n{joint.join(hay)}", _questions(rng, pairs, kind)
 
 
 def variables(rng: Random, room: int, count: Count) -> Document:
     """Chains of assignments in order among noise; half of the documents begin with a worked example."""
-    opening = wording.VARIABLES
+    opening = vocabulary.VARIABLES
     if room > 300 and rng.random() < 0.5:
         text, asked = _chains(rng, rng.randint(40, 400), count, names=3, most=1)
         shown = next(asked)
@@ -144,28 +144,28 @@ def _chains(rng: Random, room: int, count: Count, *, names: int, most: int) -> D
             break
         chain = [str(rng.randint(10000, 99998))]
         while len(chain) < rng.choice((5, 6, 6, 6)):
-            new = wording.letters(rng, names)
+            new = vocabulary.letters(rng, names)
             if new not in used:
                 chain.append(new)
                 used.add(new)
         chains.append(chain)
-    statements = [[wording.assignment(a, b) for a, b in pairwise(chain)] for chain in chains]
+    statements = [[vocabulary.assignment(a, b) for a, b in pairwise(chain)] for chain in chains]
     size = sum(count(text) for chain in statements for text in chain)
-    noise = max(0, (room - size) // (count(wording.NOISE) + 1))
+    noise = max(0, (room - size) // (count(vocabulary.NOISE) + 1))
     turns = [i for i, chain in enumerate(statements) for _ in chain] + [-1] * noise
     rng.shuffle(turns)
-    text = "\n".join(wording.NOISE if i < 0 else statements[i].pop(0) for i in turns)
+    text = "\n".join(vocabulary.NOISE if i < 0 else statements[i].pop(0) for i in turns)
 
     def asked() -> Iterator[Asked]:
         for value, *held in rng.sample(chains, len(chains)):
-            forms = (wording.variables_question, wording.variables_prefix)
+            forms = (vocabulary.variables_question, vocabulary.variables_prefix)
             yield Asked("\n".join(form(value, len(held)) for form in forms), f" {' '.join(held)}")
 
     return text, asked()
 
 
 def _counted(rng: Random, room: int, count: Count, *, common: int, often: int, rare: int) -> Document:
-    words = list(dict.fromkeys([*wording.NOUNS, *wording.ADJECTIVES, *wording.common_words()]))
+    words = list(dict.fromkeys([*vocabulary.NOUNS, *vocabulary.ADJECTIVES, *vocabulary.common_words()]))
     rng.shuffle(words)
     frequent = words[:common]
     drawn = frequent * often
@@ -176,15 +176,15 @@ def _counted(rng: Random, room: int, count: Count, *, common: int, often: int, r
     rng.shuffle(drawn)
 
     def asked() -> Iterator[Asked]:
-        text = f"{wording.words_question(common)}\n{wording.words_prefix(common)}"
-        yield Asked(text, f" {wording.numbered(rng.sample(frequent, common))}")
+        text = f"{vocabulary.words_question(common)}\n{vocabulary.words_prefix(common)}"
+        yield Asked(text, f" {vocabulary.numbered(rng.sample(frequent, common))}")
 
-    return wording.numbered(drawn), asked()
+    return vocabulary.numbered(drawn), asked()
 
 
 def common_words(rng: Random, room: int, count: Count) -> Document:
     """Ten (fewer in short texts) common words in a numbered list, mostly after a worked example."""
-    opening = wording.WORDS
+    opening = vocabulary.WORDS
     if room > 450 and rng.random() < 0.7:
         text, asked = _counted(rng, 160, count, common=10, often=3, rare=1)
         shown = next(asked)
@@ -196,16 +196,16 @@ def common_words(rng: Random, room: int, count: Count) -> Document:
 
 def made_up_words(rng: Random, room: int, count: Count) -> Document:
     """Words of random letters with Zipf frequencies, the most frequent hidden behind dots."""
-    words = [wording.DOTS, *dict.fromkeys(wording.made_up(rng) for _ in range(20))]
+    words = [vocabulary.DOTS, *dict.fromkeys(vocabulary.made_up(rng) for _ in range(20))]
     total = max(20, int(room / 4.5))
     drawn = [word for rank, word in enumerate(words, 1) for _ in range(int(total * rank**-2.0 / 1.6449))]
     rng.shuffle(drawn)
 
     def asked() -> Iterator[Asked]:
-        text = f"{wording.made_up_question(3)}\n{wording.made_up_prefix(3)}"
+        text = f"{vocabulary.made_up_question(3)}\n{vocabulary.made_up_prefix(3)}"
         yield Asked(text, f" {', '.join(words[1:4])}")
 
-    return f"{wording.MADE_UP}\n{' '.join(drawn)}", asked()
+    return f"{vocabulary.MADE_UP}\n{' '.join(drawn)}", asked()
 
 
 SHARES: dict[Callable[[Random, int, Count], Document], tuple[float, int]] = {  # share, least room in tokens

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sahub.store import write_json
+from sahub.files.atomic import write_json
 from sahub.training.tokenizer import BOS, EOS, PAD
 
 

@@ -8,7 +8,7 @@ from string import ascii_uppercase
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from sahub import wording
+from sahub.data import vocabulary
 
 VOCABULARY = 4096
 BOS, EOS, PAD = SPECIAL = ("<|bos|>", "<|eos|>", "<|pad|>")
@@ -36,25 +36,25 @@ def _words() -> list[str]:
     """Every word of the generators, in order of first use."""
     rng = Random(0)
     fixed = [
-        wording.NOISE,
-        *(form(kind) for kind in (wording.NUMBER, wording.CODE) for form in (wording.instruction, _niah)),
-        *(wording.VARIABLES, wording.assignment("1", "x"), wording.assignment("x", "x")),
-        *(wording.variables_question("1", 5), wording.variables_prefix("1", 5)),
-        *(wording.WORDS, wording.words_question(5), wording.words_prefix(5)),
-        *(wording.MADE_UP, wording.made_up_question(3), wording.made_up_prefix(3)),
+        vocabulary.NOISE,
+        *(form(kind) for kind in (vocabulary.NUMBER, vocabulary.CODE) for form in (vocabulary.instruction, _niah)),
+        *(vocabulary.VARIABLES, vocabulary.assignment("1", "x"), vocabulary.assignment("x", "x")),
+        *(vocabulary.variables_question("1", 5), vocabulary.variables_prefix("1", 5)),
+        *(vocabulary.WORDS, vocabulary.words_question(5), vocabulary.words_prefix(5)),
+        *(vocabulary.MADE_UP, vocabulary.made_up_question(3), vocabulary.made_up_prefix(3)),
     ]
-    prose = (wording.prose(rng) for _ in range(3000))
-    text = " ".join(chain(wording.ADJECTIVES, wording.NOUNS, fixed, prose))
+    prose = (vocabulary.prose(rng) for _ in range(3000))
+    text = " ".join(chain(vocabulary.ADJECTIVES, vocabulary.NOUNS, fixed, prose))
     return list(dict.fromkeys(re.findall(r"[A-Za-z]+", text)))
 
 
 def _niah(kind: str) -> str:
     asked = (
         form("a", kind=kind, several=several)
-        for form in (wording.question, wording.answer_prefix)
+        for form in (vocabulary.question, vocabulary.answer_prefix)
         for several in (False, True)
     )
-    return " ".join([wording.needle("a", "1", kind), *asked])
+    return " ".join([vocabulary.needle("a", "1", kind), *asked])
 
 
 def build() -> Tokenizer:
@@ -66,10 +66,10 @@ def build() -> Tokenizer:
     forced += [a + b for a, b in product(ascii_uppercase, repeat=2)]
     forced += [f"{byte:02x}" for byte in range(256)]
     forced += [form for word in words for form in (word, f"Ġ{word}")]
-    forced += [f"Ġ{word}" for word in wording.common_words()]
-    forced.append(wording.MARK.replace(" ", "Ġ"))
+    forced += [f"Ġ{word}" for word in vocabulary.common_words()]
+    forced.append(vocabulary.MARK.replace(" ", "Ġ"))
     corpus = chain.from_iterable(
-        (f" {word}", f" {word}", word, word.capitalize()) for word in [*wording.common_words(), *words]
+        (f" {word}", f" {word}", word, word.capitalize()) for word in [*vocabulary.common_words(), *words]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -80,10 +80,10 @@ def build() -> Tokenizer:
     learned = json.loads(learner.to_str())["model"]
     pieces = sorted(learned["vocab"], key=learned["vocab"].get)
     entries = list(dict.fromkeys([*SPECIAL, *pieces[:256], *forced, *pieces]))[:VOCABULARY]
-    vocabulary = {piece: i for i, piece in enumerate(entries)}
-    merges = [(a, b) for a, b in learned["merges"] if {a, b, a + b} <= vocabulary.keys()]
+    numbered = {piece: i for i, piece in enumerate(entries)}
+    merges = [(a, b) for a, b in learned["merges"] if {a, b, a + b} <= numbered.keys()]
     # `ignore_merges`: a piece that stands in the vocabulary is one token, whatever the merges would make of it.
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
+    tokenizer = Tokenizer(models.BPE(numbered, merges, ignore_merges=True))
     tokenizer.pre_tokenizer = _pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
@@ -92,7 +92,7 @@ def build() -> Tokenizer:
 
 def mark_id(tokenizer: Tokenizer) -> int:
     """The id of what stands before each item of a list."""
-    (number,) = tokenizer.encode(wording.MARK, add_special_tokens=False).ids
+    (number,) = tokenizer.encode(vocabulary.MARK, add_special_tokens=False).ids
     return int(number)
 
 

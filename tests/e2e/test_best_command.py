@@ -7,8 +7,8 @@ from commands import many
 
 
 def test_look_ups_need_no_torch_and_leave_nothing_behind(tmp_path: Path):
-    from sahub import winners
-    from sahub.config import compose_cell
+    from sahub.config.cell import compose_cell
+    from sahub.results import winners
 
     cell = compose_cell(["task=ruler/vt"])
     chosen = ["builder.stages.quest.page_size=8", "builder.stages.quest.label_bits=2"]

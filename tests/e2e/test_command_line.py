@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from commands import ROOT, many, python, sahub
 
-from sahub.choices import GROUPS, conf_dir, group_choices
-from sahub.help import help_text
-from sahub.ranges import keys
-from sahub.settings import Settings
+from sahub.cli.help import help_text
+from sahub.config.choices import GROUPS, conf_dir, group_choices
+from sahub.config.ranges import keys
+from sahub.config.settings import Settings
 
 
 def run(*arguments: str, command: str = "search", folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -123,7 +123,9 @@ def test_help_explains_keys_and_choices_quickly_and_imports_nothing_heavy(folder
     assert done.returncode == 0
     for words in ("search.num_samples=50", "trials; at least 1", "ruler/niah_single_1", "streaming_llm", "sparsity_50"):
         assert words in done.stdout
-    code = "import sys; from sahub.cli import run; run('search', ['--help']); sys.stderr.write(' '.join(sys.modules))"
+    code = (
+        "import sys; from sahub.cli.main import run; run('search', ['--help']); sys.stderr.write(' '.join(sys.modules))"
+    )
     loaded = python("-c", code, cwd=ROOT).stderr.split()
     assert "sahub" in loaded
     assert not {"torch", "ray", "transformers", "optuna", "datasets"} & set(loaded)
@@ -138,7 +140,7 @@ def test_every_key_and_choice_is_in_the_help() -> None:
 
 
 def test_the_console_command_is_the_same(folder: Path) -> None:
-    code = "import sys; from sahub.cli import main; sys.argv = ['sahub', 'serch']; main()"
+    code = "import sys; from sahub.cli.main import main; sys.argv = ['sahub', 'serch']; main()"
     done = python("-c", code, cwd=ROOT)
     assert done.returncode == 2
     assert "did you mean search?" in done.stderr
@@ -185,7 +187,7 @@ def test_winners_of_a_directory_are_planned_for_validation_with_what_is_typed_on
     ],
 )
 def test_commands_that_make_files_name_a_mistake(arguments: list[str], said: str, folder: Path) -> None:
-    done = python("-c", "from sahub.cli import main; main()", *arguments, cwd=folder)
+    done = python("-c", "from sahub.cli.main import main; main()", *arguments, cwd=folder)
     assert done.returncode == (2 if arguments == ["calibrat"] else 1)
     assert done.stderr.startswith(said)
     assert len(done.stderr.splitlines()) <= 3

@@ -9,10 +9,11 @@ import pytest
 from task_rows import CONF, fixture, spec
 
 from sahub import scores
-from sahub.evaluate import Plan, evaluate
-from sahub.examples import TaskSpec, load_examples
-from sahub.prepare import Request, prepare
-from sahub.session import Attention, Session
+from sahub.data.examples import TaskSpec
+from sahub.data.loading import load_examples
+from sahub.engine.evaluate import Plan, evaluate
+from sahub.engine.requests import Request, prepare
+from sahub.engine.session import Attention, Session
 
 FOLDER = CONF / "task"
 NAMES = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 def session() -> Session:
     import torch
 
-    from sahub.model import load_model
+    from sahub.engine.model import load_model
 
     torch.set_num_threads(1)
     return Session(load_model("embedded"))

@@ -7,7 +7,7 @@ import pytest
 from commands import TINY, one, read, sahub
 from task_rows import contexts, rows_of, write_zip
 
-from sahub.commands.export_zero_scrolls import main
+from sahub.cli.commands.export_zero_scrolls import main
 
 SMALL = ["compute=inline", "builder=dense", "validate.max_context_length=400", "validate.max_new_tokens=4"]
 

@@ -5,8 +5,8 @@ import json
 import optuna
 
 from sahub.api import optimize_matrix
-from sahub.config import compose_cell
-from sahub.matrix import run_matrix
+from sahub.config.cell import compose_cell
+from sahub.run.matrix import run_matrix
 
 TASKS = ["ruler/niah_multikey_2", "ruler/niah_single_1"]
 SMALL = [

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sahub.protocols import Stage
+from sahub.attention.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class EveryNth(Stage):
 '''
 SEND = """
 import pickle, sys
-from sahub.builder import build_stack
+from sahub.builders.build import build_stack
 sys.stdout.buffer.write(pickle.dumps(build_stack({"sink": {"sink_size": 4}, "every_nth": {"nth": 4}})))
 """
 RECEIVE = """

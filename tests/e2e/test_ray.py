@@ -200,7 +200,7 @@ def test_ray_that_cannot_start_is_one_line(tmp_path):
         "import sys, ray\n"
         "def init(**options): raise TimeoutError('nobody answers\\nand a second line')\n"
         "ray.init = init\n"
-        "from sahub.cli import run; sys.exit(run('search', sys.argv[1:]))"
+        "from sahub.cli.main import run; sys.exit(run('search', sys.argv[1:]))"
     )
     done = python("-c", code, "-m", "builder=quest,streaming_llm,dense", "compute=local", *TINY, cwd=tmp_path)
     assert done.returncode == 1
@@ -228,7 +228,7 @@ def test_gpus_that_are_not_there_are_named_before_any_work(tmp_path):
 
 
 def test_the_help_and_a_plan_know_nothing_of_ray(tmp_path):
-    code = "import sys; from sahub.cli import run; run('search', sys.argv[1:]); assert 'ray' not in sys.modules"
+    code = "import sys; from sahub.cli.main import run; run('search', sys.argv[1:]); assert 'ray' not in sys.modules"
     for arguments in (["--help"], ["compute=local", "dry_run=true"]):
         done = python("-c", code, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -81,11 +81,11 @@ GPUS = """
 import json, os, sys, torch
 from pathlib import Path
 torch.cuda.device_count = lambda: 4
-from sahub.config import compose_cell
-from sahub.ray_start import started
+from sahub.config.cell import compose_cell
+from sahub.compute.ray_start import started
 cell = compose_cell(["compute=gpu", "compute.gpu_ids=[1,3]", "compute.actors_per_gpu=2", "model.device=cpu"])
 with started(cell.settings.compute):
-    from sahub.ray_workers import RayWorkers, ray
+    from sahub.compute.ray_workers import RayWorkers, ray
     with RayWorkers(cell, Path("results")) as workers:
         seen = lambda actor: os.environ["CUDA_VISIBLE_DEVICES"]
         found = [ray.get(slot.handle.__ray_call__.remote(seen)) for slot in workers.slots]

@@ -150,7 +150,7 @@ def test_a_kill_leaves_no_half_written_file(tmp_path):
 def test_a_run_without_its_hook_fails_by_name(tmp_path):
     code = (
         "import sys; from transformers import PreTrainedModel as M; M.set_attn_implementation = lambda *_: None\n"
-        "from sahub.cli import run; sys.exit(run('search', sys.argv[1:]))"
+        "from sahub.cli.main import run; sys.exit(run('search', sys.argv[1:]))"
     )
     done = python("-c", code, "builder=quest", *SMALL, cwd=tmp_path)
     assert done.returncode == 1

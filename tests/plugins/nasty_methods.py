@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from sahub.attention.call import Call
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
 from sahub.methods.local import Local
-from sahub.protocols import Call, Index, Stage
-from sahub.selection import Selection
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ import torch
 from hash_files import hash_fields
 from hypothesis import given, settings
 
-from sahub.attention import attend
-from sahub.builder import build_stack, select
-from sahub.selection import Kind
+from sahub.attention.attend import attend
+from sahub.attention.selection import Kind
+from sahub.builders.build import build_stack, select
 
 LAW = settings(max_examples=10, deadline=None, derandomize=True)
 HASHES = hash_fields(heads=1, head_dim=8)

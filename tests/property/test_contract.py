@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from omegaconf import OmegaConf
 
 from sahub import methods
-from sahub.attention import attend
-from sahub.builder import build_stack, method_names, select
+from sahub.attention.attend import attend
+from sahub.builders.build import build_stack, method_names, select
 
 BUDGET = 0.3
 SINK, LOCAL = {"name": "sink", "sink_size": 2}, {"name": "local", "window_size": 3}

@@ -7,9 +7,9 @@ import torch
 from hash_files import hash_fields
 from omegaconf import OmegaConf
 
-from sahub.builder import build_stack
-from sahub.builder_tree import grid_at
-from sahub.space import extremes, overrides_of, space_of
+from sahub.builders.build import build_stack
+from sahub.builders.space import extremes, overrides_of, space_of
+from sahub.config.builder_tree import grid_at
 
 TARGETS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5]
 LENGTHS = [1024, 4096, pytest.param(32768, marks=pytest.mark.slow)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sahub.choices import COMMANDS, GROUPS, conf_dir, group_choices
+from sahub.config.choices import COMMANDS, GROUPS, conf_dir, group_choices
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -56,7 +56,7 @@ def test_the_readme_names_all_that_can_be_chosen():
 
 @pytest.mark.slow
 def test_every_command_on_a_page_composes():
-    from sahub.config import compose_cell
+    from sahub.config.cell import compose_cell
     from sahub.errors import ConfigError
 
     lines = set()

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sahub.choices import GROUPS, conf_dir
-from sahub.examples import TaskSpec
-from sahub.ranges import keys
-from sahub.settings import Settings
+from sahub.config.choices import GROUPS, conf_dir
+from sahub.config.ranges import keys
+from sahub.config.settings import Settings
+from sahub.data.examples import TaskSpec
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(

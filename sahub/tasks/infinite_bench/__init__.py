@@ -6,7 +6,7 @@ Differs  see `stored` (data) and `generate`
 
 from collections.abc import Callable
 
-from sahub.examples import Example, TaskSpec
+from sahub.data.examples import Example, TaskSpec
 from sahub.tasks.infinite_bench import generate, stored
 
 

@@ -10,10 +10,10 @@ Differs  counts of lines, pairs, numbers and functions follow from the length; w
 
 from collections.abc import Callable
 
-from sahub import options
+from sahub.data import options
+from sahub.data.examples import Example, TaskSpec
+from sahub.data.fitting import Budget, of_split
 from sahub.errors import ConfigError
-from sahub.examples import Example, TaskSpec
-from sahub.fitting import Budget, of_split
 from sahub.tasks.infinite_bench import generate_reasoning, generate_retrieval
 from sahub.tasks.infinite_bench.generate_prompt import Draws
 

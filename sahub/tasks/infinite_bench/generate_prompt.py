@@ -5,8 +5,8 @@ from math import gcd
 from random import Random
 from typing import NamedTuple
 
-from sahub.examples import Question, TaskSpec
-from sahub.fitting import Budget, Draft, most
+from sahub.data.examples import Question, TaskSpec
+from sahub.data.fitting import Budget, Draft, most
 
 # What draws an example of a task: given the place of the example in what the task sweeps.
 Draws = Callable[[TaskSpec, Budget, int], Callable[[Random], Draft]]

@@ -5,8 +5,8 @@ from itertools import pairwise
 from random import Random
 from statistics import median
 
-from sahub.examples import TaskSpec
-from sahub.fitting import Budget, Draft
+from sahub.data.examples import TaskSpec
+from sahub.data.fitting import Budget, Draft
 from sahub.tasks.infinite_bench.generate_prompt import Prompt, fitted, question, swept
 
 # What is asked of a list: its name, whether it is at the lower end, and its place among the distinct numbers there.

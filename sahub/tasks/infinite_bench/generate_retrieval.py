@@ -5,9 +5,9 @@ from collections.abc import Callable
 from random import Random
 from string import digits
 
-from sahub import wording
-from sahub.examples import TaskSpec
-from sahub.fitting import Budget, Draft, filled, strewn
+from sahub.data import vocabulary
+from sahub.data.examples import TaskSpec
+from sahub.data.fitting import Budget, Draft, filled, strewn
 from sahub.tasks.infinite_bench.generate_prompt import Prompt, fitted, question, swept
 
 DEPTHS = 59  # from before the first line of filler to behind the last one
@@ -46,7 +46,7 @@ def _hidden(
         asked = question(spec, f"What is the {name} in the text above?", f"The {name} is:", [value])
 
         def build(lines: int, sentences: int) -> str:
-            pieces = strewn([wording.NOISE] * lines, sentences, Random(seed))
+            pieces = strewn([vocabulary.NOISE] * lines, sentences, Random(seed))
             line = f"The {name} is {value}. Remember it. {value} is the {name}."
             pieces.insert(len(pieces) * depth // (DEPTHS - 1), line)
             return "\n".join([f"A {name} is hidden in the following text. Find it and remember it.", *pieces])
@@ -65,7 +65,7 @@ def kv_retrieval(spec: TaskSpec, budget: Budget, place: int) -> Callable[[Random
 
         def build(more: int) -> Prompt:
             while len(pairs) < 1 + more:
-                pairs[wording.code(rng)] = wording.code(rng)
+                pairs[vocabulary.code(rng)] = vocabulary.code(rng)
             held = dict(list(pairs.items())[: 1 + more])
             key = list(held)[position * len(held) // POSITIONS]
             asked = question(

@@ -5,13 +5,13 @@ Source   the dataset MaxJeblick/InfiniteBench (config = subset, split test), or 
 Differs  budgets are the official ones, not the mirror's (+20); the authors' rows hold no prompts: they get ours
 """
 
-from sahub import datafiles, tables
-from sahub.datacells import Row, is_number
+from sahub.data import locate, tables
+from sahub.data.cells import Row, is_number
+from sahub.data.examples import Example, TaskSpec
+from sahub.data.prompts import prompts
+from sahub.data.tables import PROMPT, Asked
 from sahub.errors import ScoreError
-from sahub.examples import Example, TaskSpec
-from sahub.prompts import prompts
 from sahub.scores.infinite_labels import repair_label
-from sahub.tables import PROMPT, Asked
 
 SUBSETS = (
     "passkey", "number_string", "kv_retrieval", "longbook_sum_eng", "longbook_choice_eng", "longbook_qa_eng",
@@ -23,7 +23,7 @@ CHOICES = ("longbook_choice_eng", "code_debug")
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched first, with the command; None when nothing. Raises ConfigError for an unknown subset."""
     tables.check_subset(spec, SUBSETS, "num_examples")
-    return datafiles.missing(spec)
+    return locate.missing(spec)
 
 
 def load(spec: TaskSpec, *, split: str, limit: int | None, seed: int) -> list[Example]:
@@ -34,7 +34,7 @@ def load(spec: TaskSpec, *, split: str, limit: int | None, seed: int) -> list[Ex
     """
     tables.check_subset(spec, SUBSETS, "num_examples")
     bare = ("context", "input", "answer", *(["options"] if spec.subset in CHOICES else []))
-    rows = datafiles.read_rows(spec, (*PROMPT, "answer"), bare, optional=("options",))
+    rows = locate.read_rows(spec, (*PROMPT, "answer"), bare, optional=("options",))
     return tables.examples((_asked(row, spec) for row in rows), spec, split=split, limit=limit, seed=seed)
 
 

@@ -8,10 +8,10 @@ Differs  a prompt is fitted by one search per sample, which never overflows and 
 from collections.abc import Callable
 from random import Random
 
-from sahub import options
+from sahub.data import options
+from sahub.data.examples import Example, TaskSpec, split_of
+from sahub.data.fitting import Budget, Draw, example_of
 from sahub.errors import ConfigError, MissingFiles
-from sahub.examples import Example, TaskSpec, split_of
-from sahub.fitting import Budget, Draw, example_of
 from sahub.tasks.ruler import niah, qa, stored, variables, words
 
 SUBSETS: dict[str, Callable[[TaskSpec], Draw]] = {

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from sahub import options, wording
-from sahub.examples import Question, TaskSpec
-from sahub.fitting import Budget, Draft, Draw, filled, strewn
+from sahub.data import options, vocabulary
+from sahub.data.examples import Question, TaskSpec
+from sahub.data.fitting import Budget, Draft, Draw, filled, strewn
 
 Haystack = Callable[[int], list[str]]  # so many lines or sentences of it
 
 DEPTHS = [round(100 * i / 39) for i in range(40)]  # per cent of the sentences of an essay
-VALUES = {wording.NUMBER: wording.number, wording.CODE: wording.code}
+VALUES = {vocabulary.NUMBER: vocabulary.number, vocabulary.CODE: vocabulary.code}
 MOST_QUESTIONS = 1000
 
 
@@ -20,8 +20,8 @@ class Hidden:
     """What is hidden, in what, and how it is asked for."""
 
     haystack: str  # noise, essay or needles
-    kind: str = wording.NUMBER
-    key: Callable[[Random], str] = wording.key
+    kind: str = vocabulary.NUMBER
+    key: Callable[[Random], str] = vocabulary.key
     keys: int = 1
     values: int = 1  # of each key
     together: bool = False  # one question for all keys
@@ -34,10 +34,10 @@ _FOUR = "hides four keys, so it has at most four questions"
 SUBSETS = {
     "niah_single_1": Hidden("noise"),
     "niah_single_2": Hidden("essay"),
-    "niah_single_3": Hidden("essay", kind=wording.CODE),
+    "niah_single_3": Hidden("essay", kind=vocabulary.CODE),
     "niah_multikey_1": Hidden("essay", keys=4, questions=4, why=_FOUR),
     "niah_multikey_2": Hidden("needles", questions=MOST_QUESTIONS, why=""),
-    "niah_multikey_3": Hidden("needles", kind=wording.CODE, key=wording.code, questions=MOST_QUESTIONS, why=""),
+    "niah_multikey_3": Hidden("needles", kind=vocabulary.CODE, key=vocabulary.code, questions=MOST_QUESTIONS, why=""),
     "niah_multivalue": Hidden("essay", values=4, why="hides the values of one key, so it has one question"),
     "niah_multiquery": Hidden("essay", keys=4, together=True, why="asks for all its keys in one question"),
 }
@@ -60,7 +60,7 @@ def draws(spec: TaskSpec) -> Draw:
             _question(str(i), group, [value for name in group for value in pairs[name]], hidden.kind, spec)
             for i, group in enumerate(together)
         )
-        needles = [wording.needle(name, value, hidden.kind) for name in names for value in pairs[name]]
+        needles = [vocabulary.needle(name, value, hidden.kind) for name in names for value in pairs[name]]
         rng.shuffle(needles)
         build = _builder(hidden, needles, _haystack(rng, hidden, pairs, prose), rng.getrandbits(64))
         context = filled(build, budget.room(questions), budget)
@@ -80,8 +80,8 @@ def _question(name: str, keys: Sequence[str], values: Sequence[str], kind: str, 
     several = len(values) > 1
     return Question(
         id=name,
-        text=wording.question(*keys, kind=kind, several=several),
-        answer_prefix=wording.answer_prefix(*keys, kind=kind, several=several),
+        text=vocabulary.question(*keys, kind=kind, several=several),
+        answer_prefix=vocabulary.answer_prefix(*keys, kind=kind, several=several),
         references=tuple(values),
         max_new_tokens=spec.max_new_tokens,
     )
@@ -89,7 +89,7 @@ def _question(name: str, keys: Sequence[str], values: Sequence[str], kind: str, 
 
 def _haystack(rng: Random, hidden: Hidden, pairs: dict[str, list[str]], prose: Sequence[str]) -> Haystack:
     if hidden.haystack == "noise":
-        return lambda count: [wording.NOISE] * count
+        return lambda count: [vocabulary.NOISE] * count
     if hidden.haystack == "essay":
         # Upstream takes the first words of its essays and repeats them where they are too short.
         return lambda count: [prose[i % len(prose)] for i in range(count)]
@@ -102,7 +102,7 @@ def _haystack(rng: Random, hidden: Hidden, pairs: dict[str, list[str]], prose: S
             name, value = hidden.key(line_rng), VALUES[hidden.kind](line_rng)
             # A second value for an asked key, or a second key for its value, would make the answer ambiguous.
             if name not in pairs and value not in taken:
-                lines.append(wording.needle(name, value, hidden.kind))
+                lines.append(vocabulary.needle(name, value, hidden.kind))
         return lines[:count]
 
     return needles
@@ -123,6 +123,6 @@ def _builder(hidden: Hidden, needles: Sequence[str], haystack: Haystack, seed: i
         pieces = strewn(haystack(count), sentences, rng)
         for place, needle in zip(reversed(before), reversed(needles), strict=True):
             pieces.insert(place, needle)
-        return f"{wording.instruction(hidden.kind)}\n{joint.join(pieces)}"
+        return f"{vocabulary.instruction(hidden.kind)}\n{joint.join(pieces)}"
 
     return build

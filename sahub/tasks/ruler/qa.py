@@ -12,10 +12,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sahub import options
+from sahub.data import options
+from sahub.data.examples import Example, Question, TaskSpec, split_of
+from sahub.data.fitting import Budget, Draft, most, of_split
 from sahub.errors import ConfigError, DataError, MissingFiles
-from sahub.examples import Example, Question, TaskSpec, split_of
-from sahub.fitting import Budget, Draft, most, of_split
 
 log = logging.getLogger(__name__)
 

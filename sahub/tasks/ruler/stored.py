@@ -7,10 +7,10 @@ Differs  budgets are the official ones
 
 from dataclasses import replace
 
-from sahub import datafiles, tables
+from sahub.data import locate, tables
+from sahub.data.examples import Example, TaskSpec
+from sahub.data.tables import PROMPT
 from sahub.errors import ConfigError
-from sahub.examples import Example, TaskSpec
-from sahub.tables import PROMPT
 
 BY_LENGTH, BY_TASK = "simonjegou/ruler", "xAlg-AI/att-hub-ruler"
 LENGTHS = {4096: BY_LENGTH, 8192: BY_LENGTH, 16384: BY_LENGTH, 32768: f"{BY_TASK}-32k"}
@@ -18,12 +18,12 @@ LENGTHS = {4096: BY_LENGTH, 8192: BY_LENGTH, 16384: BY_LENGTH, 32768: f"{BY_TASK
 
 def missing(spec: TaskSpec) -> str | None:
     """What has to be fetched first, with the command; None when nothing. Raises ConfigError for a length nobody has."""
-    return datafiles.missing(located(spec))
+    return locate.missing(located(spec))
 
 
 def load(spec: TaskSpec, *, split: str, limit: int | None, seed: int) -> list[Example]:
-    """At most `limit` contexts of the split, in an order drawn by `seed`. Raises as sahub.datafiles.read_rows."""
-    rows = datafiles.read_rows(located(spec), (*PROMPT, "answer"))
+    """At most `limit` contexts of the split, in an order drawn by `seed`. Raises as sahub.data.locate.read_rows."""
+    rows = locate.read_rows(located(spec), (*PROMPT, "answer"))
     return tables.examples((tables.asked(row, "answer") for row in rows), spec, split=split, limit=limit, seed=seed)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 
-from sahub import options, wording
-from sahub.examples import Question, TaskSpec
-from sahub.fitting import Budget, Draft, Draw, filled, most, strewn
+from sahub.data import options, vocabulary
+from sahub.data.examples import Question, TaskSpec
+from sahub.data.fitting import Budget, Draft, Draw, filled, most, strewn
 
 EXAMPLE = 500  # tokens of the worked example, at most; no more than a third of the room either
 
@@ -24,13 +24,13 @@ def draws(spec: TaskSpec) -> Draw:
         (value, *names), seed = chains[0], rng.getrandbits(64)
         question = Question(
             id="0",
-            text=wording.variables_question(value, len(names)),
-            answer_prefix=wording.variables_prefix(value, len(names)),
+            text=vocabulary.variables_question(value, len(names)),
+            answer_prefix=vocabulary.variables_prefix(value, len(names)),
             references=tuple(names),
             max_new_tokens=spec.max_new_tokens,
         )
         room = budget.room([question])
-        opening = wording.VARIABLES + _worked(shown, rng.getrandbits(64), min(EXAMPLE, room // 3), budget)
+        opening = vocabulary.VARIABLES + _worked(shown, rng.getrandbits(64), min(EXAMPLE, room // 3), budget)
 
         def build(noise: int, sentences: int) -> str:
             order = Random(seed)
@@ -47,23 +47,23 @@ def _chains(rng: Random, values: Sequence[str], hops: int, *, letters: int) -> l
     """A value and the names it is copied through, for every value; all names distinct."""
     names: dict[str, None] = {}
     while len(names) < len(values) * (hops + 1):
-        names[wording.letters(rng, letters)] = None
+        names[vocabulary.letters(rng, letters)] = None
     every = list(names)
     return [[value, *every[i * (hops + 1) : (i + 1) * (hops + 1)]] for i, value in enumerate(values)]
 
 
 def _lines(chains: Sequence[Sequence[str]], noise: int, rng: Random) -> list[str]:
     """The statements of every chain in their order, at random places among lines of noise."""
-    waiting = [iter([wording.assignment(a, b) for a, b in pairwise(chain)]) for chain in chains]
+    waiting = [iter([vocabulary.assignment(a, b) for a, b in pairwise(chain)]) for chain in chains]
     turns = [i for i, chain in enumerate(chains) for _ in chain[1:]] + [-1] * noise
     rng.shuffle(turns)
-    return [wording.NOISE if i < 0 else next(waiting[i]) for i in turns]
+    return [vocabulary.NOISE if i < 0 else next(waiting[i]) for i in turns]
 
 
 def _worked(chain: Sequence[str], seed: int, room: int, budget: Budget) -> str:
     """A short task with its answer; without any noise where the room is too small for more."""
     value, *names = chain
-    asked = "\n".join(form(value, len(names)) for form in (wording.variables_question, wording.variables_prefix))
+    asked = "\n".join(form(value, len(names)) for form in (vocabulary.variables_question, vocabulary.variables_prefix))
 
     def build(noise: int) -> str:
         return "\n".join(["", *_lines([chain], noise, Random(seed))]) + f"{asked} {' '.join(names)}\n"

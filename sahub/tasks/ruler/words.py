@@ -8,10 +8,10 @@ from itertools import product
 from math import pi
 from random import Random
 
-from sahub import options, wording
+from sahub.data import options, vocabulary
+from sahub.data.examples import Question, TaskSpec
+from sahub.data.fitting import Budget, Draft, Draw, Found, most
 from sahub.errors import DataError
-from sahub.examples import Question, TaskSpec
-from sahub.fitting import Budget, Draft, Draw, Found, most
 
 COMMON, FREQUENT = 10, 3
 LONG = 4096 - 128  # from here on counts are those of a long list: a template takes some of the official 4096 tokens
@@ -24,11 +24,11 @@ def common_words(spec: TaskSpec) -> Draw:
 
     def draw(rng: Random, budget: Budget) -> Draft:
         needs = f"{COMMON + 1} words as often as they have to stand"
-        pools = (_simple_words(), [f"{a}-{b}" for a, b in product(wording.ADJECTIVES, wording.NOUNS)])
+        pools = (_simple_words(), [f"{a}-{b}" for a, b in product(vocabulary.ADJECTIVES, vocabulary.NOUNS)])
         for pool in pools:
             rng.shuffle(pool)
             found, frequent, exhausted = _listed(pool, budget, spec, rng.getrandbits(64))
-            question = _question(spec, wording.words_question(COMMON), wording.words_prefix(COMMON), frequent)
+            question = _question(spec, vocabulary.words_question(COMMON), vocabulary.words_prefix(COMMON), frequent)
             if found is None or not exhausted:
                 return Draft(found.text if found else None, (question,), needs)
         raise DataError(
@@ -40,7 +40,7 @@ def common_words(spec: TaskSpec) -> Draw:
 
 
 def _simple_words() -> list[str]:
-    words = dict.fromkeys([*wording.NOUNS, *wording.ADJECTIVES, *wording.common_words()])
+    words = dict.fromkeys([*vocabulary.NOUNS, *vocabulary.ADJECTIVES, *vocabulary.common_words()])
     return [word for word in words if len(word) >= 3]
 
 
@@ -64,16 +64,16 @@ def _listed(words: list[str], budget: Budget, spec: TaskSpec, seed: int) -> tupl
     """
     is_long = budget.length >= LONG
     often, rarely = (30, 3) if is_long else (6, 1)
-    text, prefix = wording.words_question(COMMON), wording.words_prefix(COMMON)
+    text, prefix = vocabulary.words_question(COMMON), vocabulary.words_prefix(COMMON)
     shown, example = _worked(words, Random(seed), f"{text}\n{prefix}", is_long=is_long)
     common, others = _split([word for word in words if word not in shown])
     room = budget.room([_question(spec, text, prefix, common)])
-    for opening in (f"{wording.WORDS}\n{example}\n", wording.WORDS):
+    for opening in (f"{vocabulary.WORDS}\n{example}\n", vocabulary.WORDS):
 
         def build(count: int, opening: str = opening) -> str:
             drawn = common * often + others[:count] * rarely
             Random(seed).shuffle(drawn)
-            return f"{opening}\n{wording.numbered(drawn)}"
+            return f"{opening}\n{vocabulary.numbered(drawn)}"
 
         found = most(build, room, budget.count, slack=budget.slack, limit=len(others))
         if found is not None and found.units:
@@ -88,7 +88,7 @@ def _worked(words: list[str], rng: Random, asked: str, *, is_long: bool) -> tupl
     others = others[: distinct - COMMON]
     drawn = common * often + others * rarely
     rng.shuffle(drawn)
-    return {*common, *others}, f"{wording.numbered(drawn)}{asked} {wording.numbered(common)}"
+    return {*common, *others}, f"{vocabulary.numbered(drawn)}{asked} {vocabulary.numbered(common)}"
 
 
 def made_up_words(spec: TaskSpec) -> Draw:
@@ -96,9 +96,9 @@ def made_up_words(spec: TaskSpec) -> Draw:
     options.check_names(spec)
 
     def draw(rng: Random, budget: Budget) -> Draft:
-        words = {wording.DOTS: None}
+        words = {vocabulary.DOTS: None}
         while len(words) < max(FREQUENT + 2, (budget.length - 50) // 50):
-            words[wording.made_up(rng)] = None
+            words[vocabulary.made_up(rng)] = None
         ranked, seed = list(words), rng.getrandbits(64)
 
         def counts(total: int) -> list[int]:
@@ -107,10 +107,10 @@ def made_up_words(spec: TaskSpec) -> Draw:
         def build(total: int) -> str:
             drawn = [word for word, count in zip(ranked, counts(total), strict=True) for _ in range(count)]
             Random(seed).shuffle(drawn)
-            return f"{wording.MADE_UP}\n{' '.join(drawn)}"
+            return f"{vocabulary.MADE_UP}\n{' '.join(drawn)}"
 
         gold = ranked[1 : 1 + FREQUENT]
-        question = _question(spec, wording.made_up_question(FREQUENT), wording.made_up_prefix(FREQUENT), gold)
+        question = _question(spec, vocabulary.made_up_question(FREQUENT), vocabulary.made_up_prefix(FREQUENT), gold)
         found = most(build, budget.room([question]), budget.count, slack=budget.slack)
         if found is not None:
             _check_ranks(spec, budget, counts(found.units)[1 : 2 + FREQUENT])

@@ -1,0 +1,116 @@
+"""Attention over a selection: softmax(q.k * scale + log_weight) v, with the row maximum over the kept keys."""
+
+import torch
+from torch import Tensor
+
+from sahub.attention.gather import row_chunks, rows_at
+from sahub.attention.rows import rows_of
+from sahub.attention.selection import Kind, Selection
+from sahub.errors import ConfigError, SahubError
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    selection: Selection,
+    *,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    backend: str = "gather",
+) -> Tensor:
+    """Attention output [b, q, h, dv] in q's dtype, computed in fp32; q [b, h, q, d], k [b, g, k, d], v [b, g, k, dv].
+
+    backend  `gather` reads only the chosen keys and holds no tensor of h*q*k elements; `reference` is dense and plain.
+    A row without a valid key gives 0. An empty selection raises SahubError, an unknown backend ConfigError.
+    """
+    if backend not in _BACKENDS:
+        raise ConfigError(f"backend={backend}: must be one of {', '.join(_BACKENDS)}")
+    if selection.kind is Kind.NONE:
+        raise SahubError(
+            "nothing is selected: a stack must keep at least one key of each row (use `dense` to keep all)"
+        )
+    if mask is not None and mask is not selection.rows.mask:
+        selection = _restricted(selection, q, k, mask)
+    if selection.kind is Kind.PARTIAL and selection.indices.shape[-1] == 0:
+        selection.check()  # rows without a valid key give 0, others may not be empty
+        return q.new_zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[-1])
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return _BACKENDS[backend](q, k, v, selection, scale).to(q.dtype)
+
+
+def _restricted(selection: Selection, q: Tensor, k: Tensor, mask: Tensor) -> Selection:
+    """The selection without the keys that `mask` forbids."""
+    known = selection.rows.mask
+    rows = rows_of(q, k, mask)
+    if selection.kind is Kind.ALL and known is not None:
+        both = [one if one.dim() == 4 else one[:, None, None].expand(-1, 1, q.shape[2], -1) for one in (known, mask)]
+        rows = rows_of(q, k, both[0] & both[1])
+    bare = Selection.none(rows, selection.num_heads, selection.num_kv_heads)
+    if selection.kind is Kind.ALL:
+        return bare.all()
+    allowed = rows.admits(selection.indices)
+    return bare.of(selection.indices, selection.log_weight.masked_fill(~allowed, float("-inf")))
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+    """The formula as it is written, on dense tensors."""
+    group = q.shape[1] // k.shape[1]
+    keys, values = (x.float().repeat_interleave(group, dim=1) for x in (k, v))
+    probabilities = selection.probabilities()
+    logits = (q.float() @ keys.transpose(-1, -2) * scale - probabilities.log()).masked_fill(
+        probabilities == 0, float("-inf")
+    )
+    return (_softmax(logits) @ values).transpose(1, 2)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis; 0 where every logit is -inf."""
+    top = logits.amax(dim=-1, keepdim=True)
+    weights = torch.exp(logits - top.masked_fill(top == float("-inf"), 0.0))
+    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+    """Read the chosen keys alone, some rows at a time; heads of a group that chose alike read them once."""
+    if selection.kind is Kind.ALL:
+        return _everything(q, k, v, selection, scale)
+    batch, heads, rows, _ = q.shape
+    units = k.shape[1] if selection.slots.shape[1] == 1 else heads  # blocks that are gathered, each for some heads
+    step = heads // units
+    indices, weights = selection.indices[:, ::step], selection.log_weight[:, ::step]
+    grouped = q.float().unflatten(1, (units, step)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
+    kv_head = torch.arange(units, device=q.device) * k.shape[1] // units
+    out = q.new_empty(batch, rows, heads, v.shape[-1], dtype=torch.float32)
+    for part in row_chunks(rows, batch * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
+        slots, weight = indices[:, :, part], weights[:, :, part]
+        logits = grouped[:, :, part] @ rows_at(k, kv_head, slots).transpose(-1, -2) * scale + weight[..., None, :]
+        block = _softmax(logits) @ rows_at(v, kv_head, slots)  # [b, u, part, step, dv]
+        out[:, part] = block.transpose(1, 2).flatten(2, 3)
+    return out
+
+
+def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+    """Dense attention over the valid keys, some rows at a time, each chunk over the keys that its last row can see."""
+    rows = selection.rows
+    queries, keys, values = q.float(), k.float(), v.float()
+    blocks = []
+    for part in row_chunks(rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
+        end = rows.num_keys - rows.num_rows + part.stop
+        visible = rows.visible(part)
+        block = torch.nn.functional.scaled_dot_product_attention(
+            queries[:, :, part],
+            keys[:, :, :end],
+            values[:, :, :end],
+            attn_mask=None if visible is None else visible[:, None, :, :end],
+            scale=scale,
+            enable_gqa=True,
+        )
+        blocks.append(block)
+    out = torch.cat(blocks, dim=2)
+    if rows.mask is not None:
+        out = out.masked_fill((rows.counts == 0)[:, None, :, None], 0.0)
+    return out.transpose(1, 2)
+
+
+_BACKENDS = {"gather": _gather, "reference": _reference}

@@ -1,0 +1,99 @@
+"""One attention call, and what a scorer says of its keys: what stages, scorers and selectors speak of.
+
+Axis letters: b batch, h query heads, g KV heads, q query rows of a call, k keys, d head dim, s slots, m units, p pages.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sahub.attention.rows import Rows
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The numbers of a model that the costs of a method depend on."""
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One attention call of one layer: Q rows at the end of K keys; row i sits at key K - Q + i.
+
+    Randomness is a function of (seed, example, layer, head, step, the row's valid keys), never of batch mates.
+    """
+
+    q: Tensor  # [b, h, q, d], after the rotary embedding
+    k: Tensor  # [b, g, k, d]; read only by oracles and by an index for the pages or blocks that the rows touch
+    v: Tensor  # [b, g, k, dv]
+    scale: float  # of q.k before the softmax
+    rows: Rows  # which keys each row may attend to
+    valid: Tensor | None = None  # bool [b, k]: which keys were valid when they were appended; None = all
+    density: float | None = None  # the budget that `of_budget` sizes are shares of, at this layer
+    layer: int = 0
+    seed: int = 0
+    example: int = 0
+    step: int = 0
+
+    @property
+    def num_heads(self) -> int:
+        """Query heads."""
+        return self.q.shape[1]
+
+    @property
+    def num_kv_heads(self) -> int:
+        """KV heads; query head h reads KV head h // (num_heads // num_kv_heads)."""
+        return self.k.shape[1]
+
+
+class Picks(NamedTuple):
+    """Chosen units, int64 [b, h, q, s], and their log-weights, fp32: -inf = empty slot."""
+
+    units: Tensor
+    log_weight: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Approximate logits of the units of a call: keys, or pages of consecutive keys.
+
+    logits     fp32 [b, h, q, m], multiplied by the softmax scale; units that a row cannot see may hold anything
+    page_size  tokens of a unit; 1 = the units are the keys
+    first      position at which page 0 starts, int64 [b] (None = 0)
+    """
+
+    logits: Tensor
+    page_size: int = 1
+    first: Tensor | None = None
+
+    @property
+    def of_keys(self) -> bool:
+        """Whether unit j is key j."""
+        return self.page_size == 1 and self.first is None
+
+    def starts(self) -> Tensor:
+        """Position of the first key of each unit, int64 [b or 1, 1, m]."""
+        starts = torch.arange(self.logits.shape[-1], device=self.logits.device)[None, None] * self.page_size
+        return starts if self.first is None else starts + self.first[:, None, None]
+
+    def unit_of(self, positions: Tensor) -> Tensor:
+        """The unit that holds each key position [b, h, q, s]; clamped inside."""
+        if self.first is not None:
+            positions = positions - self.first[:, None, None, None]
+        units = positions if self.page_size == 1 else positions.div(self.page_size, rounding_mode="floor")
+        return units.clamp(0, self.logits.shape[-1] - 1)
+
+    def keys_of(self, picks: Picks) -> Picks:
+        """The picked units written out as key positions [b, h, q, s * page_size]; some may lie outside the row."""
+        if self.of_keys:
+            return picks
+        first = 0 if self.first is None else self.first[:, None, None, None, None]
+        offsets = torch.arange(self.page_size, device=picks.units.device)
+        keys = picks.units[..., None] * self.page_size + offsets + first
+        return Picks(keys.flatten(-2), picks.log_weight.repeat_interleave(self.page_size, dim=-1))

@@ -1,0 +1,219 @@
+"""Choosing keys by score: any scorer, at token or page granularity, with any selector."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sahub.attention.budgets import (
+    Density,
+    Size,
+    at_layer,
+    check_density,
+    check_size,
+    most_tokens,
+    row_share,
+    row_tokens,
+    share_of,
+)
+from sahub.attention.call import Call, Picks, Scores
+from sahub.attention.products import product
+from sahub.attention.selection import Selection
+from sahub.attention.selectors import threshold, top_k, top_p
+from sahub.errors import ConfigError
+
+GROUPS = ("none", "union", "sum", "max")
+_OUT = float("-inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """How a scored stage chooses; exactly one of density, heavy_size, top_p and threshold is set.
+
+    density     share of the valid keys kept once the stage is done: it fills up; scalar or one per layer. Keys that an
+                earlier stage sampled count as kept, and again where this stage makes them certain: samplers come last
+    heavy_size  what the stage adds: tokens (int), a share of the valid keys (float) or of the budget
+    top_p       share in [0, 1] of the softmax mass of the scores; `mass` says of what: the residual or the total
+    ties        of top_p: whether all that score as the last kept unit are kept too
+    threshold   least logit (scaled) of a kept unit
+    max_density  of top_p and threshold: share of the valid keys that is not exceeded once the stage is done
+    min_units   pages to take when fewer fit into what is left of a budget, unless nothing is left
+    group       what query heads that share a KV head choose: none (each its own), sum or max of their scores (the same
+                for all), union (each its own, and all attend to what any of them chose: up to G times the budget)
+    """
+
+    density: Density | None = None
+    heavy_size: Size | None = None
+    top_p: float | None = None
+    ties: bool = False
+    threshold: float | None = None
+    mass: str = "residual"
+    max_density: Density | None = None
+    min_units: int = 1
+    group: str = "none"
+
+    def __post_init__(self) -> None:
+        ways = {name: getattr(self, name) for name in ("density", "heavy_size", "top_p", "threshold")}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) != 1:
+            shown = ", ".join(f"{name}={ways[name]}" for name in given or ("density", "heavy_size"))
+            raise ConfigError(f"{shown}: exactly one of density, heavy_size and select must be set")
+        if self.density is not None:
+            check_density("density", self.density)
+        if self.heavy_size is not None:
+            check_size("heavy_size", self.heavy_size)
+        if self.top_p is not None and not _in_unit_interval(self.top_p):
+            raise ConfigError(f"top_p={self.top_p}: must be a share of the softmax mass in [0, 1]")
+        if self.threshold is not None and not isinstance(self.threshold, (int, float)):
+            raise ConfigError(f"threshold={self.threshold}: must be a logit, the softmax scale included")
+        if self.max_density is not None:
+            if given[0] in ("density", "heavy_size"):
+                raise ConfigError(f"max_density={self.max_density}: bounds top_p and threshold, not {given[0]}")
+            check_density("max_density", self.max_density)
+        if self.group not in GROUPS:
+            raise ConfigError(f"group={self.group}: must be one of {', '.join(GROUPS)}")
+        if self.mass not in ("residual", "total"):
+            raise ConfigError(f"mass={self.mass}: must be residual or total")
+
+    @classmethod
+    def of(cls, select: Mapping[str, Any] | None = None, **ways: Any) -> "Selector":
+        """From a stage's fields, `select` being {top_p: 0.9}, {threshold: 2.0}, {density: 0.1} or {heavy_size: 64}."""
+        known = {field.name for field in fields(cls)} - {"min_units", "group", "ties"}
+        given = {key: value for key, value in ways.items() if value is not None}
+        if select is None:
+            return cls(**given)
+        if not isinstance(select, Mapping) or not select or not set(select) <= known:
+            shown = dict(select) if isinstance(select, Mapping) else select
+            raise ConfigError(
+                f"select={shown}: must be a mapping such as {{top_p: 0.9}}; keys: {', '.join(sorted(known))}"
+            )
+        if twice := [key for key in ("density", "heavy_size") if key in given]:
+            raise ConfigError(f"select={dict(select)}, {twice[0]}={given[twice[0]]}: exactly one of them must be set")
+        return cls(**{**given, **select})
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the fields alone say that every valid key is kept."""
+        shares = self.density if isinstance(self.density, (list, tuple)) else [self.density]
+        return all(share == 1 for share in shares) or (isinstance(self.heavy_size, float) and self.heavy_size == 1)
+
+
+def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> Selection:
+    """The keys that `selector` adds to `taken` by `scores`; keys kept for certain are no candidates, nor full pages.
+
+    A key that an earlier stage merely sampled is a candidate: it is raised to certain if it is chosen.
+    """
+    if selector.keeps_all:
+        return taken.all()
+    scores = _shared(call, scores, selector.group)
+    logits, sizes = _candidates(call, taken, scores)
+    num, bound = _budget(call, taken, selector)
+    if num is not None and not scores.of_keys:
+        num, bound = _pages(call, num, bound, scores.page_size, selector.min_units)
+    if selector.top_p is not None:
+        before = _log_mass(taken, scores) if selector.mass == "total" else None
+        picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before, most=num, ties=selector.ties)
+    elif selector.threshold is not None:
+        picks = threshold(logits, float(selector.threshold), most=num)
+    else:
+        assert num is not None
+        picks = top_k(logits, num, bound)
+    if selector.group == "union":
+        picks = _union(call, picks, logits.shape[-1])
+    keys, log_weight = scores.keys_of(picks)
+    if not scores.of_keys:
+        outside = ~call.rows.admits(keys)
+        keys, log_weight = keys.masked_fill(outside, 0), log_weight.masked_fill(outside, _OUT)
+    return taken.of(keys, log_weight)
+
+
+def _shared(call: Call, scores: Scores, group: str) -> Scores:
+    """The same scores for all heads that share a KV head: their sum, or the largest."""
+    if group not in ("sum", "max"):
+        return scores
+    each = scores.logits.unflatten(1, (call.num_kv_heads, -1))
+    joined = each.sum(dim=2, keepdim=True) if group == "sum" else each.amax(dim=2, keepdim=True)
+    return replace(scores, logits=joined.expand_as(each).flatten(1, 2))
+
+
+def _union(call: Call, picks: Picks, num_units: int) -> Picks:
+    """For every head, the units that any head of its group picked, among `num_units`."""
+    chosen = torch.where(picks.log_weight > _OUT, picks.units, num_units).unflatten(1, (call.num_kv_heads, -1))
+    marks = chosen.new_zeros(*chosen.shape[:2], *chosen.shape[3:4], num_units + 1, dtype=torch.bool)
+    marks.scatter_(-1, chosen.transpose(2, 3).flatten(3), True)
+    joined = threshold(torch.where(marks[..., :-1], 0.0, _OUT), 0.0)
+    heads = chosen.shape[2]
+    return Picks(*(one.repeat_interleave(heads, dim=1) for one in joined))
+
+
+def free_keys(call: Call, taken: Selection) -> Tensor:
+    """The keys that each row sees and that are not kept for certain: bool [b, h, q, k], own memory for every head."""
+    rows, visible = call.rows, call.rows.visible()
+    free = torch.ones(
+        rows.batch, call.num_heads, rows.num_rows, rows.num_keys + 1, dtype=torch.bool, device=rows.device
+    )
+    if visible is not None:
+        free[..., :-1] &= visible[:, None]
+    barred = torch.where(taken.weights == 0, taken.slots, rows.num_keys).expand(-1, call.num_heads, -1, -1)
+    return free.scatter_(-1, barred, False)[..., :-1]
+
+
+def _candidates(call: Call, taken: Selection, scores: Scores) -> tuple[Tensor, Tensor | None]:
+    """Logits with -inf for the units that cannot be added, and the number of keys each unit would add (None = 1)."""
+    logits, certain = scores.logits, taken.weights == 0
+    if scores.of_keys:
+        visible = call.rows.visible()
+        if visible is not None:
+            logits = logits.masked_fill(~visible[:, None], _OUT)
+        if taken.slots.shape[-1] == 0:
+            return logits, None
+        barred = torch.where(certain, _OUT, -_OUT).expand_as(taken.indices)
+        return logits.scatter_reduce(-1, taken.indices, barred, "amin"), None
+    starts = scores.starts()
+    sizes = (call.rows.before(starts + scores.page_size) - call.rows.before(starts))[:, None]
+    if taken.slots.shape[-1]:
+        units = scores.unit_of(taken.slots)
+        full = torch.zeros(*units.shape[:3], logits.shape[-1], dtype=torch.int64, device=logits.device)
+        sizes = sizes - full.scatter_add_(-1, units, certain.long())
+    return logits.masked_fill(sizes <= 0, _OUT), sizes
+
+
+def _log_mass(taken: Selection, scores: Scores) -> Tensor:
+    """Log of the softmax numerator that the certain keys already hold, by these scores: [b, h, q, 1]."""
+    held = scores.logits.gather(-1, scores.unit_of(taken.indices))
+    return held.masked_fill(taken.log_weight != 0, _OUT).logsumexp(-1, keepdim=True)
+
+
+def _budget(call: Call, taken: Selection, selector: Selector) -> tuple[Tensor | None, int]:
+    """Tokens to add for each row, at most, int64 [b or 1, h or 1, q] (None = no limit), and an upper bound of them."""
+    rows = call.rows
+    if selector.heavy_size is not None:
+        num = row_tokens(selector.heavy_size, rows, call.density)[:, None]
+        return num, most_tokens(selector.heavy_size, rows.num_keys, call.density)
+    density = at_layer(selector.max_density if selector.density is None else selector.density, call.layer)
+    if density is None:
+        return None, rows.num_keys
+    return row_share(density, rows)[:, None] - taken.num_kept(), share_of(density, rows.num_keys)
+
+
+def _pages(call: Call, num: Tensor, bound: int, page_size: int, least: int) -> tuple[Tensor, int]:
+    """A budget of tokens as pages: those that fit, at least `least` unless nothing is left, and the last if all fit."""
+    fitting = torch.where(num > 0, (num // page_size).clamp(min=least), 0)
+    return fitting + (num >= call.rows.counts[:, None]), max(least, bound // page_size) + 1
+
+
+def _in_unit_interval(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def exact_scores(call: Call, *, value_weighted: bool = False) -> Scores:
+    """The true logits q.k * scale of every key, fp32; value_weighted adds log |v|. Reads all keys: for oracles."""
+    group = call.num_heads // call.num_kv_heads
+    grouped = call.q.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
+    logits = product(grouped, call.k.transpose(-1, -2)) * call.scale  # [b, g, group * q, k]
+    if value_weighted:
+        norms = torch.linalg.vector_norm(call.v.float(), dim=-1)
+        logits = logits + norms.clamp(min=torch.finfo(torch.float32).tiny).log()[:, :, None]
+    return Scores(logits=logits.unflatten(2, (group, -1)).flatten(1, 2))

@@ -1,0 +1,99 @@
+"""What a sparse-attention method is: a stage that adds keys to a call, and its index over the keys.
+
+Axis letters: b batch, h query heads, g KV heads, q query rows of a call, k keys, d head dim, s slots, p pages.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
+
+from torch import Tensor
+
+from sahub.attention.budgets import Density
+from sahub.attention.call import Call, Geometry, Scores
+from sahub.attention.selection import Selection
+
+
+class Index(Protocol):
+    """What a method remembers about the keys of one (example, layer), fed as they arrive.
+
+    Any chunking of the same keys gives the same index. A selection for Q > 1 rows is asked after all K keys were
+    appended and must equal asking row by row, each with the index as it was when the row's own key was the last.
+    """
+
+    length: int  # keys appended so far, padding included
+
+    def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
+        """Take [b, g, n, d] more keys, [b, g, n, dv] values and [b, n] validity (None = all valid)."""
+
+    def freeze(self) -> None:
+        """End the prefix: what is learned from it (centroids, hash centres) is fixed from here on."""
+
+    def truncate(self, length: int, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
+        """Become exactly what the index was at `length` keys; k, v, valid hold at least those keys."""
+
+    def fork(self) -> Self:
+        """An independent copy; cheap, buffers are copied when one of the two writes."""
+
+
+class Watching(Index, Protocol):
+    """The index of a stage that watches the rows."""
+
+    def observe(self, call: Call) -> None:
+        """See the rows of a call, whose keys were all appended; the same rows may be shown more than once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Base of every method: the dataclass fields are its hyperparameters, checked in `__post_init__`.
+
+    A field's metadata may hold `unit` and `search`, the default range a search draws it from:
+    {low, high, log?, step?} or {choices}; of a size also `share`, the share of the budget that it starts from where the
+    stack is composed (builder=compose). Wrong values raise ConfigError as `field=value: what must hold`.
+    """
+
+    samples: ClassVar[bool] = False  # keeps keys by chance, with log-weight -log p; at most one such stage in a stack
+    watches: ClassVar[bool] = False  # its index is a Watching: it is shown the rows of every call, dense or not
+
+    def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
+        """The keys this stage adds to those already `taken`; a function of its arguments alone."""
+        raise NotImplementedError
+
+    def index_key(self) -> Hashable | None:
+        """Identity of the index: method and index hyperparameters, no budgets. None = the stage needs no index."""
+        return None
+
+    def new_index(self, *, layer: int, seed: int, example: int) -> Index:
+        """An empty index; only asked of stages with an index_key."""
+        raise NotImplementedError
+
+    def check(self, geometry: Geometry) -> None:
+        """Raise ConfigError (`field=value: what must hold`) for fields or files that do not fit a model."""
+
+    def aux_bits(self, geometry: Geometry, num_keys: int) -> float:
+        """Index bits read per key and KV head in one decode step over num_keys keys."""
+        del geometry, num_keys
+        return 0.0
+
+    @property
+    def granule(self) -> int:
+        """Tokens by which a met budget may be exceeded: the page size of a paged stage, else 0."""
+        return 0
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the fields say that every valid key is kept."""
+        return False
+
+    @property
+    def budget(self) -> Density | None:
+        """The `density` this stage fills up to, where it has one."""
+        return getattr(self, "density", None)
+
+
+class Scorer(Protocol):
+    """Approximate logits of the keys (or pages of keys) of a call, from an index."""
+
+    def __call__(self, call: Call, index: Index | None) -> Scores:
+        """Logits, already multiplied by the softmax scale, at token or page granularity."""
+        ...

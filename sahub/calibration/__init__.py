@@ -1,0 +1,1 @@
+"""Files that methods read, learned from a model."""

@@ -1,0 +1,212 @@
+"""The command line: `sahub search ...`, `validate`, `doctor`, `best`, the same as `python -m pipelines.search ...`."""
+
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sahub import extensions
+from sahub.config.arguments import options_first, replacing
+from sahub.config.choices import COMMANDS, FILE_COMMANDS, conf_dir, group_choices
+from sahub.errors import ConfigError, SahubError, did_you_mean, disk_trouble
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from sahub.config.cell import Cell
+
+
+def main() -> None:
+    """`sahub COMMAND ...`: exit status 0 when every cell succeeded, 1 when not, 2 for no such command."""
+    command, *arguments = sys.argv[1:] or [""]
+    if command in COMMANDS:
+        sys.exit(run(command, arguments))
+    if command in FILE_COMMANDS:
+        sys.exit(extensions.member("cli/commands", command).main(arguments))
+    if command == "--version":
+        sys.stdout.write(f"sahub {version('sahub')}\n")
+        sys.exit(0)
+    if command not in {"", "-h", "--help"}:
+        _say(f"sahub {command}: no such command{did_you_mean(command, (*COMMANDS, *FILE_COMMANDS))}")
+    _say(
+        f"usage: sahub {'|'.join(COMMANDS)} [KEY=VALUE ...]; sahub {COMMANDS[0]} --help explains every key",
+        f"files: sahub {'|'.join(FILE_COMMANDS)} [KEY=VALUE ...]",
+    )
+    sys.exit(0 if command in {"-h", "--help"} else 2)
+
+
+@dataclass
+class Run:
+    """What planning leaves: cells, what is wrong with others, and the directory of the run."""
+
+    cells: list["Cell"] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    directory: Path | None = None
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Plan the cells that the arguments ask for and run them; the exit status."""
+    if {"-h", "--help"} & set(arguments):
+        from sahub.cli.help import help_text
+
+        sys.stdout.write(help_text(command, _roots(arguments)))
+        return 0
+    from sahub.compute.signals import Stopped, stoppable
+
+    planned = Run()
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the news
+    try:
+        with stoppable():
+            plan_cells(planned, command, arguments)
+            return {"doctor": examine_cells, "best": look_up_cells}.get(command, run_cells)(planned)
+    except SahubError as error:
+        _say(str(error))
+        return 1
+    except Stopped as stop:
+        _say("interrupted; run the same command again: what was finished is kept")
+        return stop.status
+    except Exception as error:
+        if disk := disk_trouble(error):
+            _say(disk)
+            return 1
+        file = _write_traceback(planned.directory)
+        first = (str(error).splitlines() or [""])[0]
+        _say(f"{type(error).__name__}: {first[:300]}\nthe full traceback is in {file}")
+        raise SystemExit(1) from error
+
+
+def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
+    """Let Hydra compose the configuration of every cell, and plan each; ConfigError in our words where it cannot."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from yaml import YAMLError
+
+    from sahub.cli.commands import command_line
+    from sahub.cli.preflight import check_read
+    from sahub.config.cell import plan, typed_overrides
+    from sahub.config.explain import COMPLAINTS, explain
+    from sahub.config.suites import swept
+    from sahub.files.atomic import ERROR_FILE, write_text
+
+    def collect(cfg: "DictConfig") -> None:
+        job = HydraConfig.get()
+        planned.directory = Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir).absolute()
+        try:
+            check_read(command, cfg, typed_overrides(job))
+            planned.cells.append(plan(cfg))
+        except SahubError as error:
+            planned.problems.append(str(error))
+            if job.mode == RunMode.MULTIRUN and command != "best":
+                write_text(Path(job.runtime.output_dir) / ERROR_FILE, f"{error}\n")
+
+    given = replacing(options_first(arguments))
+    several = any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate"
+    suites = swept(given, group_choices("task", _roots(arguments)))
+    if several or suites != given:
+        given = ["--multirun", *(item for item in suites if item not in {"-m", "--multirun"})]
+    given += ["hydra.run.dir=."] if command == "best" else []  # it writes nothing
+    raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        with command_line(command, given):
+            hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
+    except COMPLAINTS as error:
+        if raw:
+            raise
+        raise ConfigError(explain(error, _roots(arguments))) from None
+    except SahubError:
+        raise
+    except (ValueError, YAMLError) as error:  # Hydra's own, of a group without a name and of a broken file
+        raise ConfigError(" ".join(str(error).split())[:600]) from None
+
+
+def run_cells(planned: Run) -> int:
+    """Check the stages of every cell, then run all cells that can be; the exit status."""
+    from sahub.cli.preflight import check_against
+    from sahub.engine.weights import check_files
+
+    check_against(planned.cells)
+    refused = _refused(planned.cells, check_files)
+    if len(refused) < len(planned.cells):
+        from sahub.search.trial import check_cell  # imports torch: only once everything cheap is right
+
+        refused |= _refused([cell for cell in planned.cells if cell.directory not in refused], check_cell)
+    _say(*dict.fromkeys([*planned.problems, *refused.values()]))
+    status = 1 if planned.problems or refused else 0
+    cells = [cell for cell in planned.cells if cell.directory not in refused]
+    if not cells:
+        return status
+    if any(cell.settings.dry_run for cell in cells):
+        from sahub.run.estimate import lines
+
+        sys.stdout.write("".join(f"{line}\n" for line in lines(cells)))
+        return status
+
+    from sahub.results.cell_result import failures
+    from sahub.run.matrix import run_matrix
+
+    results = run_matrix(planned.cells, planned.directory, show=True, refused=refused)
+    _say(*dict.fromkeys(planned.problems), *(f"{which}: {said}" for said, which in failures(results).items()))
+    return status if all(result.ok for result in results) else 1
+
+
+def _refused(cells: Sequence["Cell"], check: Callable[["Cell"], None]) -> dict[Path, str]:
+    """Why cells cannot be run, by directory."""
+    refused = {}
+    for cell in cells:
+        try:
+            check(cell)
+        except SahubError as error:
+            refused[cell.directory] = str(error)
+    return refused
+
+
+def examine_cells(planned: Run) -> int:
+    """Examine the task or the model of every cell; exit status 0 when each can be used."""
+    from sahub.doctor import examine
+
+    usable = not planned.problems
+    _say(*dict.fromkeys(planned.problems))
+    for cell in planned.cells:
+        try:
+            usable = examine(cell) and usable
+        except SahubError as error:
+            _say(str(error))
+            usable = False
+    return 0 if usable else 1
+
+
+def look_up_cells(planned: Run) -> int:
+    """Print the best that is known of every cell; exit status 0 when all could be looked up."""
+    from sahub.results.lookup import show
+
+    _say(*dict.fromkeys(planned.problems))
+    if planned.cells:
+        show(planned.cells)
+    return 1 if planned.problems else 0
+
+
+def _roots(arguments: Sequence[str]) -> list[Path]:
+    """The folders with configuration files: ours, then that of --config-dir."""
+    pairs = pairwise([*arguments, ""])
+    typed = [Path(after) for item, after in pairs if item in {"--config-dir", "-cd"}]
+    typed += [Path(item.partition("=")[2]) for item in arguments if item.startswith("--config-dir=")]
+    return [conf_dir(), *(folder for folder in typed if folder.is_dir())]
+
+
+def _say(*messages: str) -> None:
+    sys.stderr.write("".join(f"{message.rstrip()}\n" for message in messages))
+
+
+def _write_traceback(directory: Path | None) -> Path:
+    folder = directory if directory is not None and directory.is_dir() else Path(tempfile.gettempdir())
+    file = folder / f"error_{os.getpid()}.txt"
+    file.write_text(traceback.format_exc(), encoding="utf-8")
+    return file

@@ -1,0 +1,143 @@
+"""A sweep: which jobs it consists of, and a directory for each, named after what it is."""
+
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.utils import JobReturn, configure_log, run_job
+from omegaconf import DictConfig, open_dict, read_write
+
+from sahub.config.arguments import replacing
+from sahub.config.cell import nouns, parse, typed_overrides
+from sahub.config.choices import NOUNS, address, group_choices
+from sahub.config.suites import expanded
+from sahub.errors import ConfigError, did_you_mean, listed
+from sahub.results.reproduce import names_code
+
+Job = list[str]  # the overrides of one cell
+
+
+def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -> list[list[Job]]:
+    """Batches of jobs: the product of all sweeps, times the winners of `configs` where that is set; suites taken apart.
+
+    Raises ConfigError where a glob matches nothing.
+    """
+    folders = [Path(source.path) for source in config.hydra.runtime.config_sources if source.schema == "file"]
+    named = [
+        _expanded(override, folders) if override.value_type == ValueType.GLOB_CHOICE_SWEEP else override
+        for override in overrides
+    ]
+    [product] = BasicSweeper.split_arguments(named, None)
+    if config.configs is not None:
+        found = [winner_overrides(file) for file in winner_files(config.configs, Path(config.results_dir))]
+        product = [[*first, *then] for first, then in itertools.product(found, product)]
+    tasks = group_choices("task", folders)
+    product = [replacing(one) for job in product for one in expanded(job, tasks)]
+    size = batch or len(product)
+    return [product[start : start + size] for start in range(0, len(product), size)]
+
+
+def _expanded(override: Override, folders: Sequence[Path]) -> Override:
+    """A glob over the nested names of a group as a plain list of choices."""
+    group, glob = override.key_or_group, override.value()
+    choices = group_choices(group, folders)
+    names = glob.filter(choices)
+    if not names:
+        known = [*choices, *(choice.partition("/")[0] for choice in choices)]
+        close = "".join(did_you_mean(re.sub(r"\W*\*\W*", "", pattern), known) for pattern in glob.include)
+        raise ConfigError(
+            f"{override.input_line}: matches nothing{close}\nchoices: {listed(choices) or f'{group} is no group'}"
+        )
+    return OverridesParser.create(override.config_loader).parse_override(
+        f"{override.get_key_element()}={','.join(names)}"
+    )
+
+
+def winner_files(configs: str, results_dir: Path) -> list[Path]:
+    """The best files below the directory `configs`, or below the newest run where it is `latest`."""
+    if configs == "latest":
+        runs = [run for kind in ("outputs", "multirun") for run in (results_dir / kind).glob("*") if any(_best(run))]
+        if not runs:
+            raise ConfigError(
+                f"configs=latest: no run with optimal_configs in {results_dir}/outputs or {results_dir}/multirun"
+            )
+        return list(_best(max(runs, key=lambda run: (run.name, run.as_posix()))))
+    if not Path(configs).is_dir():
+        raise ConfigError(f"configs={configs}: no such folder (must be a run directory, or latest)")
+    files = list(_best(Path(configs)))
+    if not files:
+        raise ConfigError(f"configs={configs}: holds no winner (no optimal_configs/*.json below it)")
+    return files
+
+
+def _best(folder: Path) -> Iterator[Path]:
+    files = [*folder.glob("*.json")] if folder.name == "optimal_configs" else [*folder.rglob("optimal_configs/*.json")]
+    return (file for file in sorted(files) if not file.stem.endswith("_trials"))
+
+
+def winner_overrides(file: Path) -> Job:
+    """The overrides that a best file names.
+
+    Hydra's own settings are no part of a result, and a file must not name code to import: both are refused.
+    """
+    try:
+        overrides = json.loads(file.read_text(encoding="utf-8"))["overrides"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: is no best file ({type(error).__name__}: {error})") from error
+    if not isinstance(overrides, list) or any(
+        not isinstance(item, str) or "hydra" in item.split("=")[0] for item in overrides
+    ):
+        raise ConfigError(f"{file}: overrides must be a list of key=value, without hydra settings")
+    if code := [item for item in overrides if names_code(item)]:
+        raise ConfigError(f"{file}: {code[0]}: a best file must not name code; choose an objective file of your own")
+    return overrides
+
+
+def plan_jobs(launcher: Any, job_overrides: Sequence[Job], first: int) -> list[JobReturn]:
+    """Compose every job, then run the task function (which plans) on each in a directory of its own."""
+    context, root = launcher.hydra_context, Path(launcher.config.hydra.sweep.dir)
+    configs = [context.config_loader.load_sweep_config(launcher.config, list(job)) for job in job_overrides]
+    returns = []
+    for number, (config, name) in enumerate(zip(configs, directory_names(configs, job_overrides), strict=True), first):
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+            if config.hydra.sweep.subdir == "by_nouns":
+                config.hydra.sweep.subdir = name
+        returns.append(
+            run_job(
+                hydra_context=context,
+                task_function=launcher.task_function,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        )
+    with read_write(configs[-1].hydra.runtime):  # from here on the log of the whole sweep
+        configs[-1].hydra.runtime.output_dir = str(root.absolute())
+    configure_log(configs[-1].hydra.job_logging, configs[-1].hydra.verbose)
+    return returns
+
+
+def directory_names(configs: Sequence[DictConfig], job_overrides: Sequence[Job]) -> list[str]:
+    """`{model}_{task}_{builder}_{objective}`; where jobs share that, what they differ in is added."""
+    names = [
+        nouns(config, config.hydra.runtime.choices, parse(typed_overrides(config.hydra))).name for config in configs
+    ]
+    shared = {item for item in itertools.chain(*job_overrides) if all(item in job for job in job_overrides)}
+    counts = Counter(names)
+    for index, job in enumerate(job_overrides):
+        if counts[names[index]] > 1:
+            own = [item for item in job if item not in shared and address(item) not in NOUNS]
+            names[index] = re.sub(r"[^\w.=-]+", "_", "_".join([names[index], *own]))[:150]
+    seen: Counter[str] = Counter()
+    for index, name in enumerate(names):
+        seen[name] += 1
+        names[index] = f"{name}_{seen[name]}" if seen[name] > 1 else name
+    return names

@@ -1,0 +1,1 @@
+"""Settings: their schema, the configuration groups, cells, and Hydra's complaints in our words."""

@@ -1,0 +1,225 @@
+"""From a composed configuration to a `Cell`: typed settings, the builder's subtree, and what was typed."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from sahub.config.arguments import replacing
+from sahub.config.builder_tree import builder_of, check_compose, check_space, resolved
+from sahub.config.choices import GROUPS, conf_dir
+from sahub.config.group_schemas import OF_TASK
+from sahub.config.ranges import typed
+from sahub.config.schema import opened
+from sahub.config.settings import Settings
+from sahub.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The four nouns of a cell as results write them: `ruler/vt`, `sparsity_10`."""
+
+    model: str
+    task: str
+    builder: str
+    objective: str
+
+    @property
+    def name(self) -> str:
+        """The nouns as a file name."""
+        return "_".join((self.model, self.task, self.builder, self.objective)).replace("/", "_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model x task x builder x objective.
+
+    groups     the file chosen in each configuration group, such as `objective: sparsity_10`
+    overrides  what the person typed, in order
+    pins       the stage fields among it, such as `quest.page_size` or `sink.sink_size.of_budget`
+    builder    stages, search and limits as plain values, every interpolation resolved
+    directory  where the cell's files go
+    """
+
+    settings: Settings
+    choices: Choices
+    groups: dict[str, str]
+    overrides: tuple[str, ...]
+    pins: tuple[str, ...]
+    directory: Path
+    builder: dict[str, Any]
+    composed: dict[str, Any] = field(repr=False)  # the whole configuration, interpolations unresolved
+    config_dir: str | None = None  # of the person's own, as typed after --config-dir
+
+    @property
+    def name(self) -> str:
+        """`{model}_{task}_{builder}_{objective}`."""
+        return self.choices.name
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Within this, log records go to the cell's own log file too."""
+        file = self.directory / "sahub.log"
+        handlers = [item for item in logging.getLogger().handlers if isinstance(item, logging.FileHandler)]
+        if str(file.absolute()) in {item.baseFilename for item in handlers}:
+            yield  # a single run: its log is the cell's
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(file, encoding="utf-8", delay=True)
+        handler.setFormatter(handlers[0].formatter if handlers else None)
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+    def is_pinned(self, leaf: str) -> bool:
+        """Whether the stage field `leaf`, such as `sink.sink_size.of_budget`, was typed, in whole or in part."""
+        return any(f"{leaf}.".startswith(f"{pin}.") or pin.startswith(f"{leaf}.") for pin in self.pins)
+
+    def builder_with(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The builder's subtree as a full composition with these further `builder.*` overrides would give it.
+
+        Raises ConfigError for an override of anything else, for a sweep, and for a key that cannot be.
+        """
+        root = OmegaConf.create(self.composed)
+        OmegaConf.set_struct(root, True)
+        opened(root)
+        for override in parse(overrides):
+            if not override.key_or_group.startswith("builder."):
+                raise ConfigError(f"{override.input_line}: must be an override of builder.*")
+            _apply(root, override)
+        return builder_of(root)
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar, one value each."""
+    parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: must be one value, not a sweep")
+    return parsed
+
+
+def typed_overrides(hydra: DictConfig) -> list[str]:
+    """What was typed for a job, as it was typed: interpolations in it are not resolved."""
+    return cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
+
+
+def _apply(root: DictConfig, override: Override) -> None:
+    path, forced = override.key_or_group, override.is_add() or override.is_force_add()
+    try:
+        if override.is_delete():
+            parent, _, last = path.rpartition(".")
+            del OmegaConf.select(root, parent)[last]
+        else:
+            if isinstance(override.value(), list):
+                OmegaConf.update(root, path, None, force_add=forced)  # or it could not replace a mapping
+            OmegaConf.update(root, path, override.value(), merge=True, force_add=forced)
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
+
+
+def settings_of(cfg: DictConfig) -> Settings:
+    """The typed settings of a composed configuration; ConfigError for the first value that cannot be."""
+    settings = cast(Settings, typed(Settings, {str(name): resolved(cfg, str(name)) for name in cfg}))
+    if not settings.phases:
+        raise ConfigError("phases=[]: must name search, validate or both")
+    if settings.objective.budget is None:
+        raise ConfigError("objective.budget=null: must be a share in (0, 1] where objective.density is null")
+    if unknown := [name for name in settings.task.protocol if name not in OF_TASK]:
+        raise ConfigError(f"task.protocol.{unknown[0]}: a task sets {', '.join(OF_TASK)}; set protocol.{unknown[0]}")
+    path = settings.model.path or ""
+    if (path.startswith((".", "/", "~")) or path.count("/") > 1) and not Path(path).expanduser().is_dir():
+        raise ConfigError(f"model.path={path}: no such folder (must be a folder, or a Hub name such as org/name)")
+    return settings
+
+
+def nouns(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[Override]) -> Choices:
+    """The cell's nouns; what was typed over a group's file shows in its name, so that names stay true."""
+    if made := OmegaConf.select(cfg, "compose"):
+        groups = {**groups, "builder": "_".join([groups["builder"], *made])}
+    changed = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
+    model, path = OmegaConf.select(cfg, "model.name"), OmegaConf.select(cfg, "model.path")  # a missing path is None
+    if path and (model is None or ("model.path" in changed and "model.name" not in changed)):
+        model = Path(path).name
+    parts = [str(groups["objective"])]
+    for key, value in changed.items():
+        if key == "objective.density" and parts[0].startswith("sparsity_") and isinstance(value, int | float):
+            parts[0] = f"sparsity_{100 * value:g}"
+        elif key.startswith("objective."):
+            parts.append(f"{key.removeprefix('objective.')}_{value}")
+    objective = re.sub(r"[^\w.-]+", "_", "_".join(parts))
+    length = changed.get("task.length")
+    task = groups["task"] if length is None else f"{groups['task']}_{length}"
+    return Choices(model=model or groups["model"], task=task, builder=groups["builder"], objective=objective)
+
+
+def _leaves(path: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for name, below in value.items():
+            yield from _leaves(f"{path}.{name}" if path else str(name), below)
+    else:
+        yield path
+
+
+def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
+    """The cell of a composed configuration; `hydra` is Hydra's own part of it (that of the running job when left out).
+
+    Raises ConfigError with the key, its value and what must hold.
+    """
+    hydra = HydraConfig.get() if hydra is None else hydra
+    typed_in, groups = typed_overrides(hydra), hydra.runtime.choices
+    overrides = parse(typed_in)
+    settings = settings_of(cfg)
+    check_space(settings.space, typed_in)
+    check_compose(cfg, groups["builder"])
+    pins = [
+        leaf
+        for override in overrides
+        if override.key_or_group.startswith("builder.stages") and not override.is_delete()
+        for leaf in _leaves(override.key_or_group.removeprefix("builder.stages").lstrip("."), override.value())
+    ]
+    return Cell(
+        settings=settings,
+        choices=nouns(cfg, groups, overrides),
+        groups={group: groups[group] for group in GROUPS if groups.get(group) and group != "experiment"},
+        overrides=tuple(typed_in),
+        pins=tuple(dict.fromkeys(pins)),
+        directory=Path(hydra.runtime.output_dir),
+        builder=builder_of(cfg),
+        composed=cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)),
+        config_dir=next((one.path for one in hydra.runtime.config_sources if one.provider == "command-line"), None),
+    )
+
+
+def composed(
+    overrides: Sequence[str], command: str = "search", config_dir: str | None = None
+) -> tuple[DictConfig, DictConfig]:
+    """What `sahub <command> <overrides>` composes, unchecked: the configuration, and Hydra's own part of it."""
+    searched = [f"hydra.searchpath=['file://{config_dir}']"] if config_dir else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose(command, overrides=[*replacing(overrides), *searched], return_hydra_config=True)
+    hydra = cfg.hydra
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, hydra
+
+
+def compose_cell(overrides: Sequence[str], *, command: str = "search", directory: Path = Path("outputs")) -> Cell:
+    """The cell that `sahub <command> <overrides>` would plan, with its files in `directory`."""
+    cfg, hydra = composed(overrides, command)
+    with read_write(hydra):
+        hydra.runtime.output_dir = str(directory)
+    return plan(cfg, hydra)

@@ -1,0 +1,119 @@
+"""Hydra's and OmegaConf's complaints in our words: the key, what is wrong with it, and what could stand there."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from sahub.config.choices import GROUPS, conf_dir, group_choices
+from sahub.config.ranges import allowed, keys
+from sahub.config.settings import Settings
+from sahub.config.suites import suites_of
+from sahub.errors import ConfigError, SahubError, did_you_mean, disk_trouble, listed
+
+COMPLAINTS = (HydraException, OmegaConfBaseException)
+TROUBLE = (*COMPLAINTS, SahubError, OSError)  # what commands end with in a few lines
+TYPES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "a list such as [a,b]",
+    dict: "a mapping such as {a: b}",
+    NoneType: "null",
+}
+
+
+def explain(error: Exception, roots: Sequence[Path]) -> str:
+    """One or two lines for a person; `roots` are the folders that hold configuration files."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _unknown_choice(error.missing_cfg_file, roots)
+    if ambiguous := re.match(r"Ambiguous value for argument '(.*)'", text):
+        return f"{ambiguous[1]}: more than one value, which needs -m (or --multirun); a list is written [a,b]"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: is not of the form key=value ({text.splitlines()[0]})"
+    if "requires --multirun" in text:
+        override = text.partition("'")[2].rpartition("'")[0] or text
+        return f"{override}: more than one value, which needs -m (or --multirun)"
+    links = [link for link in _chain(error) if isinstance(link, OmegaConfBaseException) and link.full_key]
+    for link in links:
+        if isinstance(link, ConfigKeyError | ConfigAttributeError):
+            return _unknown_key(str(link.full_key), _typed(text) or str(link.full_key))
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(found[1], _typed(text) or found[1])
+    if links:
+        return _wrong_value(str(links[0].full_key), str(links[0]).splitlines()[0], _typed(text))
+    lines = [line.strip() for link in _chain(error) for line in str(link).splitlines() if line.strip()]
+    return "\n".join(dict.fromkeys(lines[:3]))
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """What Hydra complains of inside is a ConfigError."""
+    try:
+        yield
+    except COMPLAINTS as error:
+        raise ConfigError(explain(error, [conf_dir()])) from error
+
+
+def said(error: Exception) -> str:
+    """A few lines for a person about any of TROUBLE."""
+    if isinstance(error, COMPLAINTS):
+        return explain(error, [conf_dir()])
+    return (disk_trouble(error) or str(error)).rstrip()
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _typed(text: str) -> str:
+    """The override as it was typed, where Hydra's message quotes it."""
+    found = re.search(r"(?:Error merging override |To append to your (?:config|default list) use )(\S.*)", text)
+    return found[1].lstrip("+") if found else ""
+
+
+def _unknown_choice(file: str, roots: Sequence[Path]) -> str:
+    group, _, name = file.removesuffix(".yaml").partition("/")
+    choices = group_choices(group, roots)
+    if not choices:
+        return f"{file}: no such configuration file in {listed([str(root) for root in roots])}"
+    close = did_you_mean(name, choices)
+    own = [choice for choice in choices if choice.startswith(f"{name.partition('/')[0]}/")]
+    if group == "task":
+        choices = [*(own or choices), *suites_of(own or choices)]
+    return f"{group}={name}: no such {group}{close}\nchoices: {listed(choices)}"
+
+
+def _unknown_key(path: str, typed: str) -> str:
+    if path in GROUPS:
+        return f"{typed}: {path} has no default to replace; write +{typed}"
+    known = [key for key, _ in keys(Settings)]
+    section = path.rpartition(".")[0]
+    inside = [key for key in known if key.startswith(f"{section}.")] if section else []
+    while section and not inside:
+        section = section.rpartition(".")[0]
+        inside = [key for key in known if key.startswith(f"{section}.")]
+    names = inside or sorted({*GROUPS, *(key.partition(".")[0] for key in known)})
+    return f"{typed}: no such key{did_you_mean(path, [*names, *known])}\nkeys: {listed(names)}"
+
+
+def _wrong_value(path: str, complaint: str, typed: str) -> str:
+    """What must stand at a key whose value has the wrong type or cannot be resolved."""
+    if path in {"hydra.run.dir", "hydra.sweep.dir"}:
+        return f"results_dir: no folder can be made in it ({complaint})"
+    item = dict(keys(Settings)).get(path)
+    if item is None or "interpolation" in complaint.lower():
+        return f"{typed or path}: {complaint}"
+    kinds = get_args(item.type) if isinstance(item.type, UnionType) else (item.type,)
+    words = " or ".join(TYPES.get(get_origin(kind) or kind, str(kind)) for kind in kinds)
+    bounds = allowed(item.metadata)
+    return f"{typed or path}: must be {words}{', ' if bounds else ''}{bounds}"

@@ -1,0 +1,64 @@
+"""One attention call of a model, and the sums over many calls."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sahub.attention.attend import attend
+from sahub.attention.rows import rows_of
+from sahub.attention.selection import Selection
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One attention call of a model: query [B, Hq, Q, D], key and value [B, Hkv, K, D], mask [B, 1, Q, K]."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scale: float
+    positions: Tensor | None = None
+
+    def dense(self) -> Tensor:
+        """Attention to every valid key."""
+        rows = rows_of(self.query, self.key, self.mask)
+        return self.sparse(Selection.none(rows, self.query.shape[1], self.key.shape[1]).all())
+
+    def sparse(self, selection: Selection) -> Tensor:
+        """Attention to the selected keys."""
+        return attend(self.query, self.key, self.value, selection, mask=self.mask, scale=self.scale)
+
+
+@dataclass
+class Tally:
+    """Sums of one layer in one phase, kept on the device until the request ends.
+
+    `density` and `kv_density` are weighted by rows; `error` and `norm` are sums of squares over all rows and heads,
+    `elements` the numbers that each of them is a sum over.
+    """
+
+    calls: int = 0
+    rows: int = 0
+    density: Tensor | float = 0.0
+    kv_density: Tensor | float = 0.0
+    selected: Tensor | float = 0.0
+    bare: Tensor | float = 0.0  # rows with valid keys and nothing selected
+    error: Tensor | float = 0.0
+    norm: Tensor | float = 0.0
+    elements: int = 0
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Plain numbers: means per row, sums of squares, and e where it was measured."""
+        error, norm = float(self.error), float(self.norm)
+        return {
+            "rows": self.rows,
+            "density": float(self.density) / self.rows,
+            "kv_density": float(self.kv_density) / self.rows,
+            "selected": float(self.selected) / self.rows,
+            "error": error,
+            "norm": norm,
+            "elements": self.elements,
+            "e": math.sqrt(error / norm) if norm else None,
+        }

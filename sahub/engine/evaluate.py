@@ -1,0 +1,229 @@
+"""Examples x stacks -> measures: the loop that search and validation share.
+
+Contexts are the outer loop, so that each is prefilled once and its dense answers are made once for all stacks.
+"""
+
+import hashlib
+import inspect
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sahub import scores
+from sahub.engine import measures
+from sahub.engine.outcome import Answer, Outcome, out_of_time
+from sahub.engine.requests import Request, limit
+from sahub.engine.session import Attention, OutOfTime, Run, Session
+from sahub.files.journal import Journal, numbers_version
+
+OVER = "time_budget_s: the search's time was over"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured of every answer, and within which limits."""
+
+    task: str
+    metric: str | None = None
+    generate: bool = False  # answers are generated with the stack, not only forced
+    max_new_tokens: int | None = None  # None: each question's own
+    timeout_s: float = math.inf  # of one stack over all requests
+
+
+def evaluate(
+    session: Session,
+    requests: Sequence[Request],
+    attentions: Sequence[Attention],
+    plan: Plan,
+    *,
+    spent: Sequence[float] = (),
+    until: float = math.inf,
+    journal: Journal | None = None,
+    on_request: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
+    """Run every stack over all requests; a stack that fails is out, with its cause, and costs the others nothing.
+
+    What `journal` holds is not computed again; what is computed is kept there, a context at a time. `spent`: seconds
+    that the stacks took before, of the plan's limit. `until`: when `time.monotonic()` passes it, all end as `pruned`.
+    """
+    before = list(spent) or [0.0] * len(attentions)
+    outcomes = [Outcome(attention=one, seconds=seconds) for one, seconds in zip(attentions, before, strict=True)]
+    for request in requests:
+        for outcome in outcomes:
+            if outcome.state == "complete" and time.monotonic() > until:
+                outcome.state, outcome.reason = "pruned", OVER
+            if outcome.state == "complete":
+                _attempt(session, request, outcome, plan, until=until, journal=journal)
+        on_request()
+    for outcome, seconds in zip(outcomes, before, strict=True):
+        outcome.seconds -= seconds
+    return outcomes
+
+
+def _attempt(
+    session: Session, request: Request, outcome: Outcome, plan: Plan, *, until: float, journal: Journal | None
+) -> None:
+    """One context with one stack: the only place where any exception ends in a state."""
+    begin = time.monotonic()
+    length = len(request.context_ids)
+    outcome.num_layers = session.model.geometry.num_layers
+    outcome.key_bytes = 2 * session.model.geometry.head_dim * session.model.hf.dtype.itemsize
+    outcome.num_keys = min(outcome.num_keys or length, length)
+    try:
+        if outcome.attention.stack is not None:
+            outcome.aux_bits = max(outcome.aux_bits, outcome.attention.stack.aux_bits(session.model.geometry, length))
+        key = _key(session, request, outcome.attention, plan) if journal else None
+        kept = journal.get(key) if journal and key else None
+        if kept is not None:
+            session.model.counters.served += 1
+            outcome.answers += [Answer(**{**row, "references": tuple(row["references"])}) for row in kept["answers"]]
+            outcome.micro += kept["micro"]
+            outcome.seconds += kept["seconds"]
+            return
+        deadline = min(begin + plan.timeout_s - outcome.seconds, until)
+        answers, micro, shared = _answer_all(session, request, outcome.attention, plan, deadline)
+        begin += shared
+        outcome.answers += answers
+        outcome.micro += micro
+        session.model.counters.computed += 1
+        if journal and key:
+            journal.put(key, {"answers": answers, "micro": micro, "seconds": time.monotonic() - begin})
+    except OutOfTime as error:
+        over = time.monotonic() > until
+        outcome.state, outcome.reason = (
+            ("pruned", OVER) if over else ("failed", out_of_time(plan.timeout_s, str(error)))
+        )
+    except Exception as error:  # noqa: BLE001
+        lines = str(error).splitlines()
+        outcome.state, outcome.reason = "failed", f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+        outcome.details = traceback.format_exc()
+    outcome.seconds += time.monotonic() - begin
+    if outcome.state == "complete" and outcome.seconds > plan.timeout_s:
+        outcome.state, outcome.reason = "failed", out_of_time(plan.timeout_s)
+
+
+def _key(session: Session, request: Request, attention: Attention, plan: Plan) -> dict[str, Any] | None:
+    """All that determines the answers of one context with one stack; None for a model that is not known by its files.
+
+    The time limit is left out: what was finished within another one is finished.
+    """
+    model = session.fingerprint
+    if model is None:
+        return None
+    return {
+        "numbers": numbers_version(),
+        "model": model,
+        "context": request.digest,
+        "example": request.example.id,
+        "questions": [
+            [
+                list(ids),
+                question.id,
+                list(question.references),
+                dict(question.metadata),
+                limit(question, plan.max_new_tokens),
+            ]
+            for ids, question in zip(request.question_ids, request.example.questions, strict=True)
+        ],
+        "line_stop": request.line_stop,
+        "attention": repr(attention),
+        "stages": [_source(kind) for kind in _kinds(attention)],
+        "plan": [plan.task, plan.metric, plan.generate],
+    }
+
+
+def _kinds(attention: Attention) -> list[Any]:
+    return [] if attention.stack is None else [type(stage) for stage in attention.stack.stages]
+
+
+@cache
+def _source(kind: Any) -> str:
+    """A hash of the module that a stage was written in: it may be a person's own."""
+    module = sys.modules.get(kind.__module__)
+    if module is not None and getattr(module, kind.__qualname__, None) is kind:
+        with suppress(OSError, TypeError):
+            return hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()[:16]
+    return f"unknown source {uuid4()}"  # of a shell, or of another process's __main__: good for this process
+
+
+def _answer_all(
+    session: Session, request: Request, attention: Attention, plan: Plan, deadline: float
+) -> tuple[list[Answer], list[dict[str, Any]], float]:
+    """The answers to a context's questions, their micro rows, and the seconds of what a stack shares with others.
+
+    Whichever stack comes first makes the prefix and the dense answers; that must not count as its own time.
+    """
+    answers: list[Answer] = []
+    micro: list[dict[str, Any]] = []
+    begin = time.monotonic()
+    prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens))
+    shared = 0.0 if attention.stack is None else time.monotonic() - begin
+    for number, (ids, question) in enumerate(zip(request.question_ids, request.example.questions, strict=True)):
+        if number and time.monotonic() > deadline + shared:
+            raise OutOfTime(f"after {number} of {len(request.question_ids)} questions of a context")
+        most = limit(question, plan.max_new_tokens)
+        ends: dict[str, Any] = {"max_new_tokens": most, "line_stop": request.line_stop, "deadline": deadline + shared}
+        begin = time.monotonic()
+        dense = session.dense_answer(prefix, request.context_ids, ids, **ends)
+        forced = generated = dense
+        if attention.stack is not None:
+            shared += time.monotonic() - begin
+            ends["deadline"] = deadline + shared
+            forced = session.force(prefix, list(ids), dense.ids, attention)
+            generated = forced
+            if plan.generate:
+                generated = session.generate(prefix, list(ids), attention, **ends)
+        prediction = session.model.decode(generated.ids) if plan.generate or attention.stack is None else None
+        answers.append(
+            Answer(
+                example_id=request.example.id,
+                question_id=question.id,
+                question=f"{question.text}\n{question.answer_prefix}".strip(),
+                answer=prediction or "",
+                references=question.references,
+                metadata=question.metadata,
+                score=None
+                if prediction is None or not question.references
+                else scores.score(
+                    plan.task,
+                    prediction,
+                    question.references,
+                    classes=question.metadata.get("all_classes"),
+                    metric=plan.metric,
+                ),
+                answer_kl=measures.answer_kl(dense.logits, forced.logits),
+                answer_nll=measures.answer_nll(forced.logits, dense.ids),
+                n_context=len(request.context_ids),
+                n_new=len(generated.ids),
+                seconds=generated.seconds,
+            )
+        )
+        micro += micro_rows(generated, request.example.id, question.id, session.model.geometry.num_layers, len(ids))
+    return answers, micro, shared
+
+
+def micro_rows(run: Run, example: str, question: str, num_layers: int, chunk: int) -> list[dict[str, Any]]:
+    """One row per sparse layer and phase: rows, e, density, kv_density, selected keys; a dense run has density 1."""
+    where = {"example": example, "question": question}
+    if run.hook is None:
+        sizes = {"question": chunk, "decode": len(run.ids) - 1}
+        errors: dict[str, Any] = {"error": 0.0, "norm": 1.0, "elements": 1, "e": 0.0}
+        full = {**errors, "density": 1.0, "kv_density": 1.0, "selected": None}
+        return [
+            {**where, "layer": layer, "phase": phase, "rows": rows, **full}
+            for layer in range(num_layers)
+            for phase, rows in sizes.items()
+            if rows
+        ]
+    return [
+        {**where, "layer": layer, "phase": phase, **tally.summary()}
+        for (layer, phase), tally in sorted(run.hook.tallies.items())
+    ]

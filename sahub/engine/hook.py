@@ -1,0 +1,228 @@
+"""Sparse attention inside a transformers model, through its public attention interface, with receipts."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Protocol, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
+
+from sahub.attention.call import Geometry
+from sahub.attention.selection import Selection
+from sahub.attention.stack import Stack, StackState
+from sahub.engine.call_stats import Inputs, Tally
+from sahub.engine.prefix import Prefix
+from sahub.errors import SahubError, SparseNeverRan, UnsupportedModel
+
+NAME = "sahub"
+_hooks: WeakKeyDictionary[nn.Module, "Attends"] = WeakKeyDictionary()
+
+
+class Attends(Protocol):
+    """What attention is routed to."""
+
+    def attend(self, layer: int, call: Inputs) -> Tensor:
+        """Attention of one call of one layer: [B, Q, Hq, Dv]."""
+
+
+@dataclass
+class Hook:
+    """One request's sparse attention: a state per layer, and a tally per layer and phase (question, decode).
+
+    `measure` says at which calls of a phase the dense output is computed too: every nth, 0 for never.
+    """
+
+    stack: Stack
+    geometry: Geometry
+    dense_layers: frozenset[int] = frozenset()
+    dense_phases: frozenset[str] = frozenset()
+    measure: int = 1
+    seed: int = 0
+    example: int = 0
+    states: dict[int, StackState] = field(default_factory=dict)
+    tallies: dict[tuple[int, str], Tally] = field(default_factory=dict)
+    guarded: bool = False  # whose cache it is, is not known: check that it only grows
+    prompts: int = 0  # calls without past keys
+    newest: Tensor | None = None
+    phase: str = "question"
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that are sparse."""
+        return [layer for layer in range(self.geometry.num_layers) if layer not in self.dense_layers]
+
+    def start(self, prefix: Prefix) -> None:
+        """Take the state at the end of the prefix, building what no stack with the same indexes built before."""
+        for layer in self.layers:
+            key = (layer, self.seed, self.example, self.stack.index_keys())
+            if key not in prefix.indexes:
+                built = self._new_state(layer)
+                keys, values = prefix.keys_values(layer)
+                built.append(keys, values, None)
+                built.freeze()
+                prefix.remember(key, built.indexes)
+            self.states[layer] = self._new_state(layer, indexes=prefix.indexes[key], length=prefix.length)
+
+    def _new_state(self, layer: int, **known: Any) -> StackState:
+        return self.stack.new_state(layer=layer, seed=self.seed, example=self.example, **known)
+
+    def attend(self, layer: int, call: Inputs) -> Tensor:
+        """Attention of one call of one layer: [B, Q, Hq, Dv].
+
+        A call whose rows are all the keys there are is a prefill: dense, and the start of a new state.
+        """
+        if layer in self.dense_layers:
+            return call.dense()
+        chunk, length = call.query.shape[2], call.key.shape[2]
+        if layer == self.layers[0] and self.guarded:
+            self._guard(call, chunk, length)
+        state = self._state(layer, chunk, length)
+        new = slice(state.length, length)
+        valid = None if call.mask is None else call.mask[:, 0, -1, new]
+        state.append(call.key[:, :, new], call.value[:, :, new], valid)
+        if chunk == length:
+            state.freeze()
+            self.prompts += layer == self.layers[0]
+        if chunk == length or self.phase in self.dense_phases:
+            if chunk < length:
+                state.observe(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
+            return call.dense()
+        selection = state.select(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
+        output = call.sparse(selection)
+        self._count(layer, selection, call, output)
+        return output
+
+    def verify(self, forwards: Mapping[str, int]) -> None:
+        """Compare the tallies with the forward passes made in each phase. Raises SparseNeverRan.
+
+        One wait for the device per request.
+        """
+        sparse = {phase: calls for phase, calls in forwards.items() if phase not in self.dense_phases}
+        for layer, (phase, calls) in product(self.layers, sparse.items()):
+            seen = self.tallies.get((layer, phase), Tally()).calls
+            if seen != calls:
+                raise SparseNeverRan(
+                    f"sparse attention never ran: layer {layer} made {seen} sparse calls in {calls} forward passes "
+                    f"({phase}); the model does not route its attention through the hook"
+                )
+        self.check_rows()
+        tallies = list(self.tallies.values())
+        rows = sum(tally.rows for tally in tallies)
+        density = float(sum(tally.density for tally in tallies)) / rows if rows else 0.0
+        asked = self.stack.density
+        if rows and density >= 1.0 - 1e-9 and asked not in (None, 1.0) and not self.stack.is_dense:
+            raise SparseNeverRan(
+                f"sparse attention never ran: every key was kept where the stack asks for {asked}; in a text this "
+                "short its fixed sizes (at_least, page_size) may cover everything"
+            )
+
+    def check_rows(self) -> None:
+        """Raise SahubError if a row with a valid key had nothing selected. Waits for the device."""
+        if float(sum(tally.bare for tally in self.tallies.values())) > 0:
+            raise SahubError("a row with valid keys had nothing selected: give the stack a sink, a window or a density")
+
+    def _guard(self, call: Inputs, chunk: int, length: int) -> None:
+        """Raise SahubError where the cache is not one that grows: its last known key must stand where it stood."""
+        past = length - chunk
+        if call.positions is not None and call.mask is None and int(call.positions.max()) + 1 != length:
+            raise SahubError(f"{length} keys for position {int(call.positions.max())}: static caches are not supported")
+        state = self.states.get(self.layers[0])
+        known = self.newest if past and state is not None and state.length == past else None
+        if known is not None and not torch.equal(call.key[:, :, past - 1], known):
+            raise SahubError("the cache was reordered or replaced between two steps: beam search is not supported")
+        self.newest = call.key[:, :, -1].clone()
+
+    def _state(self, layer: int, chunk: int, length: int) -> StackState:
+        state = self.states.get(layer)
+        if state is None or state.length > length - chunk:  # a new sequence began
+            state = self._new_state(layer)
+            self.states[layer] = state
+        return state
+
+    def _count(self, layer: int, selection: Selection, call: Inputs, output: Tensor) -> None:
+        tally = self.tallies.setdefault((layer, self.phase), Tally())
+        rows = call.query.shape[0] * call.query.shape[2]
+        tally.calls += 1
+        tally.rows += rows
+        tally.density = tally.density + selection.density() * rows
+        tally.kv_density = tally.kv_density + selection.kv_density() * rows
+        tally.selected = tally.selected + selection.counts().float().mean() * rows
+        tally.bare = tally.bare + selection.bare().sum()
+        if self.measure and (tally.calls - 1) % self.measure == 0:
+            dense = call.dense().float()
+            tally.error = tally.error + (output.float() - dense).square().sum()
+            tally.norm = tally.norm + dense.square().sum()
+            tally.elements += dense.numel()
+
+
+def _forward(  # noqa: PLR0917  (transformers' signature)
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    call = Inputs(query, key, value, attention_mask, scale, kwargs.get("position_ids"))
+    return _hooks[module].attend(layer_of(module), call), None
+
+
+def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """No mask where no key is padding: causality is then known from positions alone."""
+    if attention_mask is None or bool(attention_mask.all()):
+        return None
+    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **{**kwargs, "allow_is_causal_skip": False})
+    return mask
+
+
+AttentionInterface.register(NAME, _forward)
+AttentionMaskInterface.register(NAME, _mask)
+
+
+def layer_of(module: nn.Module) -> int:
+    """The number of the layer that an attention module belongs to."""
+    return int(cast(int, module.layer_idx))
+
+
+def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
+    """The attention module of every layer. Raises UnsupportedModel where they are not one per layer."""
+    found = {
+        layer_of(module): module
+        for module in model.modules()
+        if hasattr(module, "layer_idx") and hasattr(module, "num_key_value_groups")
+    }
+    layers = model.config.get_text_config().num_hidden_layers
+    if sorted(found) != list(range(layers)):
+        kinds = sorted({type(module).__name__ for module in model.modules() if "Attention" in type(module).__name__})
+        which = f"only layers {sorted(found)} of {layers} have" if found else f"none of {layers} layers has"
+        raise UnsupportedModel(
+            f"model={model.config.model_type}: {which} attention that can be made sparse (its attention: "
+            f"{', '.join(kinds) or 'none'}); every layer must use transformers' attention interface, as Llama's do"
+        )
+    return found
+
+
+@contextmanager
+def attached(model: PreTrainedModel, hook: Attends) -> Iterator[None]:
+    """Route the sparse layers through `hook`; whatever happens inside, the model leaves as it came.
+
+    The implementation is a setting of the whole model, so dense layers go through the hook's dense path.
+    """
+    before = model.config._attn_implementation
+    modules = attention_modules(model)
+    for module in modules.values():
+        _hooks[module] = hook
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        for module in modules.values():
+            _hooks.pop(module, None)

@@ -1,0 +1,114 @@
+"""What a stack made of its requests: answers, micro rows, and how it ended."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from sahub.engine import measures
+from sahub.engine.session import Attention
+from sahub.errors import RunError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One question answered: what `raw_results.csv` has a line for."""
+
+    example_id: str
+    question_id: str
+    question: str
+    answer: str
+    references: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # what its benchmark groups by
+    score: float | None
+    answer_kl: float
+    answer_nll: float
+    n_context: int
+    n_new: int
+    seconds: float
+
+
+@dataclass
+class Outcome:
+    """One stack over the requests: `complete` with answers and micro rows, or `failed` with a reason."""
+
+    attention: Attention
+    state: str = "complete"
+    reason: str = ""
+    details: str = ""  # a traceback, for the file beside the trial
+    seconds: float = 0.0
+    answers: list[Answer] = field(default_factory=list)
+    micro: list[dict[str, Any]] = field(default_factory=list)
+    num_keys: int = 0  # of the shortest context
+    aux_bits: float = 0.0
+    num_layers: int = 0  # of the model
+    key_bytes: int = 0  # of a key with its value, of one KV head
+
+    def measures(self) -> dict[str, float]:
+        """Means over questions; attention error over layers, then examples; densities weighted by rows."""
+        found = {
+            "answer_kl": fmean(answer.answer_kl for answer in self.answers),
+            "answer_nll": fmean(answer.answer_nll for answer in self.answers),
+            "density": weighted(self.micro, "density"),
+            "density_all_layers": self._over_all_layers(weighted(self.micro, "density")),
+            "kv_density": weighted(self.micro, "kv_density"),
+            "aux_bits": self.aux_bits,
+        }
+        found["bytes_per_step"] = measures.bytes_per_step(
+            fmean(answer.n_context for answer in self.answers), found["kv_density"], self.aux_bits, self.key_bytes
+        )
+        errors = measures.error_by_example(self.micro)
+        if errors:
+            found["attention_error"] = fmean(errors.values())
+            found["attention_mse"] = fmean(measures.mse_by_example(self.micro).values())
+        graded = [answer.score for answer in self.answers if answer.score is not None]
+        if graded:
+            found["benchmark_score"] = fmean(graded)
+        bad = [f"{name} is {number}" for name, number in found.items() if not math.isfinite(number)]
+        if bad:
+            raise RunError(f"not a finite number: {', '.join(bad)}")
+        return found
+
+    def _over_all_layers(self, density: float) -> float:
+        """The density where layers that stay dense count as 1."""
+        sparse = len({row["layer"] for row in self.micro})
+        return (density * sparse + self.num_layers - sparse) / self.num_layers
+
+
+def weighted(micro: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Mean of a column of micro rows, weighted by the attention rows that each stands for."""
+    rows = sum(row["rows"] for row in micro)
+    return float(sum(row[name] * row["rows"] for row in micro) / rows)
+
+
+def joined(attentions: Sequence[Attention], parts: Sequence[Sequence[Outcome]], timeout_s: float) -> list[Outcome]:
+    """One outcome per stack, as if its requests had run one after the other."""
+    found = []
+    for number, attention in enumerate(attentions):
+        whole = Outcome(attention=attention)
+        for part in (each[number] for each in parts):
+            whole.num_layers = part.num_layers or whole.num_layers
+            whole.key_bytes = part.key_bytes or whole.key_bytes
+            whole.num_keys = min(whole.num_keys or part.num_keys, part.num_keys or whole.num_keys)
+            whole.aux_bits = max(whole.aux_bits, part.aux_bits)
+            whole.seconds += part.seconds
+            whole.answers += part.answers
+            whole.micro += part.micro
+            if part.state != "complete":
+                whole.state, whole.reason, whole.details = part.state, part.reason, part.details
+                break
+        if whole.state == "complete" and whole.seconds > timeout_s:
+            whole.state, whole.reason = "failed", out_of_time(timeout_s)
+        found.append(whole)
+    return found
+
+
+def out_of_time(timeout_s: float, where: str = "") -> str:
+    """The reason of a stack that reached its time limit."""
+    return f"timeout: longer than {timeout_s:g} s{f' ({where})' if where else ''}"
+
+
+def failed(attention: Attention, reason: str) -> Outcome:
+    """The outcome of a stack that was lost."""
+    return Outcome(attention=attention, state="failed", reason=reason)

@@ -1,0 +1,220 @@
+"""One model at work: contexts prefilled once, rewound for every question and stack; answers forced or generated."""
+
+import hashlib
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sahub.attention.call import Geometry
+from sahub.attention.stack import Stack
+from sahub.engine.hook import Hook, attached
+from sahub.engine.model import Model
+from sahub.engine.prefix import Prefix, PrefixStore, prefill
+from sahub.errors import ConfigError, RunError
+
+PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """How question and answer are attended to: a stack (None: the model's own attention) and its protocol."""
+
+    stack: Stack | None = None
+    dense_layers: tuple[int, ...] = ()
+    dense_question: bool = False  # setup A
+    measure: int = 1  # dense output beside the sparse one at every nth call of a phase, 0: never
+    seed: int = 0
+
+    def check(self, geometry: Geometry) -> None:
+        """Raise ConfigError for dense layers that a model does not have, or for all of them."""
+        layers, dense = geometry.num_layers, sorted(set(self.dense_layers))
+        if any(layer >= layers for layer in dense) or len(dense) == layers:
+            raise ConfigError(f"protocol.dense_layers={dense}: must be in 0..{layers - 1}, and not every layer")
+        if self.stack is not None:
+            self.stack.check(geometry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one question cost and gave. `hook` holds the tallies (None for the model's own attention)."""
+
+    ids: list[int]
+    logits: Tensor  # fp32 [n, vocabulary]: before each id of the answer
+    hook: Hook | None
+    seconds: float
+
+
+class OutOfTime(RunError):
+    """A limit on seconds was reached inside a request."""
+
+
+class Session:
+    """A loaded model with its prefixes. Not thread-safe: one request at a time."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        fingerprint: Any = None,
+        prefix_bytes: int = PREFIX_BYTES,
+        answer_bytes: int = 1 << 30,
+    ) -> None:
+        self.model = model
+        self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown
+        self._prefixes = PrefixStore(prefix_bytes)
+        self._seen: set[tuple[int, ...]] = set()
+        self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int, int | None], Run] = OrderedDict()
+        self._answer_bytes = answer_bytes
+
+    def prefix(self, context_ids: tuple[int, ...], room: int) -> Prefix:
+        """The prefilled context, computed when it is not held."""
+
+        def make() -> Prefix:
+            counters = self.model.counters
+            counters.contexts += context_ids not in self._seen
+            self._seen.add(context_ids)
+            counters.prefills += 1
+            counters.prefill_tokens += len(context_ids)
+            ids = torch.tensor([context_ids], device=self.model.device)
+            made = prefill(self.model.hf, ids, num_layers=self.model.geometry.num_layers, room=room)
+            made.example = _number_of(context_ids)
+            return made
+
+        return self._prefixes.get(context_ids, make)
+
+    def dense_answer(
+        self,
+        prefix: Prefix,
+        context_ids: tuple[int, ...],
+        question: tuple[int, ...],
+        *,
+        max_new_tokens: int,
+        line_stop: int | None = None,
+        deadline: float | None = None,
+    ) -> Run:
+        """The model's own answer with its own attention, made once per question and kept while there is room."""
+        key = (context_ids, question, max_new_tokens, line_stop)
+        if key not in self._answers:
+            self._answers[key] = self.generate(
+                prefix,
+                list(question),
+                Attention(),
+                max_new_tokens=max_new_tokens,
+                line_stop=line_stop,
+                deadline=deadline,
+            )
+            while (
+                len(self._answers) > 1 and sum(run.logits.nbytes for run in self._answers.values()) > self._answer_bytes
+            ):
+                self._answers.popitem(last=False)
+        self._answers.move_to_end(key)
+        return self._answers[key]
+
+    @torch.inference_mode()
+    def force(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Run:
+        """Teacher-forced: question and `answer` in one chunk, or in two where the question is dense (setup A)."""
+        begin = time.perf_counter()
+        with self._request(prefix, attention) as forward:
+            if attention.dense_question:
+                first = forward(question, "question", keep=1)
+                rest = [forward(answer[:-1], "decode", keep=len(answer) - 1)] if len(answer) > 1 else []
+                logits = torch.cat([first, *rest])
+            else:
+                logits = forward(question + answer[:-1], "question", keep=len(answer))
+        return Run(ids=answer, logits=logits, hook=forward.hook, seconds=time.perf_counter() - begin)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prefix: Prefix,
+        question: list[int],
+        attention: Attention,
+        *,
+        max_new_tokens: int,
+        line_stop: int | None = None,
+        deadline: float | None = None,
+    ) -> Run:
+        """Greedy decoding until a stop token, which is kept as the last id, or `max_new_tokens`.
+
+        `line_stop` is one more stop token; with it no answer begins with a stop token (LongBench's rule for samsum).
+
+        Raises OutOfTime once `time.monotonic()` passes `deadline`.
+        """
+        begin = time.perf_counter()
+        ids: list[int] = []
+        stops = self.model.stop_ids if line_stop is None else self.model.stop_ids | {line_stop}
+        with self._request(prefix, attention) as forward:
+            logits = [forward(question, "question", keep=1)]
+            while True:
+                ids.append(_largest(logits[-1], stops if line_stop is not None and not ids else ()))
+                self.model.counters.generated_tokens += 1
+                if ids[-1] in stops or len(ids) == max_new_tokens:
+                    break
+                if deadline is not None and time.monotonic() > deadline:
+                    raise OutOfTime(f"after {len(ids)} of at most {max_new_tokens} tokens")
+                logits.append(forward(ids[-1:], "decode", keep=1))
+        return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
+
+    @contextmanager
+    def _request(self, prefix: Prefix, attention: Attention) -> Iterator["_Forward"]:
+        """Forward passes after a rewound prefix; the receipts are checked once they are done."""
+        prefix.rewind()
+        hook = self._hook(prefix, attention)
+        forward = _Forward(self.model, prefix, hook)
+        with attached(self.model.hf, hook) if hook else nullcontext():
+            yield forward
+        if hook:
+            hook.verify(forward.calls)
+
+    def _hook(self, prefix: Prefix, attention: Attention) -> Hook | None:
+        if attention.stack is None:
+            return None
+        attention.check(self.model.geometry)
+        hook = Hook(
+            stack=attention.stack,
+            geometry=self.model.geometry,
+            dense_layers=frozenset(attention.dense_layers),
+            dense_phases=frozenset({"question"} if attention.dense_question else ()),
+            measure=attention.measure,
+            seed=attention.seed,
+            example=prefix.example,
+        )
+        hook.start(prefix)
+        return hook
+
+
+def _largest(logits: Tensor, but: Collection[int]) -> int:
+    """The id of the largest of `logits` [1, vocabulary], the ids of `but` left out."""
+    held = [one for one in but if one < logits.shape[-1]]
+    return int(
+        (logits.index_fill(-1, torch.tensor(held, device=logits.device), -torch.inf) if held else logits).argmax()
+    )
+
+
+def _number_of(context_ids: tuple[int, ...]) -> int:
+    """A number of the context's own, for its random numbers: the same whatever else is asked, and in every process."""
+    return int.from_bytes(hashlib.sha256(",".join(map(str, context_ids)).encode()).digest()[:7], "big")
+
+
+class _Forward:
+    """Forward passes after a prefix, counted by phase for the receipts."""
+
+    def __init__(self, model: Model, prefix: Prefix, hook: Hook | None) -> None:
+        self.model, self.prefix, self.hook = model, prefix, hook
+        self.calls: Counter[str] = Counter()
+
+    def __call__(self, ids: list[int], phase: str, *, keep: int) -> Tensor:
+        """Logits fp32 [keep, vocabulary] after the last `keep` of `ids`."""
+        if self.hook:
+            self.hook.phase = phase
+        chunk = torch.tensor([ids], device=self.model.device)
+        output = self.model.hf(input_ids=chunk, past_key_values=self.prefix.cache, use_cache=True, logits_to_keep=keep)
+        self.calls[phase] += 1
+        logits: Tensor = output.logits[0].float()
+        return logits

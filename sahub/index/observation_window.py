@@ -1,0 +1,192 @@
+"""Keep sets: the first rows after the prefix are its observers, and what they say of its keys stands from then on."""
+
+import copy
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from sahub.attention.budgets import Density, Size, is_count
+from sahub.attention.call import Call, Geometry, Scores
+from sahub.attention.choose import Selector, choose
+from sahub.attention.products import product
+from sahub.attention.selection import Selection
+from sahub.attention.stage import Index, Stage
+from sahub.errors import ConfigError
+
+_OUT = float("-inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What the observers of a call say: `num` of them, and the number of those that each row may hear.
+
+    start    length of the prefix
+    logits   fp32 [b, h, num, k], scaled; -inf for keys that an observer does not see
+    counted  fp32 [b or 1, num]: 1, or 0 for an observer that is padding
+    heard    for each row, how many observers are at or before it; a row with none is among `own`
+    looks    for each row, whether it is the last of these itself
+    own      fp32 [b, h, q, k]: the rows' own logits
+    """
+
+    start: int
+    logits: Tensor
+    counted: Tensor
+    heard: list[int]
+    looks: list[bool]
+    own: Tensor
+
+    def served(self, said: Tensor, alone: Tensor, *, by_earlier: bool = False) -> Tensor:
+        """For each row what its observers say together, of `said` [b, h, num, k] after each of them, or `alone`.
+
+        by_earlier  without the row itself
+        """
+        nums = [num - (by_earlier and looks) for num, looks in zip(self.heard, self.looks, strict=True)]
+        rows = [said[:, :, num - 1] if num else alone[:, :, row] for row, num in enumerate(nums)]
+        return torch.stack(rows, dim=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observing(Stage):
+    """Base of the methods that let observers decide, once, which keys of the prefix are kept.
+
+    Prefills are shared by all methods and leave no queries behind, so that the observers are the `window_size` rows
+    after the prefix. Each of these rows is served by the observers up to itself. Keys after the prefix are taken before
+    all of its keys, the most recent first. Nothing is evicted, so that every budget can be tried on one prefix; the
+    keys are scored again in every step.
+    """
+
+    watches: ClassVar[bool] = True
+
+    density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
+    heavy_size: Size | None = field(
+        default=None, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.2, "log": True}}
+    )
+    window_size: int = field(default=32, metadata={"unit": "rows", "search": {"choices": [8, 16, 32, 64]}})
+
+    def __post_init__(self) -> None:
+        if not is_count(self.window_size) or self.window_size < 1:
+            raise ConfigError(f"window_size={self.window_size}: must be at least 1 row")
+        self.selector  # noqa: B018  (checks the budget fields)
+
+    @property
+    def selector(self) -> Selector:
+        """What `density` or `heavy_size` asks for."""
+        return Selector.of(density=self.density, heavy_size=self.heavy_size)
+
+    def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
+        """The most recent keys after the prefix, then those that the observers want."""
+        assert isinstance(index, Observers)
+        observed = index.of(call)
+        wanted = self.wanted(call, observed)
+        largest = wanted.amax(dim=-1, keepdim=True).clamp(min=0) if observed.start else 0
+        num_later = call.rows.num_keys - observed.start
+        later = torch.arange(1, num_later + 1, device=wanted.device, dtype=wanted.dtype) + largest
+        logits = torch.cat([wanted, later.expand(*wanted.shape[:3], -1)], dim=-1)
+        return choose(call, taken, Scores(logits=logits), self.selector)
+
+    def wanted(self, call: Call, observed: Observed) -> Tensor:
+        """How much each key of the prefix is wanted for each row: fp32 [b, h, q, start], above -inf."""
+        raise NotImplementedError
+
+    def index_key(self) -> Hashable:
+        """The observers depend on their number alone; methods share them."""
+        return "observers", self.window_size
+
+    def new_index(self, *, layer: int, seed: int, example: int) -> "Observers":
+        """No observer yet."""
+        del layer, seed, example
+        return Observers(self.window_size)
+
+    def aux_bits(self, geometry: Geometry, num_keys: int) -> float:
+        """The observers' queries in 16 bits a channel."""
+        group = geometry.num_heads // geometry.num_kv_heads
+        return group * 16 * self.window_size * geometry.head_dim / num_keys
+
+    @property
+    def keeps_all(self) -> bool:
+        """Only at density 1."""
+        return self.selector.keeps_all
+
+
+class Observers:
+    """The queries of the first rows after the prefix, by position."""
+
+    def __init__(self, window_size: int) -> None:
+        self.length = 0
+        self._window_size = window_size
+        self._ended: int | None = None  # length of the prefix
+        self._queries: dict[int, Tensor] = {}  # [b, h, d]
+
+    def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
+        """Keys are read when they are scored."""
+        del v_new, valid_new
+        self.length += k_new.shape[2]
+
+    def freeze(self) -> None:
+        """The next rows are the observers."""
+        self._ended = self.length if self._ended is None else self._ended
+
+    def observe(self, call: Call) -> None:
+        """Remember the rows that are observers."""
+        if self._ended is not None:
+            self._queries |= {at: query.clone() for at, query in self._among(call, self._ended).items()}
+
+    def truncate(self, length: int, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
+        """Forget the observers from `length` on."""
+        del k, v, valid
+        self.length = min(self.length, length)
+        self._queries = {at: query for at, query in self._queries.items() if at < length}
+        if self._ended is not None and length < self._ended:
+            self._ended, self._queries = None, {}
+
+    def fork(self) -> Self:
+        """The same observers."""
+        twin = copy.copy(self)
+        twin._queries = dict(self._queries)
+        return twin
+
+    def of(self, call: Call) -> Observed:
+        """What the observers say of all keys. Before the prefix ended, it is as if it had ended before the rows."""
+        first = call.rows.num_keys - call.rows.num_rows
+        start = first if self._ended is None else self._ended
+        shown = {**self._queries, **self._among(call, start)}
+        places = sorted(shown)
+        own = _logits(call, call.q, list(range(first, call.rows.num_keys)))
+        said = _logits(call, torch.stack([shown[at] for at in places], dim=2), places) if places else own[:, :, :0]
+        counted = torch.ones(1, len(places), device=call.q.device)
+        if call.valid is not None:
+            counted = call.valid[:, places].float()
+        heard = [sum(at <= first + row for at in places) for row in range(call.rows.num_rows)]
+        looks = [first + row in shown for row in range(call.rows.num_rows)]
+        return Observed(start=start, logits=said, counted=counted, heard=heard, looks=looks, own=own)
+
+    def _among(self, call: Call, start: int) -> dict[int, Tensor]:
+        """The observers among the rows of a call."""
+        first = call.rows.num_keys - call.rows.num_rows
+        inside = range(max(first, start), min(call.rows.num_keys, start + self._window_size))
+        return {at: call.q[:, :, at - first] for at in inside}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the observers' queries."""
+        return sum(query.nbytes for query in self._queries.values())
+
+
+def _logits(call: Call, queries: Tensor, places: list[int]) -> Tensor:
+    """Logits of queries [b, h, n, d] at these positions for the valid keys up to their own: fp32 [b, h, n, k]."""
+    group = call.num_heads // call.num_kv_heads
+    grouped = queries.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
+    logits = (product(grouped, call.k.transpose(-1, -2)) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
+    seen = torch.arange(call.k.shape[2], device=queries.device) <= torch.tensor(places, device=queries.device)[:, None]
+    seen = seen[None] if call.valid is None else seen & call.valid[:, None]
+    masked: Tensor = logits.masked_fill(~seen[:, None], _OUT)
+    return masked
+
+
+def shares_of(logits: Tensor) -> Tensor:
+    """Attention of rows [..., k]: their softmax, 0 for a row that sees no key."""
+    shares: Tensor = logits.softmax(dim=-1)
+    return shares.nan_to_num(0.0)

@@ -1,0 +1,95 @@
+"""Codes of a few bits per key, packed: eight keys share a byte, so that nothing is lost to rounding."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sahub.attention.buffers import Growing
+
+
+class Planes:
+    """bool [b, g, n, k] with k growing: n bits of each key, held as uint8 [b, g, n, k / 8]."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._bytes = Growing(axis=3)
+
+    def append(self, bits: Tensor) -> None:
+        """Take the bits [b, g, n, k] (bool, or 0 and 1) of k more keys."""
+        start, end = self.length, self.length + bits.shape[3]
+        if end == start:
+            return
+        padded = torch.nn.functional.pad(bits.to(torch.uint8), (start % 8, -end % 8)).unflatten(3, (-1, 8))
+        packed = (padded << _places(8, bits)).sum(-1, dtype=torch.uint8)
+        self._bytes.grow(-(-end // 8), packed)[..., start // 8 :].bitwise_or_(packed)
+        self.length = end
+
+    @property
+    def packed(self) -> Tensor:
+        """The bytes in use, uint8 [b, g, n, k / 8 rounded up]: bit i of byte j is key 8 j + i. Read only."""
+        return self._bytes.data
+
+    def bits(self, part: slice = slice(None)) -> Tensor:
+        """The bits of all keys, or a part of each key's: uint8 [b, g, part of n, k]."""
+        packed = self._bytes.data[:, :, part]
+        return ((packed[..., None] >> _places(8, packed)) & 1).flatten(3)[..., : self.length]
+
+    def truncate(self, length: int) -> None:
+        """Forget the keys from `length` on."""
+        if length >= self.length:
+            return
+        self.length = length
+        self._bytes.truncate(-(-length // 8))
+        if length % 8:
+            last = self._bytes.grow(self._bytes.length, self._bytes.data)[..., -1]
+            last.bitwise_and_((1 << length % 8) - 1)
+
+    def fork(self) -> Self:
+        """The same bits; whoever writes first copies."""
+        twin = type(self)()
+        twin.length, twin._bytes = self.length, self._bytes.fork()
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        return self._bytes.data.nbytes if self.length else 0
+
+
+def to_bits(codes: Tensor, width: int) -> Tensor:
+    """The bits of whole numbers [..., c, k], lowest first: uint8 [..., c * width, k]."""
+    places = torch.arange(width, dtype=codes.dtype, device=codes.device)[:, None]
+    return ((codes.unsqueeze(-2) >> places) & 1).to(torch.uint8).flatten(-3, -2)
+
+
+def from_bits(bits: Tensor, width: int) -> Tensor:
+    """The whole numbers of `to_bits`: int32 [..., c, k]."""
+    each = bits.unflatten(-2, (-1, width))
+    codes: Tensor = each[..., 0, :].int()
+    for place in range(1, width):
+        codes |= each[..., place, :].int() << place
+    return codes
+
+
+def pack(codes: Tensor, width: int) -> Tensor:
+    """Whole numbers [..., n] below 2 ** width side by side: uint8 [..., n * width / 8 rounded up]."""
+    bits = ((codes.unsqueeze(-1) >> torch.arange(width, dtype=codes.dtype, device=codes.device)) & 1).flatten(-2)
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    packed: Tensor = (padded << _places(8, padded)).sum(-1, dtype=torch.uint8)
+    return packed
+
+
+def unpack(packed: Tensor, width: int, num: int) -> Tensor:
+    """The `num` whole numbers of `pack`: int32 [..., num]."""
+    if 8 % width == 0:  # none of them is in two bytes
+        each = packed.unsqueeze(-1) >> torch.arange(0, 8, width, dtype=torch.uint8, device=packed.device)
+        whole: Tensor = (each & (2**width - 1)).flatten(-2)[..., :num].int()
+        return whole
+    bits = ((packed.unsqueeze(-1) >> _places(8, packed)) & 1).flatten(-2)[..., : num * width].unflatten(-1, (num, -1))
+    codes: Tensor = (bits.int() << torch.arange(width, dtype=torch.int32, device=packed.device)).sum(-1)
+    return codes.int()
+
+
+def _places(num: int, like: Tensor) -> Tensor:
+    return torch.arange(num, dtype=torch.uint8, device=like.device)

@@ -1,0 +1,213 @@
+"""Bounds on the keys of pages, for methods that choose pages of consecutive keys."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sahub.attention.buffers import Growing
+from sahub.attention.call import Call, Scores
+from sahub.attention.products import product
+from sahub.index.packed_bits import pack, unpack
+
+_OUT = float("-inf")
+_LEAST_STEP = torch.finfo(torch.float32).tiny
+
+
+class PageBounds:
+    """Largest key and largest negated key of each page, per channel: bound = relu(q).high + relu(-q).(-low).
+
+    Closed pages are kept in label_bits, packed, or in the keys' dtype at 16 bits. The open page of a sequence is kept
+    apart, in the keys' dtype; each key updates it. Appending a key costs O(d). Pages are counted from each sequence's
+    first valid key; a page's bounds are over its valid keys, whatever a call's mask forbids.
+    """
+
+    def __init__(self, page_size: int, label_bits: int) -> None:
+        self.length = 0
+        self._page_size = page_size
+        self._label_bits = label_bits
+        self._first: Tensor | None = None  # int64 [b]: first valid key (length where there is none yet); None = 0
+        self._closed = [Growing(axis=2)] if label_bits == 16 else [Growing(axis=2), Growing(axis=2)]  # see _label
+        self._open: Tensor | None = None  # [b, g, 2 * d]: bounds so far, -inf without a key; None = no key
+
+    def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
+        """Update the open page, close the pages that are full."""
+        del v_new
+        start, num = self.length, k_new.shape[2]
+        self._note_first(k_new, valid_new)
+        page = self._page_at(start)
+        block = self._windows(k_new, valid_new, start, page, self._touched(start, num)).amax(dim=3)
+        if self._open is not None:
+            block[:, :, 0] = torch.maximum(block[:, :, 0], self._open)
+        self.length += num
+        closed = self._page_at(self.length)
+        if isinstance(page, int) and isinstance(closed, int):
+            self._close(page, closed, block)
+        else:
+            self._close_some(torch.as_tensor(page), torch.as_tensor(closed), block, start // self._page_size)
+
+    def freeze(self) -> None:
+        """Nothing is learned from a prefix."""
+
+    def truncate(self, length: int, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
+        """Drop the pages after `length` and reopen the one that was open."""
+        del v
+        if length >= self.length:
+            return
+        self.length = length
+        if self._first is not None:
+            self._first = self._first.clamp(max=length) if length else None
+        for part in self._closed:
+            part.truncate(length // self._page_size)
+        page = self._page_at(length)
+        self._open = None
+        if length and not (isinstance(page, int) and length % self._page_size == 0):
+            valid = None if valid is None else valid[:, :length]
+            self._open = self._windows(k[:, :, :length], valid, 0, page, 1).amax(dim=3)[:, :, 0]
+
+    def fork(self) -> Self:
+        """The same pages; whoever writes first copies."""
+        twin = type(self)(self._page_size, self._label_bits)
+        twin.length, twin._first, twin._open = self.length, self._first, self._open
+        twin._closed = [part.fork() for part in self._closed]
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the bounds."""
+        closed = sum(part.data.nbytes for part in self._closed if part.length)
+        return closed + (0 if self._open is None else self._open.nbytes)
+
+    def scores(self, call: Call) -> Scores:
+        """Bounds of all pages for every row, each page as it was when the row's own key was the last."""
+        group = call.num_heads // call.num_kv_heads
+        q = call.q.float() * call.scale
+        signed = torch.cat([q.relu(), (-q).relu()], dim=-1).unflatten(1, (call.num_kv_heads, group))  # [b, g, r, q, 2d]
+        num_pages = (call.rows.num_keys - 1) // self._page_size + 1
+        logits = signed.new_zeros(*signed.shape[:4], num_pages)
+        if self._closed[0].length:
+            bounds = self._bounds(num_pages, signed.shape[-1])
+            logits[..., : bounds.shape[2]] = product(signed.flatten(2, 3), bounds.mT).unflatten(2, (group, -1))
+        self._reopen(call, signed, logits)
+        return Scores(logits=logits.flatten(1, 2), page_size=self._page_size, first=self._first)
+
+    def _reopen(self, call: Call, signed: Tensor, logits: Tensor) -> None:
+        """Put each row's bound of the page that was open at that row into `logits` [b, g, r, q, p]."""
+        start, num = call.rows.num_keys - call.rows.num_rows, call.rows.num_rows
+        page = self._page_at(start)
+        touched = self._windows(call.k, call.valid, 0, page, self._touched(start, num))
+        running = touched.float().cummax(dim=3).values.flatten(2, 3)
+        first = 0 if self._first is None else self._first[:, None]
+        offset = (call.rows.last - first).view(-1, num)  # [b or 1, q], from the first valid key
+        begin = page * self._page_size if isinstance(page, int) else page[:, None] * self._page_size
+        at = (offset - begin).clamp(min=0).expand(running.shape[0], -1)[:, None, :, None]
+        bounds = running.gather(2, at.expand(-1, running.shape[1], -1, running.shape[3]))  # [b, g, q, 2d]
+        value = product(signed[..., None, :], bounds[:, :, None, :, :, None])[..., 0]
+        unit = offset.div(self._page_size, rounding_mode="floor").clamp(min=0)[:, None, None, :, None]
+        unit = unit.expand(*logits.shape[:4], 1)
+        is_open = ((offset + 1) % self._page_size != 0)[:, None, None, :, None]
+        logits.scatter_(-1, unit, torch.where(is_open, value, logits.gather(-1, unit)))
+
+    def _note_first(self, k_new: Tensor, valid_new: Tensor | None) -> None:
+        """Find each sequence's first valid key in a chunk."""
+        if valid_new is None:
+            if self._first is not None:
+                self._first = self._first.clamp(max=self.length)
+            return
+        if self._first is None:
+            if self.length:
+                return
+            self._first = torch.zeros(k_new.shape[0], dtype=torch.int64, device=k_new.device)
+        found = torch.where(valid_new.any(-1), valid_new.int().argmax(-1), valid_new.shape[1])
+        self._first = torch.where(self._first == self.length, self.length + found, self._first)
+
+    def _page_at(self, position: int) -> int | Tensor:
+        """The page that holds a position, counted from the first valid key: int, or int64 [b]."""
+        if self._first is None:
+            return position // self._page_size
+        return (position - self._first).clamp(min=0) // self._page_size
+
+    def _touched(self, start: int, num: int) -> int:
+        """How many pages `num` keys from `start` on can lie in."""
+        inside = start % self._page_size if self._first is None else self._page_size - 1
+        return (inside + num - 1) // self._page_size + 1
+
+    def _windows(self, k: Tensor, valid: Tensor | None, start: int, page: int | Tensor, num_pages: int) -> Tensor:
+        """(key, -key) of `num_pages` pages from `page` on: [b, g, pages, page_size, 2 * d], the keys' dtype.
+
+        k [b, g, n, d] and valid [b, n] lie at the positions from `start` on; -inf where there is no valid key.
+        """
+        size = num_pages * self._page_size
+        if isinstance(page, int) and valid is None:
+            skip = page * self._page_size - start  # < 0: the window begins before the chunk
+            part = k[:, :, max(skip, 0) : max(skip + size, 0)]
+            before = min(max(-skip, 0), size)
+            both = torch.nn.functional.pad(
+                torch.cat([part, -part], dim=-1), (0, 0, before, size - before - part.shape[2]), value=_OUT
+            )
+        else:
+            first = 0 if self._first is None else self._first
+            begin = torch.as_tensor(page, device=k.device) * self._page_size + first - start
+            at = begin.view(-1, 1) + torch.arange(size, device=k.device)
+            inside = (at >= 0) & (at < k.shape[2])
+            at = at.clamp(0, max(k.shape[2] - 1, 0)).expand(k.shape[0], -1)
+            if valid is not None:
+                inside = inside & valid.gather(1, at)
+            part = k.gather(2, at[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3]))
+            both = torch.cat([part, -part], dim=-1).masked_fill(~inside[:, None, :, None], _OUT)
+        pages: Tensor = both.unflatten(2, (num_pages, self._page_size))
+        return pages
+
+    def _close(self, page: int, closed: int, block: Tensor) -> None:
+        """Label the pages [b, g, t, 2 * d] from `page` on that are closed now, and keep the next one open."""
+        num = closed - page
+        if num:
+            for part, label in zip(self._closed, self._label(block[:, :, :num]), strict=True):
+                part.grow(closed, label)[:, :, page:] = label
+        self._open = block[:, :, num] if num < block.shape[2] else None
+
+    def _close_some(self, page: Tensor, closed: Tensor, block: Tensor, most: int) -> None:
+        """The same for sequences that are at different pages [b], the largest of them `most`."""
+        num = block.shape[2]
+        at = (page[:, None] if page.dim() else page) + torch.arange(num, device=block.device)
+        done = (at < closed[:, None])[:, None, :, None]
+        for part, label in zip(self._closed, self._label(block), strict=True):
+            slots = part.grow(max(part.length, most + num), label)
+            to = at[:, None, :, None].expand_as(label)
+            slots.scatter_(2, to, torch.where(done, label, slots.gather(2, to)))
+        place = (closed - page)[:, None, None, None].expand(-1, block.shape[1], 1, block.shape[3])
+        found = block.gather(2, place.clamp(max=num - 1))
+        self._open = found.masked_fill(place >= num, _OUT)[:, :, 0]
+
+    def _label(self, bounds: Tensor) -> tuple[Tensor, ...]:
+        """What is kept of closed pages [b, g, p, 2 * d]: the bounds, or codes (uint8), and low and high [b, g, p, 4].
+
+        Codes are steps of a grid from the least to the largest value of each of the two vectors, rounded up.
+        """
+        bounds = bounds.masked_fill(bounds == _OUT, 0.0)  # a page of padding alone: nobody sees it
+        if self._label_bits == 16:
+            return (bounds,)
+        both = bounds.unflatten(-1, (2, -1))
+        low, high = both.amin(dim=-1, keepdim=True), both.amax(dim=-1, keepdim=True)
+        step, most = self._step(low, high), 2**self._label_bits - 1
+        both, low = both.float(), low.float()
+        codes = ((both - low) / step).ceil()
+        codes += low + codes * step < both  # rounding went the wrong way
+        codes = codes.clamp(max=most).int().flatten(-2)
+        return pack(codes, self._label_bits), torch.cat([low.to(high.dtype), high], dim=-1).flatten(-2)
+
+    def _bounds(self, num_pages: int, width: int) -> Tensor:
+        """The labels of at most `num_pages` pages as bounds, fp32 [b, g, p, width]."""
+        kept = [part.data[:, :, :num_pages] for part in self._closed]
+        if self._label_bits == 16:
+            return kept[0].float()
+        low, high = kept[1].unflatten(-1, (2, 2)).split(1, dim=-1)
+        codes = unpack(kept[0], self._label_bits, width).unflatten(-1, (2, -1))
+        grid = low.float() + codes * self._step(low, high)
+        bounds: Tensor = torch.where(codes == 2**self._label_bits - 1, high.float(), grid).flatten(-2)
+        return bounds
+
+    def _step(self, low: Tensor, high: Tensor) -> Tensor:
+        """Width of a step from low to high; 1 where they are equal, or too close to tell apart."""
+        step = (high.float() - low.float()) / (2**self._label_bits - 1)
+        return torch.where(step < _LEAST_STEP, 1.0, step)

@@ -1,0 +1,89 @@
+"""What stands in the columns of the table of a run, as text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sahub.config.choices import NOUNS
+from sahub.search.trial import STATES
+
+COLUMNS = (
+    "task", "tokens", "builder", "objective", "n", "dense", "sparse", "difference", "default",
+    "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
+)  # fmt: skip
+LEFT = {"task", "builder", "objective"}
+ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
+NOTE = (
+    "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
+    "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
+    "paired by context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
+    "bits asked, bits: of an index, read per key and KV head. KV density: share of keys that a KV head reads. bytes: "
+    "read by a decode step per layer and KV head, index included. "
+    "trials: complete/pruned/rejected/failed. s: seconds."
+)
+AGAINST = " minus NAME: sparse minus the sparse of that builder, paired by context."
+
+
+def note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What stands in the columns."""
+    return NOTE + (AGAINST if any(one["against"] for one in rows) else "")
+
+
+def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The rows of the table as text, by column; the differences to other builders behind that to dense."""
+    others = dict.fromkeys(name for one in rows for name in one["against"])
+    texts = []
+    for one in rows:
+        named = dict(zip(COLUMNS, _cells(one), strict=True))
+        minus = {f"minus {name}": percent(one["against"].get(name), sign=True) for name in others}
+        behind = COLUMNS.index("difference") + 1
+        items = list(named.items())
+        texts.append(dict([*items[:behind], *minus.items(), *items[behind:]]))
+    return texts
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    found, trials, best = row["validation"] or {}, row["trials"], row["best"] or {}
+    measures, default = found.get("measures") or best, found.get("default_measures") or {}
+    return [
+        row["task"],
+        _short(found.get("tokens"), "{:.0f}"),
+        row["builder"] + _told_apart(row),
+        row["objective"],
+        _short(found.get("n"), "{}"),
+        percent(found.get("dense_score")),
+        percent(found.get("sparse_score")),
+        percent(found.get("difference"), sign=True),
+        percent(found.get("default_score")),
+        _short(measures.get("answer_kl")),
+        _short(default.get("answer_kl")),
+        _short(measures.get("attention_error")),
+        _short(row["target_density"]),
+        _short(measures.get("density"), "{:.3f}"),
+        _short(measures.get("kv_density"), "{:.3f}"),
+        _short(row["target_aux_bits"]),
+        _short(measures.get("aux_bits")),
+        _short(measures.get("bytes_per_step"), "{:.0f}"),
+        "/".join(str(trials[state]) for state in STATES) if trials else "-",
+        _short(row["seconds"], "{:.0f}"),
+    ]
+
+
+def _told_apart(row: Mapping[str, Any]) -> str:
+    """What a sweep over something else than nouns added to the name of the cell's directory."""
+    nouns = "_".join(row[name] for name in NOUNS).replace("/", "_")
+    return " " + row["directory"].removeprefix(nouns).strip("_") if row["directory"].startswith(f"{nouns}_") else ""
+
+
+def percent(interval: Mapping[str, float | None] | None, sign: bool = False) -> str:
+    """A mean in percent with its interval."""
+    if not interval or interval["mean"] is None:
+        return "-"
+    plus = "+" if sign else ""
+    mean = f"{100 * interval['mean']:{plus}.1f}"
+    if interval["low"] is None or interval["high"] is None:
+        return mean
+    return f"{mean} [{100 * interval['low']:{plus}.0f},{100 * interval['high']:{plus}.0f}]"
+
+
+def _short(value: float | None, form: str = "{:.3g}") -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,183 @@
+"""The files of a cell: best configuration, trials, answers and metrics. Only these functions know names and columns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sahub.config.cell import Cell
+from sahub.engine.outcome import Outcome
+from sahub.engine.requests import Request
+from sahub.files.atomic import write_csv, write_json, write_jsonl, write_text
+from sahub.results import winners
+from sahub.results.reproduce import command_line, merged, names_code
+from sahub.results.validate import Validation, accuracy, graded, interval
+from sahub.search.optuna_export import write_database
+from sahub.search.scope import seen_from
+from sahub.search.trial import Study, Trial, space_of_cell
+
+PACKAGES = ("sahub", "torch", "transformers", "tokenizers", "optuna", "hydra-core")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that computes numbers here."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def figures(trial: Trial) -> dict[str, Any]:
+    """A trial's numbers."""
+    return {"value": trial.value, "feasible": trial.feasible, **trial.measures}
+
+
+def write_study(cell: Cell, study: Study, requests: Sequence[Request], base: Sequence[str]) -> Path:
+    """`_trials.json`, `_analysis.csv`, `_study.db`, and the best file where there is a winner. Returns the folder.
+
+    `base`: the overrides that give the cell again. Of a study of several tasks, the cell's own figures are written,
+    and the means that decided beside them.
+    """
+    folder = cell.directory / "optimal_configs"
+    write_database(folder / f"{cell.name}_study.db", cell.name, space_of_cell(cell), study)
+    mean, study = study.best, seen_from(study, cell.choices.task)
+    write_trials(cell, study.trials)
+    if study.best is not None:
+        tasks = list(study.best.tasks) or [cell.choices.task]
+        best = _best(cell, study, study.best, requests, base)
+        best |= {"scope": cell.settings.search.scope, "tasks": tasks}
+        best["mean_figures"] = figures(mean) if mean and len(tasks) > 1 else None
+        write_json(folder / f"{cell.name}.json", best)
+        if not cell.pins or sum(study.counts().values()) > 1:  # what was typed in full was not searched
+            winners.keep(cell, best, everywhere=len(tasks) > 1)
+    return folder
+
+
+def write_trials(cell: Cell, trials: Sequence[Trial]) -> None:
+    """`_trials.json`, `_analysis.csv`, and the traceback of every trial that has one."""
+    folder = cell.directory / "optimal_configs"
+    write_json(folder / f"{cell.name}_trials.json", [_trial_row(trial) for trial in trials])
+    write_csv(folder / f"{cell.name}_analysis.csv", [_analysis_row(trial) for trial in trials])
+    for trial in trials:
+        if trial.details:
+            write_text(folder / f"{cell.name}_trial_{trial.number}_error.txt", trial.details)
+
+
+def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], base: Sequence[str]) -> dict[str, Any]:
+    overrides = merged(base, best.overrides)
+    tau = study.tau
+    return {
+        **asdict(cell.choices),
+        "overrides": [item for item in overrides if not names_code(item)],
+        "commands": {one: command_line(one, overrides, cell.config_dir) for one in ("search", "validate")},
+        "stage_overrides": list(best.overrides),
+        "figures": figures(best),
+        "default_figures": figures(study.default) if study.default.state == "complete" else None,
+        "n": sum(len(request.example.questions) for request in requests),
+        "contexts": list(dict.fromkeys(request.example.id for request in requests)),
+        "trials": study.counts(),
+        "fidelity": best.fidelity,
+        "generated_figures": None if study.generated is None else figures(study.generated),
+        "calibration": None if tau is None else {**tau._asdict(), "regret": study.regret},
+        "protocol": asdict(cell.settings.protocol),
+        "seed": cell.settings.search.seed,
+        "versions": versions(),
+        "seconds": {"search": round(study.seconds, 3), "trial": round(best.seconds, 3)},
+    }
+
+
+def _trial_row(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "reason": trial.reason,
+        "fidelity": trial.fidelity,
+        "feasible": trial.feasible,
+        "overrides": list(trial.overrides),
+        "value": trial.value,
+        "measures": dict(trial.measures),
+        "seconds": round(trial.seconds, 3),
+        "contexts": trial.contexts,
+        "rungs": dict(trial.rungs),
+        "mean_value": fmean(there["value"] for there in trial.tasks.values()) if trial.tasks else trial.value,
+        "tasks": {task: dict(there) for task, there in trial.tasks.items()},
+    }
+
+
+def _analysis_row(trial: Trial) -> dict[str, Any]:
+    row, measures = _trial_row(trial), trial.measures
+    for nested in ("measures", "rungs", "tasks"):
+        del row[nested]
+    return {
+        **row,
+        "overrides": " ".join(trial.overrides),
+        "e": measures.get("attention_error"),
+        "density": measures.get("density"),
+        "kv_density": measures.get("kv_density"),
+        "aux_bits": measures.get("aux_bits"),
+        "bytes_per_step": measures.get("bytes_per_step"),
+        "score": measures.get("benchmark_score"),
+        "answer_kl": measures.get("answer_kl"),
+        "answer_nll": measures.get("answer_nll"),
+        "attention_mse": measures.get("attention_mse"),
+    }
+
+
+def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, Any]) -> None:
+    """Answers, metrics, configuration and micro metrics of the dense, the tuned and the default run."""
+    winners.validated(cell, validation.entry.overrides, figures)
+    root = cell.directory / "benchmark_results" / cell.choices.model
+    task = cell.choices.task.replace("/", "_")
+    name = f"{cell.choices.builder}_{cell.choices.objective}"
+    entry = validation.entry
+    runs: list[tuple[str, Outcome | None, tuple[str, ...] | None, Any]] = [
+        ("dense", validation.dense, None, _score(validation.dense)),
+        (name, validation.sparse, entry.overrides, dict(figures)),
+    ]
+    if validation.default is not validation.sparse:
+        runs.append((f"{name}_default", validation.default, entry.default, _score(validation.default)))
+    for label, outcome, overrides, metrics in runs:
+        if outcome is None or outcome.state != "complete":
+            continue
+        folder = root / label / task
+        write_csv(folder / "raw_results.csv", [_answer_row(answer) for answer in outcome.answers], RAW_COLUMNS)
+        write_jsonl(folder / "micro_metrics.jsonl", outcome.micro)
+        write_json(folder / "metrics.json", {**metrics, "seconds": round(outcome.seconds, 3)})
+        write_json(folder / "config.json", _config(cell, overrides))
+
+
+def _score(outcome: Outcome | None) -> dict[str, Any]:
+    """n, score and measures of a run that is not the winner's."""
+    if outcome is None or outcome.state != "complete":
+        return {}
+    score = interval(accuracy(outcome)) if graded(outcome) else None
+    return {"n": len(outcome.answers), "score": score, "measures": outcome.measures()}
+
+
+RAW_COLUMNS = ("id", "question", "answer", "references", "score", "answer_nll", "n_context", "n_new", "seconds")
+
+
+def _answer_row(answer: Any) -> dict[str, Any]:
+    return {
+        "id": f"{answer.example_id}/{answer.question_id}",
+        "question": answer.question,
+        "answer": answer.answer,
+        "references": list(answer.references),
+        "score": answer.score,
+        "answer_nll": answer.answer_nll,
+        "n_context": answer.n_context,
+        "n_new": answer.n_new,
+        "seconds": round(answer.seconds, 4),
+    }
+
+
+def _config(cell: Cell, overrides: tuple[str, ...] | None) -> dict[str, Any]:
+    settings = json.loads(json.dumps(asdict(cell.settings), default=str))
+    builder = {"dense": None} if overrides is None else cell.builder_with(overrides)["stages"]
+    return {**asdict(cell.choices), "settings": settings, "stages": builder, "versions": versions()}

@@ -1,0 +1,189 @@
+"""What a run would do, and what it would take: seconds as far as the cache knows, memory by a rule."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cache
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sahub.compute.devices import number_of_workers
+from sahub.config.cell import Cell
+from sahub.config.settings import PHASES
+from sahub.engine.model import geometry, read_config
+from sahub.engine.session import PREFIX_BYTES
+from sahub.engine.weights import digest_of_model, files_of
+from sahub.errors import SahubError
+from sahub.files.journal import Journal
+from sahub.search import objective
+from sahub.search.trial import Limits, space_of_cell
+
+RULE = (
+    "seconds: those of contexts of the same model, task and length (half to twice) in the cache, times contexts and "
+    "stacks, over the workers; what the cache holds already costs none. memory: of each worker, the weights as they "
+    "are run and the keys and values of the contexts that are held."
+)
+
+
+def lines(cells: Sequence[Cell]) -> list[str]:
+    """A line per cell, then all of them together and the rule."""
+    found = [line(cell) for cell in cells]
+    known = [seconds_of(cell) for cell in cells]
+    total = sum(seconds for seconds in known if seconds is not None)
+    unknown = known.count(None)
+    rest = f", and {unknown} of which the cache knows nothing" if unknown else ""
+    took = f"{_time(total)}{rest}" if unknown < len(known) else "unknown seconds"
+    every = f"{_number(len(cells), 'cell')}: {took}"
+    return [*found, *shortened(cells), every, RULE]
+
+
+def shortened(cells: Sequence[Cell]) -> list[str]:
+    """A line for every phase and length of prompts that a limit makes shorter than the task asks for."""
+    found: Counter[tuple[str, int, int, str]] = Counter()
+    for cell, phase in product(cells, PHASES):
+        settings, limits = cell.settings, getattr(cell.settings, phase)
+        if phase not in settings.phases or not settings.task.length:
+            continue
+        with suppress(SahubError):  # of a model that cannot be read, which will be said when it is loaded
+            most = _length(cell, limits)
+            if settings.task.length > most:
+                why = f"{phase if most == limits.max_context_length else 'model'}.max_context_length"
+                found[phase, settings.task.length, most, why] += 1
+    return [
+        f"{phase}: prompts of task.length={length} have {most} tokens, the limit of {why}, in {_number(count, 'cell')}"
+        for (phase, length, most, why), count in found.items()
+    ]
+
+
+def line(cell: Cell) -> str:
+    """Phases, number of points, seconds and memory of a cell."""
+    settings, free = cell.settings, space_of_cell(cell).free
+    parts = [f"{cell.directory.name}: {' and '.join(settings.phases)}"]
+    if "search" in settings.phases:
+        parts.append(f"{_number(points_of(cell), 'point')} over {', '.join(free) or 'nothing free'}")
+    seconds = seconds_of(cell)
+    parts.append("unknown seconds" if seconds is None else _time(seconds))
+    parts.append(_memory(cell))
+    return ", ".join(parts)
+
+
+def points_of(cell: Cell) -> int:
+    """Points that the search tries at most, the default among them."""
+    space, most = space_of_cell(cell), cell.settings.search.num_samples
+    everything = space.points(most)
+    return most if everything is None else max(1, len(everything))
+
+
+def trials_of(cell: Cell) -> int:
+    """Trials of the search at most: its points, and those that generate answers afterwards."""
+    return points_of(cell) + _promoted(cell)
+
+
+def _promoted(cell: Cell) -> int:
+    """Points that generate answers after a teacher-forced search."""
+    search = cell.settings.search
+    more = search.promote + search.calibrate
+    return min(points_of(cell), more + 1) if more and _is_cheap(cell) else 0
+
+
+def _is_cheap(cell: Cell) -> bool:
+    """Whether the search itself generates no answers."""
+    return cell.settings.search.fidelity == "teacher" and objective.needs(cell.settings.objective) != "generate"
+
+
+def seconds_of(cell: Cell) -> float | None:
+    """Of the whole cell where every phase is known, without loading anything."""
+    settings, total = cell.settings, 0.0
+    if "search" in settings.phases:
+        search, points = settings.search, points_of(cell)
+        promoted = _promoted(cell)
+        one = _per_context(cell, search, generated=not _is_cheap(cell))
+        dear = _per_context(cell, search, generated=True) if promoted else 0.0
+        if one is None or dear is None:
+            return None
+        total += search.max_requests * (points * one + promoted * dear)
+    if "validate" in settings.phases:
+        contexts = settings.validate.max_requests or settings.task.options.get("num_examples")
+        one = _per_context(cell, settings.validate, generated=True)
+        if one is None or contexts is None:
+            return None
+        total += contexts * one * (3 if settings.validate.compare_default else 2)
+    return total / number_of_workers(cell.settings.compute)
+
+
+def _per_context(cell: Cell, limits: Limits, *, generated: bool) -> float | None:
+    """Mean seconds of a context with one stack, as they were measured."""
+    settings = cell.settings
+    length = _length(cell, limits)
+    wanted = (_digest(cell), f"{settings.task.benchmark}/{settings.task.subset}", generated)
+    found = [
+        seconds
+        for digest, name, was_generated, tokens, seconds in _kept(settings.cache_dir)
+        if (digest, name, was_generated) == wanted and length / 2 <= tokens <= length * 2
+    ]
+    return fmean(found) if found else None
+
+
+@cache
+def _kept(folder: str | None) -> list[tuple[str, str, bool, int, float]]:
+    return list(_read(Journal(folder)))
+
+
+def _read(journal: Journal, most: int = 2000) -> Iterator[tuple[str, str, bool, int, float]]:
+    """Model, task, whether answers were generated, tokens and seconds of the newest entries."""
+    for entry in journal.newest(most):
+        key, value = entry["key"], entry["value"]
+        task, _, generated = key["plan"]
+        yield key["model"]["files"], task, generated, value["answers"][0]["n_context"], value["seconds"]
+
+
+def _digest(cell: Cell) -> str:
+    return digest_of_model(cell.settings.model.path, cell.settings.model.revision, cell.settings.cache_dir)
+
+
+def _memory(cell: Cell) -> str:
+    """Of a worker: weights, and keys and values of the longest contexts, as many as are held."""
+    settings = cell.settings
+    config = _config(cell)
+    shape = geometry(config.get_text_config())
+    stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    on_cpu = settings.model.dtype == "auto" and _is_cpu(settings.model.device)
+    kind = "float32" if on_cpu else stored if settings.model.dtype == "auto" else settings.model.dtype
+    files = files_of(settings.model.path, settings.model.revision)
+    weights = sum(Path(file).stat().st_size for file in files if file.suffix in {".safetensors", ".bin"})
+    weights = weights * _width(kind) // _width(stored)
+    limits = [getattr(settings, phase) for phase in settings.phases]
+    token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
+    held = [min(PREFIX_BYTES, max(1, one.max_requests or 1000) * _length(cell, one) * token) for one in limits]
+    return f"{(weights + max(held)) / 2**30:.2g} GiB"
+
+
+def _config(cell: Cell) -> Any:
+    model = cell.settings.model
+    return read_config(model.path, model.revision, model.trust_remote_code)
+
+
+def _length(cell: Cell, limits: Limits) -> int:
+    """The longest context: what is asked for, or what the model can read."""
+    most = cell.settings.model.max_context_length or _config(cell).get_text_config().max_position_embeddings
+    return min(limits.max_context_length, most)
+
+
+def _is_cpu(device: str) -> bool:
+    import torch
+
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
+def _width(kind: str) -> int:
+    return {"float32": 4, "float64": 8}.get(kind, 2)
+
+
+def _time(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 600 else f"about {seconds / 60:.0f} min"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

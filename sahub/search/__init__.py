@@ -1,0 +1,1 @@
+"""Searching a builder's space: trials, generations, samplers, schedulers, objectives."""

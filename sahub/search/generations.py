@@ -1,0 +1,164 @@
+"""Which points a search tries: asked generation by generation, none twice, none beyond the limits."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from sahub.builders.space import Point, Space, overrides_of
+from sahub.config.settings import Settings
+from sahub.search.samplers import grid, study_of
+from sahub.search.trial import Trial
+
+log = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# How often a sampler may repeat itself or hit a limit before a generation is closed short.
+MOST_MISSES = 25
+
+
+@dataclass
+class Generation:
+    """Points asked together; told together, in the order asked, so that results do not depend on who finished first."""
+
+    points: list[Point] = field(default_factory=list)
+    study: optuna.Study | None = None
+    asked: list[optuna.Trial] = field(default_factory=list)
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Hand values and what exceeds the targets to the sampler; a failed or pruned trial has no value."""
+        if self.study is None:
+            return
+        for asked, trial in zip(self.asked, trials, strict=True):
+            for name, excess in trial.excess.items():
+                asked.set_constraint(name, excess)
+            if trial.state == "pruned":
+                for contexts, value in trial.rungs.items() if len(self.study.directions) == 1 else ():
+                    asked.report(value, contexts)
+                self.study.tell(asked, state=TrialState.PRUNED)
+            elif trial.value is None:
+                self.study.tell(asked, state=TrialState.FAIL)
+            else:
+                self.study.tell(asked, _values(self.study, trial))
+
+
+def generations(
+    space: Space, settings: Settings, default: Trial, is_rejected: Callable[[Point], bool]
+) -> Iterator[Generation]:
+    """Batches of new points after the default, until num_samples are asked or the space is exhausted.
+
+    A generation must be told before the next one is asked for. `is_rejected` says of a new point whether it is beyond
+    the limits; such a point is not asked for again.
+    """
+    if not space.free:
+        return
+    everything, most = space.points(settings.search.num_samples), settings.search.num_samples
+    if everything is None:
+        source = _source(space, settings, default)
+    else:  # each once, whatever the sampler, and the default where it is none of them
+        source, most = _Listed(iter(everything)), len(everything) + 1
+    seen, ran = {overrides_of(space.default)}, 1
+    while ran < most:
+        generation = _asked(source, seen, is_rejected, min(settings.search.batch, most - ran))
+        if not generation.points:
+            return
+        ran += len(generation.points)
+        yield generation
+
+
+@dataclass
+class _Listed:
+    """Points known beforehand."""
+
+    points: Iterator[Point]
+    study: None = None
+
+    def draw(self) -> tuple[Point, None] | None:
+        point = next(self.points, None)
+        return None if point is None else (point, None)
+
+
+@dataclass
+class _Sampled:
+    """Points that a sampler proposes from what it was told."""
+
+    space: Space
+    study: optuna.Study
+
+    def draw(self) -> tuple[Point, optuna.Trial] | None:
+        trial, point = self.study.ask(), Point()
+        for leaf, distribution in self.space.free.items():
+            if self.space.applies(leaf, point):
+                point[leaf] = _suggested(trial, leaf, distribution)
+        return point, trial
+
+
+def _source(space: Space, settings: Settings, default: Trial) -> _Listed | _Sampled:
+    """A grid, or a sampler that knows the default where that lies in the space."""
+    if settings.sampler.name == "grid":
+        points, most = grid(space, settings), settings.search.num_samples
+        if len(points) > most:
+            log.warning("sampler=grid: %d points in an order of the seed, of which %d are tried", len(points), most)
+        return _Listed(iter(points))
+    study, point = study_of(settings), space.default
+    if default.value is not None and all(_contains(space.free[leaf], value) for leaf, value in point.items()):
+        told = optuna.trial.create_trial(
+            params=point,
+            distributions={leaf: space.free[leaf] for leaf in point},
+            values=_values(study, default),
+        )
+        for name, excess in default.excess.items():
+            told.set_constraint(name, excess)
+        study.add_trial(told)
+    return _Sampled(space, study)
+
+
+def _asked(
+    source: _Listed | _Sampled, seen: set[tuple[str, ...]], is_rejected: Callable[[Point], bool], count: int
+) -> Generation:
+    """`count` new points; repeated and rejected ones are asked again, boundedly where the source is endless."""
+    generation = Generation(study=source.study)
+    misses = 0
+    while len(generation.points) < count and misses < MOST_MISSES * count:
+        drawn = source.draw()
+        if drawn is None:
+            break
+        point, trial = drawn
+        overrides = overrides_of(point)
+        is_new = overrides not in seen
+        seen.add(overrides)
+        if is_new and not is_rejected(point):
+            generation.points.append(point)
+            generation.asked += [trial] if trial else []
+        elif trial and source.study:
+            misses += 1
+            if is_new:
+                trial.set_constraint("limits", 1.0)
+            source.study.tell(trial, state=TrialState.PRUNED if is_new else TrialState.FAIL)
+    return generation
+
+
+def _values(study: optuna.Study, trial: Trial) -> list[float]:
+    """What is minimised: the value, and for a sampler of two objectives the density beside it."""
+    assert trial.value is not None
+    return [trial.value, trial.measures["density"]][: len(study.directions)]
+
+
+def _suggested(trial: optuna.Trial, leaf: str, distribution: BaseDistribution) -> object:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(leaf, distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, log_scale = distribution.low, distribution.high, distribution.log
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(leaf, int(low), int(high), step=distribution.step, log=log_scale)
+    return trial.suggest_float(leaf, low, high, step=distribution.step, log=log_scale)
+
+
+def _contains(distribution: BaseDistribution, value: object) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False

@@ -1,0 +1,114 @@
+"""What a search minimises: one number of a trial's measures, and whether the trial meets its targets."""
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Mapping
+from numbers import Real
+from pathlib import Path
+
+from sahub.config.group_schemas import ERRORS, FIDELITY_OF, Objective
+from sahub.errors import ConfigError, RunError
+
+__all__ = ["ERRORS", "FIDELITY_OF", "completed", "excess_over", "function_of", "minimised", "needs", "value_of"]
+
+
+def minimised(objective: Objective) -> str:
+    """The measure that is minimised: `function` for a person's own."""
+    return "function" if objective.function else objective.measure
+
+
+def needs(objective: Objective) -> str:
+    """The cheapest fidelity that has all that the objective reads: teacher or generate."""
+    return "generate" if "generate" in (objective.needs, FIDELITY_OF.get(minimised(objective))) else "teacher"
+
+
+def completed(objective: Objective, measures: Mapping[str, float]) -> dict[str, float]:
+    """The measures and what the objective makes of them: combined_score, or the number of its function.
+
+    Raises RunError where that cannot be: a measure that was not taken, a function that fails or gives no number.
+    """
+    if objective.function:
+        return {**measures, "function": _called(objective, measures)}
+    if objective.measure == "combined_score":
+        error, score = (_look_up(objective, measures, name) for name in (ERRORS[objective.error], "benchmark_score"))
+        return {**measures, "combined_score": error + objective.penalty * (1.0 - score)}
+    return dict(measures)
+
+
+def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
+    """error * measure + density * d + excess * max(0, d - target) + above_half * (d > 0.5); lower is better.
+
+    A benchmark score, higher is better, enters as 1 - score; a function's number is the value, without weights.
+    `measures` are completed. Raises RunError where the measure was not taken.
+    """
+    measured = _look_up(objective, measures, minimised(objective))
+    if objective.function:
+        return measured
+    weights, density = objective.weights, measures["density"]
+    error = 1.0 - measured if objective.measure == "benchmark_score" else measured
+    excess = 0.0 if objective.density is None else max(0.0, density - objective.density)
+    return (
+        weights.error * error
+        + weights.density * density
+        + weights.excess * excess
+        + weights.above_half * (density > 0.5)
+    )
+
+
+def excess_over(objective: Objective, measures: Mapping[str, float], granule: float) -> dict[str, float]:
+    """What exceeds each target: density - target - granule (one page as a share of the keys), aux_bits as its share.
+
+    A trial is feasible where none is above 0.
+    """
+    found = {}
+    if objective.density is not None:
+        found["density"] = measures["density"] - objective.density - granule - 1e-9
+    if objective.aux_bits is not None:
+        found["aux_bits"] = (measures["aux_bits"] - objective.aux_bits - 1e-9) / max(1.0, objective.aux_bits)
+    return found
+
+
+def function_of(address: str, target: object, folder: str | None = None) -> Callable[..., object]:
+    """The function that a `_target_` names; `address` is that of the mapping it stands in, for messages.
+
+    It is looked for where Python looks, then in the working directory and in `folder`, that of --config-dir.
+    Raises ConfigError where it cannot be imported.
+    """
+    module, _, name = str(target or "").rpartition(".")
+    if not module:
+        raise ConfigError(f"{address}._target_={target}: must be the name of a function, my_module.my_function")
+    places = [str(Path.cwd()), *([str(Path(folder).absolute())] if folder else [])]
+    sys.path += [place for place in places if place not in sys.path]
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise ConfigError(
+            f"{address}._target_={target}: cannot be imported ({type(error).__name__}: {error}); looked in "
+            f"installed packages, {', '.join(places)}"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{address}._target_={target}: must be a function, not a {type(found).__name__}")
+    function: Callable[..., object] = found
+    return function
+
+
+def _called(objective: Objective, measures: Mapping[str, float]) -> float:
+    """The number that the function gives for the measures."""
+    function = function_of("objective.function", objective.function.get("_target_"))
+    others = {name: given for name, given in objective.function.items() if name != "_target_"}
+    address = f"objective.function={objective.function['_target_']}"
+    try:
+        found = function(dict(measures), **others)
+    except Exception as error:
+        known = f" (measures: {', '.join(measures)})" if isinstance(error, KeyError) else ""
+        raise RunError(f"{address}: {type(error).__name__}: {error}{known}") from error
+    if isinstance(found, bool) or not isinstance(found, Real) or not math.isfinite(found):
+        raise RunError(f"{address}: gave {found!r}; must be a finite number")
+    return float(found)
+
+
+def _look_up(objective: Objective, measures: Mapping[str, float], name: str) -> float:
+    if name not in measures:
+        raise RunError(f"objective.measure={objective.measure}: this trial has no {name}, only {', '.join(measures)}")
+    return measures[name]

@@ -1,0 +1,182 @@
+"""One cell's search: Optuna in generations, every trial ends in a state, a few are promoted to generated answers."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sahub.attention.call import Geometry
+from sahub.builders.space import Point, overrides_of
+from sahub.compute.worker import Work
+from sahub.config.cell import Cell
+from sahub.engine.requests import Request
+from sahub.engine.session import Attention
+from sahub.errors import ConfigError, Infeasible, RunError
+from sahub.search import objective, schedulers
+from sahub.search.generations import generations
+from sahub.search.rounds import Overrides, measured, no_losers
+from sahub.search.scope import Part
+from sahub.search.trial import Study, Trial, attention_of, check_limits, limits_of, own_limit, space_of_cell
+from sahub.stats.intervals import kendall_tau
+
+log = logging.getLogger(__name__)
+DENSE: Overrides = ("dense",)  # stands for no overrides of any builder: what the promoted are measured beside
+
+
+class Search:
+    """The search of one cell on prepared requests; with `others`, on the mean over its task and theirs."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        geometry: Geometry,
+        requests: Sequence[Request],
+        on_trial: Callable[[], None] = lambda: None,
+        others: Sequence[Part] = (),
+    ) -> None:
+        self.cell, self.geometry, self.on_trial = cell, geometry, on_trial
+        self.parts = [Part(cell, requests), *others]
+        self.settings, self.objective = cell.settings.search, cell.settings.objective
+        self.space = space_of_cell(cell)
+        self._own_limit = own_limit(cell)
+        self.trials: list[Trial] = []
+        self.end = math.inf  # of `time.monotonic()`
+        self._built: dict[Overrides, Attention] = {}
+        self.num_keys = min(len(request.context_ids) for part in self.parts for request in part.requests)
+        needed = objective.needs(self.objective)
+        self.fidelity = "generate" if needed == "generate" else self.settings.fidelity
+        contexts = min(len(part.requests) for part in self.parts)
+        self.rungs = schedulers.rungs(cell.settings.scheduler, contexts)
+        if cell.settings.scheduler.name != "none" and not self.rungs:
+            log.warning(
+                "%s: scheduler.first=%d prunes nothing: the search has %d contexts",
+                cell.name, cell.settings.scheduler.first, contexts,
+            )  # fmt: skip
+        # A wrong field is an error, not a rejected point; so is a protocol that this model cannot follow.
+        self._attention(overrides_of(self.space.default)).check(geometry)
+
+    def work(self) -> Work[Study]:
+        """Search, promote, decide: asks for batches. Raises RunError or ConfigError where no trial could run."""
+        begin = time.monotonic()
+        self.end = begin + (self.settings.time_budget_s or math.inf)
+        [default] = yield from self._trials([self.space.default])
+        asked = generations(self.space, self.cell.settings, default, self._is_rejected)
+        while time.monotonic() < self.end and (generation := next(asked, None)) is not None:
+            generation.tell((yield from self._trials(generation.points, self.end)))
+        if not any(trial.state == "complete" for trial in self.trials):
+            raise self._nothing()
+        primary = sorted((t for t in self.trials if t.state == "complete"), key=lambda trial: trial.rank)
+        best = next((trial for trial in primary if trial.feasible), None)
+        study = Study(trials=(), best=best, default=default, seconds=0.0)
+        if self.fidelity == "teacher":
+            study = yield from self._promote(primary, study)
+        return replace(study, trials=tuple(self.trials), seconds=time.monotonic() - begin)
+
+    def _attention(self, overrides: Overrides) -> Attention:
+        """The point's stack, composed once: that costs as much as measuring a few answers."""
+        if overrides not in self._built:
+            self._built[overrides] = attention_of(self.cell, overrides)
+        return self._built[overrides]
+
+    def _rejection(self, overrides: Overrides) -> Trial | None:
+        try:
+            stack = self._attention(overrides).stack
+            assert stack is not None
+            check_limits(stack, limits_of(self.cell), self.geometry, self.num_keys)
+            self._own_limit(stack, self.geometry, self.num_keys)
+        except (Infeasible, ConfigError) as error:
+            if not self.space.free:
+                raise
+            excess = {"limits": error.excess} if isinstance(error, Infeasible) else {}
+            return Trial(
+                state="rejected", fidelity=self.fidelity, overrides=overrides, reason=str(error), excess=excess
+            )
+        return None
+
+    def _is_rejected(self, point: Point) -> bool:
+        """Whether a point is beyond the limits; then that is recorded."""
+        rejected = self._rejection(overrides_of(point))
+        if rejected:
+            self._record(rejected, point)
+        return rejected is not None
+
+    def _trials(self, points: Sequence[Point], end: float | None = None) -> Work[list[Trial]]:
+        """Evaluate points (those within the limits) and record them, in the order given.
+
+        With an `end`, the scheduler and the end of the search's time may prune them.
+        """
+        found = {overrides: self._rejection(overrides) for overrides in map(overrides_of, points)}
+        stacks = {one: self._attention(one) for one, rejected in found.items() if rejected is None}
+        losers = no_losers if end is None else self._losers
+        done = yield from measured(self.parts, stacks, self.fidelity, self.rungs, losers, until=end or math.inf)
+        return [
+            self._record(found[one] or done[one], point)
+            for one, point in ((overrides_of(point), point) for point in points)
+        ]
+
+    def _losers(self, running: Mapping[Overrides, float], contexts: int) -> Mapping[Overrides, str]:
+        """Who of a generation ends after as many contexts, among all who came as far."""
+        earlier = [trial.rungs[contexts] for trial in self.trials if contexts in trial.rungs]
+        return schedulers.losers(self.cell.settings.scheduler, earlier, running, contexts)
+
+    def _record(self, trial: Trial, point: Mapping[str, Any]) -> Trial:
+        numbered = replace(trial, number=len(self.trials), point=point)
+        self.trials.append(numbered)
+        self.on_trial()
+        if trial.state == "failed":
+            log.warning("trial=%d failed: %s", numbered.number, trial.reason)
+        return numbered
+
+    def _promote(self, ranked: list[Trial], study: Study) -> Work[Study]:
+        """Generate answers with the best few, the default and some over the whole ranking.
+
+        The two rankings are compared, and the winner is the best ranked of the feasible few whose answers score no
+        worse than the default's: low KL can mean "wrong, but not confidently". So where dense answers score something
+        and all of these nothing, the default stays.
+        """
+        top = [trial for trial in ranked if trial.feasible][: self.settings.promote]
+        spread = self.settings.calibrate
+        some = [ranked[round(i * (len(ranked) - 1) / max(1, spread - 1))] for i in range(spread)]
+        default = study.default
+        first = [default] if default.state == "complete" and (top or some) else []
+        chosen = list({trial.overrides: trial for trial in [*top, *first, *some]}.values())
+        stacks = {trial.overrides: self._attention(trial.overrides) for trial in chosen}
+        beside = {DENSE: Attention()} if stacks else {}
+        done = yield from measured(self.parts, {**stacks, **beside}, "generate", until=self.end)
+        dear = {trial.overrides: self._record(done[trial.overrides], trial.point) for trial in chosen}
+        ended = [trial for trial in dear.values() if trial.state == "complete"]
+        graded = [trial for trial in ended if "benchmark_score" in trial.measures]  # none without gold answers
+        scores = {trial.overrides: trial.measures["benchmark_score"] for trial in graded}
+        pairs = [(trial, scores[trial.overrides]) for trial in chosen if trial.overrides in scores]
+        if not pairs or study.best is None:
+            return study
+        floor = scores.get(default.overrides, 0.0)
+        unharmed = [t for t, score in pairs if t.feasible and score >= floor]
+        best = min(unharmed, key=lambda trial: trial.rank) if top and unharmed else study.best
+        if top and default.feasible and done[DENSE].measures.get("benchmark_score") and not any(scores.values()):
+            best = default
+        won = scores.get(best.overrides)
+        return replace(
+            study,
+            best=best,
+            generated=dear.get(best.overrides),
+            tau=kendall_tau([-trial.rank[0] for trial, _ in pairs], [score for _, score in pairs]),
+            regret=None if won is None else max(scores.values()) - won,
+        )
+
+    def _nothing(self) -> RunError | ConfigError:
+        failed = [trial for trial in self.trials if trial.state == "failed"]
+        if failed:
+            return RunError(
+                f"none of {len(self.trials)} trials completed, {len(failed)} failed; the first: {failed[0].reason}"
+            )
+        measured = [trial for trial in self.trials if trial.excess]
+        if not measured:  # points that the model cannot have
+            reasons = [trial.reason for trial in self.trials]
+            why = f"most often: {max(set(reasons), key=reasons.count)}"
+        else:
+            closest = min(measured, key=lambda trial: (trial.excess["limits"], trial.overrides))
+            why = f"the closest: {closest.reason} ({' '.join(closest.overrides)})"
+        return ConfigError(f"no point of the space is within its limits ({len(self.trials)} tried); {why}")

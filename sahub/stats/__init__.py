@@ -1,0 +1,1 @@
+"""Intervals and what may be concluded from them."""

@@ -1,0 +1,193 @@
+"""Attention over a selection: the formula, its numbers at the edges, and what the gather backend may read."""
+
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sahub.attention.attend import attend
+from sahub.attention.rows import rows_of
+from sahub.attention.selection import Selection
+from sahub.builders.build import build_stack, select
+from sahub.errors import ConfigError, SahubError
+
+OUT = float("-inf")
+BACKENDS = ("gather", "reference")
+
+
+def qkv(batch=2, heads=4, kv_heads=2, rows=3, keys=20, dim=8, seed=0):
+    noise = torch.Generator().manual_seed(seed)
+    shapes = (batch, heads, rows, dim), (batch, kv_heads, keys, dim), (batch, kv_heads, keys, dim + 2)
+    return [torch.randn(*shape, generator=noise) for shape in shapes]
+
+
+def bare(q, k, mask=None):
+    return Selection.none(rows_of(q, k, mask), q.shape[1], k.shape[1])
+
+
+def expected(q, k, v, chance, scale):
+    """sum_j e_j / p_j v_j / sum_j e_j / p_j over the kept keys, per row, in fp64 loops."""
+    out = torch.zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[3], dtype=torch.float64)
+    group = q.shape[1] // k.shape[1]
+    for b, h, i in torch.cartesian_prod(*(torch.arange(n) for n in q.shape[:3])).tolist():
+        kept = chance[b, h, i].nonzero().flatten().tolist()
+        z = {j: float(q[b, h, i].double() @ k[b, h // group, j].double()) * scale for j in kept}
+        weight = {j: math.exp(z[j] - max(z.values())) / float(chance[b, h, i, j]) for j in kept}
+        for j in kept:
+            out[b, i, h] += weight[j] / sum(weight.values()) * v[b, h // group, j].double()
+    return out
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_formula(backend, sampled):
+    q, k, v = qkv()
+    chance = torch.rand(2, 4, 3, 20, generator=torch.Generator().manual_seed(1))
+    kept = chance > 0.6
+    kept &= torch.arange(20) <= torch.arange(17, 20)[:, None]
+    weights = torch.where(kept, -chance.log() if sampled else torch.zeros(()), OUT)
+    selection = bare(q, k).of(torch.arange(20).expand(2, 4, 3, 20), weights)
+    out = attend(q, k, v, selection, scale=0.7, backend=backend)
+    want = expected(q, k, v, kept * (chance if sampled else 1.0), 0.7)
+    torch.testing.assert_close(out, want.float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_everything_is_dense_attention(backend):
+    q, k, v = qkv()
+    out = attend(q, k, v, bare(q, k).all(), backend=backend)
+    mask = torch.arange(20) <= torch.arange(17, 20)[:, None]
+    want = torch.nn.functional.scaled_dot_product_attention(
+        q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), attn_mask=mask
+    )
+    torch.testing.assert_close(out, want.transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("padded", [False, True])
+def test_everything_in_chunks_of_rows(rows, padded, monkeypatch):
+    q, k, v = qkv(rows=rows, keys=40)
+    mask = torch.arange(40) >= torch.tensor([[0], [7]]) if padded else None
+    selection = bare(q, k, mask).all()
+    whole = attend(q, k, v, selection, backend="reference")
+    for elements in (1, 40 * 8 * 5, 10**7):
+        monkeypatch.setattr("sahub.attention.gather._CHUNK_ELEMENTS", elements)
+        torch.testing.assert_close(attend(q, k, v, selection), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_without_a_valid_key_give_zero(backend):
+    q, k, v = qkv(rows=6, keys=6)
+    mask = torch.arange(6) >= torch.tensor([[0], [3]])
+    for stages in ([{"name": "dense"}], [{"name": "local", "window_size": 2}]):
+        out = attend(q, k, v, select(build_stack(stages), q, k, v, mask=mask), backend=backend)
+        assert (out[1, :3] == 0).all()
+        assert out.isfinite().all()
+        assert (out[1, 3:] != 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_row_maximum_is_that_of_the_kept_keys(backend):
+    q, k, v = torch.full((1, 1, 1, 2), 100.0), torch.tensor([[[[10.0, 0], [-10, 0], [-10, 1e-3]]]]), torch.eye(3)
+    v = v[None, None]
+    out = attend(
+        q, k, v, bare(q, k).of(torch.tensor([[[[1, 2]]]]), torch.zeros(1, 1, 1, 2)), scale=1.0, backend=backend
+    )
+    want = torch.tensor([0.0, -10000.0, -10000 + 0.1])[1:].softmax(0)
+    torch.testing.assert_close(out.flatten(), torch.cat([torch.zeros(1), want]), atol=1e-4, rtol=1e-3)
+
+
+def test_sums_over_samples_are_unbiased():
+    q, k, _ = qkv(batch=1, heads=1, kv_heads=1, rows=1, keys=12)
+    z = (q @ k.transpose(-1, -2)).flatten()
+    noise = torch.Generator().manual_seed(3)
+    chance, draws = 0.4, 4000
+    sums = []
+    for _ in range(draws):
+        kept = torch.rand(12, generator=noise) < chance
+        selection = bare(q, k).of(torch.arange(12)[None, None, None], torch.where(kept, -math.log(chance), OUT))
+        sums.append(float((selection.log_weight + z).exp().sum()))
+    mean, spread = torch.tensor(sums).mean(), torch.tensor(sums).std() / draws**0.5
+    assert abs(float(mean - z.exp().sum())) < 4 * float(spread)
+
+
+def test_an_attention_mask_restricts_any_selection():
+    q, k, v = qkv(rows=1)
+    mask = torch.arange(20)[None].expand(2, 20) % 2 == 0
+    for selection in (bare(q, k).all(), select(build_stack([{"name": "local", "window_size": 5}]), q, k, v)):
+        out = attend(q, k, v, selection, mask=mask)
+        kept = selection.probabilities() * mask[:, None, None]
+        torch.testing.assert_close(out, expected(q, k, v, kept, 8**-0.5).float(), atol=1e-5, rtol=1e-5)
+
+
+def test_keys_in_a_larger_buffer_and_any_layout_are_read_in_place():
+    q, k, v = qkv()
+    stack = build_stack([{"name": "sink", "sink_size": 2}, {"name": "oracle_top_k", "heavy_size": 4}])
+    selection = select(stack, q, k, v)
+    plain = attend(q, k, v, selection)
+    room = [torch.full((2, 2, 33, x.shape[3]), torch.nan) for x in (k, v)]
+    for buffer, x in zip(room, (k, v), strict=True):
+        buffer[:, :, 5:25] = x
+    assert torch.equal(attend(q, *(buffer[:, :, 5:25] for buffer in room), selection), plain)
+    swapped = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v)]
+    assert torch.equal(attend(q, *swapped, selection), plain)
+    strided = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in (k, v)]
+    assert torch.equal(attend(q, *strided, selection), plain)
+
+
+class Largest(TorchDispatchMode):
+    """The most elements that any operation put out."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.elements = max(self.elements, out.untyped_storage().nbytes() // out.element_size())
+        return out
+
+
+@pytest.mark.parametrize("last", [{"name": "local", "window_size": 8}, {"name": "quest", "density": 0.05}])
+@pytest.mark.parametrize("padded", [False, True])
+def test_gather_holds_no_tensor_over_heads_rows_and_keys(last, padded):
+    q, k, v = qkv(batch=1, heads=16, kv_heads=2, rows=64, keys=1024, dim=4)
+    mask = torch.arange(1024)[None] >= 5 if padded else None
+    with Largest() as largest:
+        selection = select(build_stack([{"name": "sink", "sink_size": 4}, last]), q, k, v, mask=mask)
+        attend(q, k, v, selection)
+    assert largest.elements < 16 * 64 * 1024 // 2
+
+
+def test_errors_name_what_is_wrong():
+    q, k, v = qkv()
+    with pytest.raises(SahubError, match="nothing is selected"):
+        attend(q, k, v, bare(q, k))
+    with pytest.raises(ConfigError, match="backend=fast: must be one of gather, reference"):
+        attend(q, k, v, bare(q, k).all(), backend="fast")
+
+
+def test_an_empty_selection_is_zero_for_padding_and_an_error_for_rows_with_keys():
+    q, k = torch.randn(1, 2, 1, 8), torch.randn(1, 1, 10, 8)
+    stack = build_stack([{"name": "sink", "sink_size": 2}, {"name": "local", "window_size": 2}])
+    nothing = select(stack, q, k, k, mask=torch.zeros(1, 10, dtype=torch.bool))
+    for backend in ("gather", "reference"):
+        assert torch.equal(attend(q, k, k, nothing, backend=backend), torch.zeros(1, 1, 2, 8))
+    empty = select(build_stack([{"name": "sink", "sink_size": 0}]), q, k, k)
+    for backend in ("gather", "reference"):
+        with pytest.raises(SahubError, match=r"nothing (is )?selected"):
+            attend(q, k, k, empty, backend=backend)
+
+
+def test_a_further_mask_only_takes_keys_away():
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 2, 3, 8), torch.randn(1, 1, 10, 8)
+    padding = torch.ones(1, 10, dtype=torch.bool)
+    padding[:, :4] = False
+    everything = select(build_stack([{"name": "dense"}]), q, k, k, mask=padding)
+    expected = attend(q, k, k, everything)
+    for backend in ("gather", "reference"):
+        again = attend(q, k, k, everything, mask=torch.ones(1, 10, dtype=torch.bool), backend=backend)
+        assert torch.allclose(again, expected, atol=1e-6)

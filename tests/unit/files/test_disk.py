@@ -1,0 +1,43 @@
+"""A disk that is full when results are written: one line that names the file."""
+
+import errno
+import os
+
+import pytest
+from commands import python
+
+from sahub.files.atomic import write_text
+
+TINY = ["compute=inline", "phases=[search]", "search.num_samples=1", "search.max_requests=1", "search.promote=0"]
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+    )
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_text(tmp_path / "file.json", "{}")
+    assert caught.value.filename == str(tmp_path / "file.json")
+    assert not list(tmp_path.iterdir())
+
+
+FULL = """
+import errno, os, sys
+from pathlib import Path
+from sahub.cli.main import run
+real = os.fsync
+def full(file):
+    if "optimal_configs" in Path(f"/proc/self/fd/{file}").readlink().as_posix():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    real(file)
+os.fsync = full
+sys.exit(run("search", sys.argv[1:]))
+"""
+
+
+def test_a_run_on_a_full_disk_says_one_line(tmp_path):
+    more = ["search.calibrate=0", "search.max_context_length=400", "builder=local"]
+    done = python("-c", FULL, *TINY, *more, cwd=tmp_path)
+    assert done.returncode == 1
+    [said] = done.stderr.strip().splitlines()
+    assert "_trials.json: No space left on device; make room and run the same command again" in said
