@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 
 
 class MatrixLauncher(Launcher):
-    """Plans every cell of a sweep in a directory named after its nouns; `sahub.cli.main` then runs them all."""
+    """Plans every cell of a sweep in a directory named after its choices; `sahub.cli.main` then runs them all."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sahub.attention.stack import Stack
 from sahub.builders.build import build_stack
 from sahub.config.cell import compose_cell
-from sahub.config.choices import NOUNS, conf_dir, group_choices
+from sahub.config.choices import CELL_GROUPS, conf_dir, group_choices
 from sahub.config.explain import composing
 from sahub.config.suites import expanded
 from sahub.engine import model as models
@@ -142,8 +142,8 @@ def optimize_matrix(
     root = Path(directory) if directory is not None else Path(mkdtemp(prefix="sahub_"))
     cells = []
     known = group_choices("task", [conf_dir()])
-    for nouns in product(models, tasks, builders, objectives):
-        named = [f"{group}={noun}" for group, noun in zip(NOUNS, nouns, strict=True)]
+    for choices in product(models, tasks, builders, objectives):
+        named = [f"{group}={choice}" for group, choice in zip(CELL_GROUPS, choices, strict=True)]
         for job in expanded(named, known):
             name = "_".join(item.partition("=")[2] for item in job).replace("/", "_")
             with composing():

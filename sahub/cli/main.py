@@ -129,13 +129,13 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
 
 def run_cells(planned: Run) -> int:
     """Check the stages of every cell, then run all cells that can be; the exit status."""
-    from sahub.cli.preflight import check_against
+    from sahub.cli.preflight import check_compared
     from sahub.engine.weights import check_files
 
-    check_against(planned.cells)
+    check_compared(planned.cells)
     refused = _refused(planned.cells, check_files)
     if len(refused) < len(planned.cells):
-        from sahub.search.trial import check_cell  # imports torch: only once everything cheap is right
+        from sahub.run.check import check_cell  # imports torch: only once everything cheap is right
 
         refused |= _refused([cell for cell in planned.cells if cell.directory not in refused], check_cell)
     _say(*dict.fromkeys([*planned.problems, *refused.values()]))

@@ -60,7 +60,7 @@ def import_file(file: str, output: str, typed: Sequence[str] = ()) -> Imported:
     if code := [item for item in typed if names_code(item) or "hydra" in item.split("=")[0]]:
         raise ConfigError(f"{code[0]}: must be an override of a cell that a best file may hold")
     said = [*_fields(stages), *typed]
-    cell = compose_cell([*_nouns(file, data, labels, typed), *said])
+    cell = compose_cell([*_choices(file, data, labels, typed), *said])
     attention_of(cell, ())  # every stage is built: wrong values end here
     lost += _rest(data, {label: dict(fields) for label, fields in stages})
     # Every field that the file says is pinned, also where it is the builder's own value.
@@ -162,7 +162,7 @@ def _checked(file: str, address: str, value: Any) -> Any:
     raise ConfigError(f"{file}: {address}={_short(value)}: must be a number or a name")
 
 
-def _nouns(file: str, data: Mapping[str, Any], labels: tuple[str, ...], typed: Sequence[str]) -> list[str]:
+def _choices(file: str, data: Mapping[str, Any], labels: tuple[str, ...], typed: Sequence[str]) -> list[str]:
     """Model, task, builder and objective as overrides, less those that are typed."""
     given = {item.partition("=")[0] for item in typed}
     found = ["builder=dense"] if labels == ("dense",) else [f"builder={predecessor_names.builder_of(labels)}"]

@@ -9,14 +9,14 @@ from sahub.config.choices import OF_MODEL, OF_TASK, UNREAD, address, names_task
 from sahub.errors import ConfigError, did_you_mean
 
 
-def check_against(cells: Sequence[Cell]) -> None:
+def check_compared(cells: Sequence[Cell]) -> None:
     """Raise ConfigError where a cell is to be compared with a builder that is not in the run."""
     builders = dict.fromkeys(cell.choices.builder for cell in cells)
     for cell in cells:
-        for name in cell.settings.validate.against:
+        for name in cell.settings.validate.compare_with:
             if name not in builders:
                 known = f"must be a builder of this run, one of {', '.join(builders)}"
-                raise ConfigError(f"validate.against={name}: {known}{did_you_mean(name, builders)}")
+                raise ConfigError(f"validate.compare_with={name}: {known}{did_you_mean(name, builders)}")
 
 
 def check_read(command: str, cfg: DictConfig, overrides: Sequence[str]) -> None:

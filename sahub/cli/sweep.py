@@ -15,8 +15,8 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from omegaconf import DictConfig, open_dict, read_write
 
 from sahub.config.arguments import replacing
-from sahub.config.cell import nouns, parse, typed_overrides
-from sahub.config.choices import NOUNS, address, group_choices
+from sahub.config.cell import choices_of, parse, typed_overrides
+from sahub.config.choices import CELL_GROUPS, address, group_choices
 from sahub.config.suites import expanded
 from sahub.errors import ConfigError, did_you_mean, listed
 from sahub.results.reproduce import names_code
@@ -108,7 +108,7 @@ def plan_jobs(launcher: Any, job_overrides: Sequence[Job], first: int) -> list[J
     for number, (config, name) in enumerate(zip(configs, directory_names(configs, job_overrides), strict=True), first):
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-            if config.hydra.sweep.subdir == "by_nouns":
+            if config.hydra.sweep.subdir == "by_choices":
                 config.hydra.sweep.subdir = name
         returns.append(
             run_job(
@@ -128,13 +128,14 @@ def plan_jobs(launcher: Any, job_overrides: Sequence[Job], first: int) -> list[J
 def directory_names(configs: Sequence[DictConfig], job_overrides: Sequence[Job]) -> list[str]:
     """`{model}_{task}_{builder}_{objective}`; where jobs share that, what they differ in is added."""
     names = [
-        nouns(config, config.hydra.runtime.choices, parse(typed_overrides(config.hydra))).name for config in configs
+        choices_of(config, config.hydra.runtime.choices, parse(typed_overrides(config.hydra))).name
+        for config in configs
     ]
     shared = {item for item in itertools.chain(*job_overrides) if all(item in job for job in job_overrides)}
     counts = Counter(names)
     for index, job in enumerate(job_overrides):
         if counts[names[index]] > 1:
-            own = [item for item in job if item not in shared and address(item) not in NOUNS]
+            own = [item for item in job if item not in shared and address(item) not in CELL_GROUPS]
             names[index] = re.sub(r"[^\w.=-]+", "_", "_".join([names[index], *own]))[:150]
     seen: Counter[str] = Counter()
     for index, name in enumerate(names):

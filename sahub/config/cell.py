@@ -27,7 +27,7 @@ from sahub.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The four nouns of a cell as results write them: `ruler/vt`, `sparsity_10`."""
+    """The four choices of a cell as results write them: `ruler/vt`, `sparsity_10`."""
 
     model: str
     task: str
@@ -36,7 +36,7 @@ class Choices:
 
     @property
     def name(self) -> str:
-        """The nouns as a file name."""
+        """The choices as a file name."""
         return "_".join((self.model, self.task, self.builder, self.objective)).replace("/", "_")
 
 
@@ -146,8 +146,8 @@ def settings_of(cfg: DictConfig) -> Settings:
     return settings
 
 
-def nouns(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[Override]) -> Choices:
-    """The cell's nouns; what was typed over a group's file shows in its name, so that names stay true."""
+def choices_of(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[Override]) -> Choices:
+    """The cell's choices; what was typed over a group's file shows in its name, so that names stay true."""
     if made := OmegaConf.select(cfg, "compose"):
         groups = {**groups, "builder": "_".join([groups["builder"], *made])}
     changed = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
@@ -193,7 +193,7 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     ]
     return Cell(
         settings=settings,
-        choices=nouns(cfg, groups, overrides),
+        choices=choices_of(cfg, groups, overrides),
         groups={group: groups[group] for group in GROUPS if groups.get(group) and group != "experiment"},
         overrides=tuple(typed_in),
         pins=tuple(dict.fromkeys(pins)),

@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from sahub.extensions import members
 from sahub.files.package import ROOT
 
 COMMANDS = ("search", "validate", "doctor", "best")
-FILE_COMMANDS = (  # modules of sahub.cli.commands
-    "calibrate", "train_hash", "convert_hash_weights", "import_hub", "export_zero_scrolls", "train_embedded",
-)  # fmt: skip
-NOUNS = ("model", "task", "builder", "objective")
+FILE_COMMANDS = tuple(members("cli/commands"))
+CELL_GROUPS = ("model", "task", "builder", "objective")
 UNREAD = {  # sections of the settings that a command does not read
     "search": ("doctor", "save", "show"),
     "validate": ("doctor", "save", "show"),
@@ -23,7 +22,7 @@ UNREAD = {  # sections of the settings that a command does not read
 OF_TASK = ("search", "validate")  # what the doctor reads where a task is typed
 OF_MODEL = ("doctor.tasks", "doctor.lengths", "doctor.timing_tokens", "doctor.enough")  # and where none is
 GROUPS = (
-    *NOUNS, "sampler", "scheduler", "compute", "protocol", "tracker", "experiment",
+    *CELL_GROUPS, "sampler", "scheduler", "compute", "protocol", "tracker", "experiment",
 )  # fmt: skip
 
 

@@ -4,18 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sahub.config.fields import key
+from sahub.fidelities import FIDELITIES
+from sahub.measures import MEASURES
+from sahub.measures.combined_score import ERRORS
 
-# What can be minimised, and the cheapest fidelity that has it: teacher-forced answers, or generated ones.
-FIDELITY_OF = {
-    "answer_kl": "teacher",
-    "answer_nll": "teacher",
-    "attention_error": "teacher",
-    "attention_mse": "teacher",
-    "benchmark_score": "generate",
-    "combined_score": "generate",
-}
-ERRORS = {"relative_l2": "attention_error", "mse": "attention_mse"}  # the measure of each error e
-NEEDS = ("teacher", "generate")
 OF_TASK = ("template", "truncation", "newline_stops")  # of the protocol, what a task may set
 DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 
@@ -111,9 +103,9 @@ class Objective:
     measure: str = key(
         "answer_kl",
         "what is minimised, and the cheapest fidelity that has it: "
-        + ", ".join(f"{name} ({fidelity})" for name, fidelity in FIDELITY_OF.items())
+        + ", ".join(f"{name} ({measure.fidelity})" for name, measure in MEASURES.items())
         + "; combined_score is e + penalty * (1 - benchmark_score)",
-        choices=tuple(FIDELITY_OF),
+        choices=tuple(MEASURES),
     )
     error: str = key(
         "relative_l2", "e of combined_score: relative error of the attention output, or mse", choices=tuple(ERRORS)
@@ -125,7 +117,9 @@ class Objective:
         "measures and the other keys, gives a number; lower is better",
     )
     needs: str = key(
-        "teacher", "fidelity that your function needs: generate, where it reads benchmark_score", choices=NEEDS
+        "teacher",
+        "fidelity that your function needs: generate, where it reads benchmark_score",
+        choices=tuple(FIDELITIES),
     )
     budget: Any = key(
         "${objective.density}",

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from sahub.config.fields import key
 from sahub.config.group_schemas import Builder, Model, Objective, Protocol, Task
+from sahub.extensions import members
+from sahub.fidelities import FIDELITIES
 
 PHASES = ("search", "validate")
-FIDELITIES = ("teacher", "generate")
 SCOPES = ("task", "global")
 SPACES = ("continuous", "grid")
-SAMPLERS = ("tpe", "random", "grid", "nsga2")
+SAMPLERS = tuple(members("search/samplers"))
 SCHEDULERS = ("none", "median", "asha")
-TRACKERS = ("none", "mlflow", "tensorboard", "wandb")
+TRACKERS = ("none", *members("trackers"))
 COMPUTES = ("inline", "local", "gpu", "cluster")
 
 
@@ -35,8 +36,8 @@ class Search:
     )
     fidelity: str = key(
         "teacher",
-        "what the trials are measured by first: teacher-forced answers, or generated ones",
-        choices=FIDELITIES,
+        f"what the trials are measured by first: {', or '.join(one.HELP for one in FIDELITIES.values())}",
+        choices=tuple(FIDELITIES),
     )
     promote: int = key(4, "best points that generate answers after a teacher-forced search", unit="trials", at_least=0)
     calibrate: int = key(
@@ -107,7 +108,7 @@ class Validate:
         4, "workers that a validation may use at once (null: all)", unit="processes", at_least=1
     )
     compare_default: bool = key(True, "also validate the builder's own default configuration")
-    against: tuple[str, ...] = key((), "builders of the run that the others are compared with, paired by context")
+    compare_with: tuple[str, ...] = key((), "builders of the run that the others are compared with, paired by context")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ ADJECTIVES = _words(
     "secret shiny silent silver simple sleepy slow smooth solid steady stormy strange sturdy sunny swift tall tender "
     "tidy tiny vast violet warm wild winding wise wooden young"
 )
-NOUNS = _words(
+CELL_GROUPS = _words(
     "acorn anchor apple arch arrow badger bakery barn basket beacon bell bench birch boat bottle bridge brook bucket "
     "cabin candle canyon castle cave chapel cherry cliff clock cloud compass copse cottage crane creek crow daisy "
     "desert dolphin door dragon eagle falcon feather fern ferry field flame flute forest fountain fox garden gate "
@@ -68,7 +68,7 @@ def sentences(text: str) -> list[str]:
 
 def key(rng: Random) -> str:
     """An adjective and a noun joined by a hyphen."""
-    return f"{rng.choice(ADJECTIVES)}-{rng.choice(NOUNS)}"
+    return f"{rng.choice(ADJECTIVES)}-{rng.choice(CELL_GROUPS)}"
 
 
 def number(rng: Random) -> str:
@@ -179,7 +179,7 @@ def made_up_prefix(count: int) -> str:
 def prose(rng: Random) -> str:
     """One sentence from a small grammar."""
     person, verb, place = (rng.choice(words.split("|")) for words in (PEOPLE, VERBS, PLACES))
-    first, second = rng.choice(NOUNS), rng.choice(NOUNS)
+    first, second = rng.choice(CELL_GROUPS), rng.choice(CELL_GROUPS)
     forms = (
         f"{person.capitalize()} {verb} the {rng.choice(ADJECTIVES)} {first} {place} the {second}.",
         f"The {first} {place} the {second} was {rng.choice(ADJECTIVES)}.",

@@ -1,14 +1,10 @@
-"""What can be used for what, before anybody searches: checks that end in facts, a verdict and an exit status.
-
-A check is a module of this package, named in CHECKS, with `check(cell, report)`: it adds to the report what it finds,
-and raises SahubError where nothing more can be found.
-"""
+"""What can be used for what, before anybody searches: checks that end in facts, a verdict and an exit status."""
 
 import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
+from typing import Any
 
 from sahub.config.cell import Cell
 from sahub.config.choices import names_task
@@ -16,11 +12,10 @@ from sahub.doctor.questions import asked_of, check_data
 from sahub.doctor.report import Report, show
 from sahub.engine.weights import check_files
 from sahub.errors import SahubError
+from sahub.extensions import all_of
 from sahub.files.atomic import write_json, write_text
 
 log = logging.getLogger(__name__)
-
-CHECKS = {"model": ("model",), "task": ("task",)}  # subject -> its checks
 
 
 def examine(cell: Cell) -> bool:
@@ -40,10 +35,10 @@ def examine(cell: Cell) -> bool:
         else:
             check_files(cell, *asked_of(cell))
         from sahub.results import cell_files
-        from sahub.search import trial  # these import torch: only once everything cheap is right
+        from sahub.run.check import check_cell  # these import torch: only once everything cheap is right
 
         if kind == "model":
-            trial.check_cell(cell)
+            check_cell(cell)
         if cell.settings.dry_run:
             asked = f"asked {_list(doctor.tasks)} at {_list(doctor.lengths)} tokens" if kind == "model" else "examined"
             sys.stdout.write(f"{report.subject}: {asked}\n")
@@ -53,8 +48,9 @@ def examine(cell: Cell) -> bool:
         write_json(file, report.document())
         raise
     with cell.logged():
-        for name in CHECKS[kind]:
-            _run(name, cell, report)
+        for check in all_of("doctor/checks"):
+            if kind == check.SUBJECT:
+                _run(check, cell, report)
         report.facts["versions"] = cell_files.versions()
         write_json(file, report.document())
         log.info("subject=%s usable=%s %s", report.subject, report.usable, report.verdict)
@@ -66,10 +62,10 @@ def _list(values: Sequence[object]) -> str:
     return ", ".join(map(str, values)) or "nothing"
 
 
-def _run(name: str, cell: Cell, report: Report) -> None:
+def _run(check: Any, cell: Cell, report: Report) -> None:
     """One check; what it raises is what it found."""
     try:
-        import_module(f"{__name__}.{name}").check(cell, report)
+        check.check(cell, report)
     except SahubError as error:
         report.problems.append(str(error))
     except Exception as error:  # noqa: BLE001  (a model of another family may raise anything)

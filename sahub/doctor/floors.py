@@ -43,7 +43,7 @@ def found(cell: Cell, model: Model, examples: Sequence[Example]) -> dict[str, An
 def _answered(cell: Cell, session: Session, examples: Sequence[Example]) -> Outcome:
     limits = replace(cell.settings.search, max_new_tokens=cell.settings.doctor.max_new_tokens)
     requests = prepare_under(session.model, examples, cell.settings.protocol, limits)
-    [outcome] = evaluate(session, requests, [Attention()], plan_of(cell, limits, generate=True))
+    [outcome] = evaluate(session, requests, [Attention()], plan_of(cell, limits, fidelity="generate"))
     if outcome.state != "complete":
         raise RunError(f"the model's own answers: {outcome.reason}")
     return outcome

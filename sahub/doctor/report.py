@@ -42,8 +42,8 @@ class Report:
             return (
                 f"can be used for: nothing here. not for: any search or validation because {'; '.join(self.problems)}"
             )
-        against = "; ".join(f"{what} because {why}" for what, why in self.not_for) or "nothing that was checked"
-        return f"can be used for: {'; '.join(self.good_for)}. not for: {against}"
+        unfit = "; ".join(f"{what} because {why}" for what, why in self.not_for) or "nothing that was checked"
+        return f"can be used for: {'; '.join(self.good_for)}. not for: {unfit}"
 
     def document(self) -> dict[str, Any]:
         """What `doctor.json` holds."""

@@ -18,11 +18,12 @@ from typing import Any
 from uuid import uuid4
 
 from sahub import scores
-from sahub.engine import measures
 from sahub.engine.outcome import Answer, Outcome, out_of_time
 from sahub.engine.requests import Request, limit
 from sahub.engine.session import Attention, OutOfTime, Run, Session
+from sahub.fidelities import FIDELITIES, Asked
 from sahub.files.journal import Journal, numbers_version
+from sahub.measures import of_answer
 
 OVER = "time_budget_s: the search's time was over"
 
@@ -33,7 +34,7 @@ class Plan:
 
     task: str
     metric: str | None = None
-    generate: bool = False  # answers are generated with the stack, not only forced
+    fidelity: str = "teacher"  # a module of sahub.fidelities
     max_new_tokens: int | None = None  # None: each question's own
     timeout_s: float = math.inf  # of one stack over all requests
 
@@ -136,7 +137,7 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
         "line_stop": request.line_stop,
         "attention": repr(attention),
         "stages": [_source(kind) for kind in _kinds(attention)],
-        "plan": [plan.task, plan.metric, plan.generate],
+        "plan": [plan.task, plan.metric, plan.fidelity],
     }
 
 
@@ -173,15 +174,14 @@ def _answer_all(
         ends: dict[str, Any] = {"max_new_tokens": most, "line_stop": request.line_stop, "deadline": deadline + shared}
         begin = time.monotonic()
         dense = session.dense_answer(prefix, request.context_ids, ids, **ends)
-        forced = generated = dense
+        forced = answered = dense
         if attention.stack is not None:
             shared += time.monotonic() - begin
             ends["deadline"] = deadline + shared
-            forced = session.force(prefix, list(ids), dense.ids, attention)
-            generated = forced
-            if plan.generate:
-                generated = session.generate(prefix, list(ids), attention, **ends)
-        prediction = session.model.decode(generated.ids) if plan.generate or attention.stack is None else None
+            asked = Asked(prefix=prefix, question=list(ids), dense=dense, attention=attention, ends=ends)
+            forced, answered = FIDELITIES[plan.fidelity].answer(session, asked)
+        prediction = None if answered is None else session.model.decode(answered.ids)
+        last = answered or forced
         answers.append(
             Answer(
                 example_id=request.example.id,
@@ -199,14 +199,13 @@ def _answer_all(
                     classes=question.metadata.get("all_classes"),
                     metric=plan.metric,
                 ),
-                answer_kl=measures.answer_kl(dense.logits, forced.logits),
-                answer_nll=measures.answer_nll(forced.logits, dense.ids),
+                measures=of_answer(dense.logits, forced.logits, dense.ids),
                 n_context=len(request.context_ids),
-                n_new=len(generated.ids),
-                seconds=generated.seconds,
+                n_new=len(last.ids),
+                seconds=last.seconds,
             )
         )
-        micro += micro_rows(generated, request.example.id, question.id, session.model.geometry.num_layers, len(ids))
+        micro += micro_rows(last, request.example.id, question.id, session.model.geometry.num_layers, len(ids))
     return answers, micro, shared
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from sahub.engine import measures
+from sahub import measures
 from sahub.engine.session import Attention
 from sahub.errors import RunError
 
@@ -22,8 +22,7 @@ class Answer:
     references: tuple[str, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)  # what its benchmark groups by
     score: float | None
-    answer_kl: float
-    answer_nll: float
+    measures: Mapping[str, float]  # of this answer, by name
     n_context: int
     n_new: int
     seconds: float
@@ -46,25 +45,17 @@ class Outcome:
     key_bytes: int = 0  # of a key with its value, of one KV head
 
     def measures(self) -> dict[str, float]:
-        """Means over questions; attention error over layers, then examples; densities weighted by rows."""
+        """Every measure that was taken, and what the stack costs; densities are weighted by rows. Raises RunError."""
         found = {
-            "answer_kl": fmean(answer.answer_kl for answer in self.answers),
-            "answer_nll": fmean(answer.answer_nll for answer in self.answers),
+            **measures.of_run(self),
             "density": weighted(self.micro, "density"),
             "density_all_layers": self._over_all_layers(weighted(self.micro, "density")),
             "kv_density": weighted(self.micro, "kv_density"),
             "aux_bits": self.aux_bits,
         }
-        found["bytes_per_step"] = measures.bytes_per_step(
+        found["bytes_per_step"] = bytes_per_step(
             fmean(answer.n_context for answer in self.answers), found["kv_density"], self.aux_bits, self.key_bytes
         )
-        errors = measures.error_by_example(self.micro)
-        if errors:
-            found["attention_error"] = fmean(errors.values())
-            found["attention_mse"] = fmean(measures.mse_by_example(self.micro).values())
-        graded = [answer.score for answer in self.answers if answer.score is not None]
-        if graded:
-            found["benchmark_score"] = fmean(graded)
         bad = [f"{name} is {number}" for name, number in found.items() if not math.isfinite(number)]
         if bad:
             raise RunError(f"not a finite number: {', '.join(bad)}")
@@ -74,6 +65,18 @@ class Outcome:
         """The density where layers that stay dense count as 1."""
         sparse = len({row["layer"] for row in self.micro})
         return (density * sparse + self.num_layers - sparse) / self.num_layers
+
+
+def bytes_per_step(num_keys: float, kv_density: float, aux_bits: float, key_bytes: int) -> float:
+    """Bytes that one decode step reads, per sequence, sparse layer and KV head, over num_keys keys.
+
+    bytes = num_keys * kv_density * key_bytes + num_keys * aux_bits / 8
+
+    kv_density  share of the keys that some query head of the KV head attends to: what a kernel loads
+    aux_bits    index bits read per key and KV head
+    key_bytes   bytes of a key with its value in the model's dtype, (d + dv) * bytes an element; dense reads all of them
+    """
+    return num_keys * (kv_density * key_bytes + aux_bits / 8)
 
 
 def weighted(micro: Sequence[Mapping[str, Any]], name: str) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sahub.config.choices import NOUNS
+from sahub.config.choices import CELL_GROUPS
 from sahub.search.trial import STATES
 
 COLUMNS = (
@@ -20,21 +20,21 @@ NOTE = (
     "read by a decode step per layer and KV head, index included. "
     "trials: complete/pruned/rejected/failed. s: seconds."
 )
-AGAINST = " minus NAME: sparse minus the sparse of that builder, paired by context."
+COMPARED = " minus NAME: sparse minus the sparse of that builder, paired by context."
 
 
 def note(rows: Sequence[Mapping[str, Any]]) -> str:
     """What stands in the columns."""
-    return NOTE + (AGAINST if any(one["against"] for one in rows) else "")
+    return NOTE + (COMPARED if any(one["compared"] for one in rows) else "")
 
 
 def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The rows of the table as text, by column; the differences to other builders behind that to dense."""
-    others = dict.fromkeys(name for one in rows for name in one["against"])
+    others = dict.fromkeys(name for one in rows for name in one["compared"])
     texts = []
     for one in rows:
         named = dict(zip(COLUMNS, _cells(one), strict=True))
-        minus = {f"minus {name}": percent(one["against"].get(name), sign=True) for name in others}
+        minus = {f"minus {name}": percent(one["compared"].get(name), sign=True) for name in others}
         behind = COLUMNS.index("difference") + 1
         items = list(named.items())
         texts.append(dict([*items[:behind], *minus.items(), *items[behind:]]))
@@ -69,9 +69,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _told_apart(row: Mapping[str, Any]) -> str:
-    """What a sweep over something else than nouns added to the name of the cell's directory."""
-    nouns = "_".join(row[name] for name in NOUNS).replace("/", "_")
-    return " " + row["directory"].removeprefix(nouns).strip("_") if row["directory"].startswith(f"{nouns}_") else ""
+    """What a sweep over something else than these added to the name of the cell's directory."""
+    named = "_".join(row[name] for name in CELL_GROUPS).replace("/", "_")
+    return " " + row["directory"].removeprefix(named).strip("_") if row["directory"].startswith(f"{named}_") else ""
 
 
 def percent(interval: Mapping[str, float | None] | None, sign: bool = False) -> str:

@@ -12,13 +12,13 @@ from sahub.results.validate import difference, graded, interval
 
 
 def differences(result: CellResult, found: Sequence[CellResult]) -> dict[str, dict[str, Any]]:
-    """Score minus that of each builder in `validate.against`, with its 95 % interval, paired by context.
+    """Score minus that of each builder in `validate.compare_with`, with its 95 % interval, paired by context.
 
     Compared is the cell that differs in its builder alone and answered the same questions; a builder without one is
     left out.
     """
     mine, differing = _graded(result), {}
-    for name in result.cell.settings.validate.against:
+    for name in result.cell.settings.validate.compare_with:
         others = (other for other in found if other.cell.choices.builder == name != result.cell.choices.builder)
         for other in others:
             theirs = _graded(other)

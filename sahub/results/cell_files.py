@@ -12,6 +12,7 @@ from sahub.config.cell import Cell
 from sahub.engine.outcome import Outcome
 from sahub.engine.requests import Request
 from sahub.files.atomic import write_csv, write_json, write_jsonl, write_text
+from sahub.measures import MEASURES
 from sahub.results import winners
 from sahub.results.reproduce import command_line, merged, names_code
 from sahub.results.validate import Validation, accuracy, graded, interval
@@ -117,15 +118,8 @@ def _analysis_row(trial: Trial) -> dict[str, Any]:
     return {
         **row,
         "overrides": " ".join(trial.overrides),
-        "e": measures.get("attention_error"),
-        "density": measures.get("density"),
-        "kv_density": measures.get("kv_density"),
-        "aux_bits": measures.get("aux_bits"),
-        "bytes_per_step": measures.get("bytes_per_step"),
-        "score": measures.get("benchmark_score"),
-        "answer_kl": measures.get("answer_kl"),
-        "answer_nll": measures.get("answer_nll"),
-        "attention_mse": measures.get("attention_mse"),
+        **{name: measures.get(name) for name in ("density", "kv_density", "aux_bits", "bytes_per_step")},
+        **{measure.column or name: measures.get(name) for name, measure in MEASURES.items() if not measure.of_measures},
     }
 
 
@@ -170,7 +164,7 @@ def _answer_row(answer: Any) -> dict[str, Any]:
         "answer": answer.answer,
         "references": list(answer.references),
         "score": answer.score,
-        "answer_nll": answer.answer_nll,
+        "answer_nll": answer.measures["answer_nll"],
         "n_context": answer.n_context,
         "n_new": answer.n_new,
         "seconds": round(answer.seconds, 4),

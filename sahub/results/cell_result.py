@@ -10,9 +10,9 @@ from typing import Any
 from sahub.config.cell import Cell
 from sahub.errors import SahubError, disk_trouble
 from sahub.files.atomic import ERROR_FILE, write_text
+from sahub.results.tracked import Tracked
 from sahub.results.validate import Validation
 from sahub.search.trial import Study
-from sahub.trackers.trackers import Tracked
 
 log = logging.getLogger(__name__)
 

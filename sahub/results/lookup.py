@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sahub.config.cell import Cell, compose_cell
-from sahub.config.choices import NOUNS, conf_dir, group_choices
+from sahub.config.choices import CELL_GROUPS, conf_dir, group_choices
 from sahub.config.explain import composing
 from sahub.errors import ConfigError
 from sahub.files.atomic import write_text
@@ -66,12 +66,12 @@ def best_config(
 
     Raises ConfigError for a builder, task, model or objective that there is not.
     """
-    nouns = {"model": model, "task": task, "builder": builder, "objective": objective}
-    for group, noun in nouns.items():
-        if noun not in (choices := group_choices(group, [conf_dir()])):
-            raise ConfigError(f"{group}={noun}: no such {group}; must be one of {', '.join(choices)}")
+    chosen = {"model": model, "task": task, "builder": builder, "objective": objective}
+    for group, choice in chosen.items():
+        if choice not in (choices := group_choices(group, [conf_dir()])):
+            raise ConfigError(f"{group}={choice}: no such {group}; must be one of {', '.join(choices)}")
     with composing():
-        cell = compose_cell([*(f"{group}={noun}" for group, noun in nouns.items()), *overrides])
+        cell = compose_cell([*(f"{group}={choice}" for group, choice in chosen.items()), *overrides])
     if cache_dir is not None:
         cell = replace(cell, settings=replace(cell.settings, cache_dir=str(cache_dir)))
     return look_up(cell)
@@ -145,8 +145,8 @@ def save(cell: Cell, found: BestConfig, path: Path) -> str:
         f"limits: {_flow(cell.builder.get('limits') or {})}",
     ]
     write_text(file, "".join(f"{line}\n" for line in lines))
-    nouns = [f"{group}={noun}" for group, noun in cell.groups.items() if group in {"model", "task", "objective"}]
-    line = command_line("search", [f"builder={file.stem}", *nouns], str(file.parent.parent))
+    chosen = [f"{group}={choice}" for group, choice in cell.groups.items() if group in {"model", "task", "objective"}]
+    line = command_line("search", [f"builder={file.stem}", *chosen], str(file.parent.parent))
     return f"saved: {file}; use it with\n  {line}\n"
 
 
@@ -195,13 +195,13 @@ COLUMNS = ("model", "task", "builder", "objective", "stages", "value", "density"
 
 
 def _table(cells: Sequence[Cell]) -> str:
-    """All winners that have the nouns that were typed, as a table."""
+    """All winners that have the choices that were typed, as a table."""
     rows: dict[tuple[str, ...], None] = {}
     for cell in cells:
         typed = {item.lstrip("+~").split("=")[0].split(".")[0] for item in cell.overrides}
         for winner in every(cell.settings.cache_dir):
-            asked = {noun for noun in NOUNS if noun in typed}
-            same = {noun for noun in asked if winner.best[noun] == getattr(cell.choices, noun)}
+            asked = {group for group in CELL_GROUPS if group in typed}
+            same = {group for group in asked if winner.best[group] == getattr(cell.choices, group)}
             if asked - same <= ({"task"} if winner.everywhere else set()):
                 rows[_row(winner)] = None
     if not rows:

@@ -12,14 +12,15 @@ from sahub.config.ranges import leaves
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
 LEFT_OUT = (
-    "phases", "configs", "dry_run", "force", "results_dir", "save", "search.pin", "show", "tracker", "validate.against",
+    "phases", "configs", "dry_run", "force", "results_dir", "save", "search.pin", "show", "tracker",
+    "validate.compare_with",
 )  # fmt: skip
 
 
 def reproducing(cell: Cell) -> list[str]:
-    """The cell's nouns, its seed, and every setting in which it differs from what the nouns alone compose to."""
-    nouns = [f"{group}={choice}" for group, choice in cell.groups.items() if group not in LEFT_OUT]
-    root = composed(nouns, config_dir=cell.config_dir)[0]
+    """The cell's choices, its seed, and every setting in which it differs from what the choices alone compose to."""
+    choices = [f"{group}={choice}" for group, choice in cell.groups.items() if group not in LEFT_OUT]
+    root = composed(choices, config_dir=cell.config_dir)[0]
     plain = cast(dict[str, Any], OmegaConf.to_container(root, resolve=False))
     ours, theirs = (dict(leaves(tree)) for tree in (cell.composed, plain))
     changed = []
@@ -28,7 +29,7 @@ def reproducing(cell: Cell) -> list[str]:
             continue
         changed.append(f"{'' if path in theirs else '++'}{path}={text_of(value)}")
     gone = [f"~{path}" for path in _removed(cell.composed, plain)]
-    return merged([*nouns, f"search.seed={cell.settings.search.seed}", *gone], changed)
+    return merged([*choices, f"search.seed={cell.settings.search.seed}", *gone], changed)
 
 
 def names_code(override: str) -> bool:

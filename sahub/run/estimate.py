@@ -16,8 +16,9 @@ from sahub.engine.model import geometry, read_config
 from sahub.engine.session import PREFIX_BYTES
 from sahub.engine.weights import digest_of_model, files_of
 from sahub.errors import SahubError
+from sahub.fidelities import dearest, is_last
 from sahub.files.journal import Journal
-from sahub.search import objective
+from sahub.search.objective import needs
 from sahub.search.trial import Limits, space_of_cell
 
 RULE = (
@@ -82,7 +83,7 @@ def trials_of(cell: Cell) -> int:
 
 
 def _promoted(cell: Cell) -> int:
-    """Points that generate answers after a teacher-forced search."""
+    """Points that generate answers after a search that does not."""
     search = cell.settings.search
     more = search.promote + search.calibrate
     return min(points_of(cell), more + 1) if more and _is_cheap(cell) else 0
@@ -90,7 +91,7 @@ def _promoted(cell: Cell) -> int:
 
 def _is_cheap(cell: Cell) -> bool:
     """Whether the search itself generates no answers."""
-    return cell.settings.search.fidelity == "teacher" and objective.needs(cell.settings.objective) != "generate"
+    return not is_last(dearest(cell.settings.search.fidelity, needs(cell.settings.objective)))
 
 
 def seconds_of(cell: Cell) -> float | None:

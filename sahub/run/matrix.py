@@ -18,12 +18,12 @@ from sahub.report import report
 from sahub.results import cell_files
 from sahub.results.cell_result import CellResult, explain, fail, guard, why_no_winner
 from sahub.results.reproduce import reproducing
+from sahub.results.tracked import Tracked
 from sahub.results.validate import Entry, validate
 from sahub.run.estimate import shortened, trials_of
 from sahub.search.scope import Part, search_key, seen_from
 from sahub.search.search import Search
 from sahub.search.trial import plan_of
-from sahub.trackers.trackers import Tracked
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) ->
     with display.steps("validate", cell.choices.task, "contexts", cells=len(same)) as step:
         requests = workers.requests(cell, "validate")
         step.total = len(requests)
-        plan = plan_of(cell, cell.settings.validate, generate=True)
+        plan = plan_of(cell, cell.settings.validate, fidelity="generate")
         done = yield from validate(entries, requests, plan, step)
     for result, validation in zip(same, done, strict=True):
         with guard([result]):

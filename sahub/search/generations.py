@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from sahub.builders.space import Point, Space, overrides_of
 from sahub.config.settings import Settings
-from sahub.search.samplers import grid, study_of
+from sahub.extensions import member
 from sahub.search.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -97,13 +97,15 @@ class _Sampled:
 
 
 def _source(space: Space, settings: Settings, default: Trial) -> _Listed | _Sampled:
-    """A grid, or a sampler that knows the default where that lies in the space."""
-    if settings.sampler.name == "grid":
-        points, most = grid(space, settings), settings.search.num_samples
+    """The points of a sampler that lists them, or one that knows the default where that lies in the space."""
+    name = settings.sampler.name
+    sampler = member("search/samplers", name)
+    if hasattr(sampler, "points"):
+        points, most = sampler.points(space, settings), settings.search.num_samples
         if len(points) > most:
-            log.warning("sampler=grid: %d points in an order of the seed, of which %d are tried", len(points), most)
+            log.warning("sampler=%s: %d points in an order of the seed, of which %d are tried", name, len(points), most)
         return _Listed(iter(points))
-    study, point = study_of(settings), space.default
+    study, point = sampler.study(settings), space.default
     if default.value is not None and all(_contains(space.free[leaf], value) for leaf, value in point.items()):
         told = optuna.trial.create_trial(
             params=point,

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
-from sahub.config.group_schemas import ERRORS, FIDELITY_OF, Objective
+from sahub.config.group_schemas import Objective
 from sahub.errors import ConfigError, RunError
-
-__all__ = ["ERRORS", "FIDELITY_OF", "completed", "excess_over", "function_of", "minimised", "needs", "value_of"]
+from sahub.fidelities import dearest
+from sahub.measures import MEASURES
 
 
 def minimised(objective: Objective) -> str:
@@ -19,8 +20,8 @@ def minimised(objective: Objective) -> str:
 
 
 def needs(objective: Objective) -> str:
-    """The cheapest fidelity that has all that the objective reads: teacher or generate."""
-    return "generate" if "generate" in (objective.needs, FIDELITY_OF.get(minimised(objective))) else "teacher"
+    """The cheapest fidelity that has all that the objective reads."""
+    return dearest(objective.needs, None if objective.function else MEASURES[objective.measure].fidelity)
 
 
 def completed(objective: Objective, measures: Mapping[str, float]) -> dict[str, float]:
@@ -30,9 +31,9 @@ def completed(objective: Objective, measures: Mapping[str, float]) -> dict[str, 
     """
     if objective.function:
         return {**measures, "function": _called(objective, measures)}
-    if objective.measure == "combined_score":
-        error, score = (_look_up(objective, measures, name) for name in (ERRORS[objective.error], "benchmark_score"))
-        return {**measures, "combined_score": error + objective.penalty * (1.0 - score)}
+    made = MEASURES[objective.measure].of_measures
+    if made is not None:
+        return {**measures, objective.measure: _made(objective, measures, made)}
     return dict(measures)
 
 
@@ -46,7 +47,7 @@ def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
     if objective.function:
         return measured
     weights, density = objective.weights, measures["density"]
-    error = 1.0 - measured if objective.measure == "benchmark_score" else measured
+    error = 1.0 - measured if MEASURES[objective.measure].higher_is_better else measured
     excess = 0.0 if objective.density is None else max(0.0, density - objective.density)
     return (
         weights.error * error
@@ -106,6 +107,16 @@ def _called(objective: Objective, measures: Mapping[str, float]) -> float:
     if isinstance(found, bool) or not isinstance(found, Real) or not math.isfinite(found):
         raise RunError(f"{address}: gave {found!r}; must be a finite number")
     return float(found)
+
+
+def _made(
+    objective: Objective, measures: Mapping[str, float], made: Callable[[Any, Mapping[str, float]], float]
+) -> float:
+    """A measure that is made of others."""
+    try:
+        return made(objective, measures)
+    except KeyError as error:
+        return _look_up(objective, measures, error.args[0])
 
 
 def _look_up(objective: Objective, measures: Mapping[str, float], name: str) -> float:

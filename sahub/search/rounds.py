@@ -65,7 +65,7 @@ def measured(
 def _batch(part: Part, requests: Sequence[Request], fidelity: str) -> Batch:
     """What is done on a part's requests; whose stacks do it is not said yet."""
     settings = part.cell.settings.search
-    plan = plan_of(part.cell, settings, generate=fidelity == "generate")
+    plan = plan_of(part.cell, settings, fidelity=fidelity)
     return Batch(requests=requests, attentions=(), plan=plan, max_concurrent=settings.max_concurrent)
 
 

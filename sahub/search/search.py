@@ -14,11 +14,14 @@ from sahub.config.cell import Cell
 from sahub.engine.requests import Request
 from sahub.engine.session import Attention
 from sahub.errors import ConfigError, Infeasible, RunError
-from sahub.search import objective, schedulers
+from sahub.fidelities import dearest, is_last
+from sahub.search import schedulers
 from sahub.search.generations import generations
+from sahub.search.limits import check_limits, limits_of, own_limit
+from sahub.search.objective import needs
 from sahub.search.rounds import Overrides, measured, no_losers
 from sahub.search.scope import Part
-from sahub.search.trial import Study, Trial, attention_of, check_limits, limits_of, own_limit, space_of_cell
+from sahub.search.trial import Study, Trial, attention_of, space_of_cell
 from sahub.stats.intervals import kendall_tau
 
 log = logging.getLogger(__name__)
@@ -45,8 +48,7 @@ class Search:
         self.end = math.inf  # of `time.monotonic()`
         self._built: dict[Overrides, Attention] = {}
         self.num_keys = min(len(request.context_ids) for part in self.parts for request in part.requests)
-        needed = objective.needs(self.objective)
-        self.fidelity = "generate" if needed == "generate" else self.settings.fidelity
+        self.fidelity = dearest(self.settings.fidelity, needs(self.objective))
         contexts = min(len(part.requests) for part in self.parts)
         self.rungs = schedulers.rungs(cell.settings.scheduler, contexts)
         if cell.settings.scheduler.name != "none" and not self.rungs:
@@ -70,7 +72,7 @@ class Search:
         primary = sorted((t for t in self.trials if t.state == "complete"), key=lambda trial: trial.rank)
         best = next((trial for trial in primary if trial.feasible), None)
         study = Study(trials=(), best=best, default=default, seconds=0.0)
-        if self.fidelity == "teacher":
+        if not is_last(self.fidelity):
             study = yield from self._promote(primary, study)
         return replace(study, trials=tuple(self.trials), seconds=time.monotonic() - begin)
 

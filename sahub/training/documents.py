@@ -165,7 +165,7 @@ def _chains(rng: Random, room: int, count: Count, *, names: int, most: int) -> D
 
 
 def _counted(rng: Random, room: int, count: Count, *, common: int, often: int, rare: int) -> Document:
-    words = list(dict.fromkeys([*vocabulary.NOUNS, *vocabulary.ADJECTIVES, *vocabulary.common_words()]))
+    words = list(dict.fromkeys([*vocabulary.CELL_GROUPS, *vocabulary.ADJECTIVES, *vocabulary.common_words()]))
     rng.shuffle(words)
     frequent = words[:common]
     drawn = frequent * often

@@ -44,7 +44,7 @@ def _words() -> list[str]:
         *(vocabulary.MADE_UP, vocabulary.made_up_question(3), vocabulary.made_up_prefix(3)),
     ]
     prose = (vocabulary.prose(rng) for _ in range(3000))
-    text = " ".join(chain(vocabulary.ADJECTIVES, vocabulary.NOUNS, fixed, prose))
+    text = " ".join(chain(vocabulary.ADJECTIVES, vocabulary.CELL_GROUPS, fixed, prose))
     return list(dict.fromkeys(re.findall(r"[A-Za-z]+", text)))
 
 

@@ -57,8 +57,8 @@ WRONG = [
     (["builder.stages.quest.page_size=0"], ["builder.stages.quest.page_size=0", "at least 1 token"]),
     (["builder.search.quest.page_size=8"], ["builder.search.quest.page_size=8", "choices"]),
     (
-        ["-m", "builder=quest,streaming_llm", "validate.against=[streming_llm]"],
-        ["validate.against=streming_llm: must be a builder of this run, one of quest, streaming_llm; did you mean"],
+        ["-m", "builder=quest,streaming_llm", "validate.compare_with=[streming_llm]"],
+        ["validate.compare_with=streming_llm: must be a builder of this run, one of quest, streaming_llm; did you"],
     ),
 ]
 

@@ -43,7 +43,7 @@ def requests(task: TaskSpec) -> list[Request]:
 def answered(task: TaskSpec) -> None:
     """Two questions are answered and scored, one by one and together."""
     asked = requests(task)
-    plan = Plan(task=task.name, metric=task.metric, generate=True, max_new_tokens=MOST)
+    plan = Plan(task=task.name, metric=task.metric, fidelity="generate", max_new_tokens=MOST)
     [outcome] = evaluate(session(), asked, [Attention()], plan)
     assert (outcome.state, outcome.reason) == ("complete", "")
     questions = [question for request in asked for question in request.example.questions]

@@ -119,7 +119,7 @@ def test_both_command_lines_give_the_same_figures(sweep, tmp_path):
 
 def test_validate_runs_all_winners_of_a_directory(sweep, tmp_path):
     root, _ = sweep
-    done = sahub("validate", f"configs={root}", "validate.against=[streaming_llm]", cwd=tmp_path)
+    done = sahub("validate", f"configs={root}", "validate.compare_with=[streaming_llm]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [run] = (tmp_path / "multirun").iterdir()
     cells = read(run / "benchmark_summary.json")["cells"]
@@ -128,8 +128,8 @@ def test_validate_runs_all_winners_of_a_directory(sweep, tmp_path):
     assert all(cell["validation"]["sparse_score"] == before[cell["builder"]]["sparse_score"] for cell in cells)
     quest, windows = cells
     difference = quest["validation"]["sparse_score"]["mean"] - windows["validation"]["sparse_score"]["mean"]
-    assert quest["against"]["streaming_llm"]["mean"] == pytest.approx(difference)
-    assert windows["against"] == {}
+    assert quest["compared"]["streaming_llm"]["mean"] == pytest.approx(difference)
+    assert windows["compared"] == {}
     assert "minus streaming_llm" in done.stdout
     assert "minus streaming_llm" in (run / "report.md").read_text("utf-8")
 
@@ -178,8 +178,8 @@ def test_loogle_from_a_local_folder(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     (data / "shortdep_qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in loogle_rows()), encoding="utf-8")
-    nouns = ["model=embedded", "task=loogle/shortdep_qa", f"task.path={data}", "builder=quest"]
-    done = sahub("search", *nouns, *SMALL, cwd=tmp_path)
+    named = ["model=embedded", "task=loogle/shortdep_qa", f"task.path={data}", "builder=quest"]
+    done = sahub("search", *named, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "loogle/shortdep_qa" in done.stdout
     [summary] = tmp_path.rglob("benchmark_summary.json")

@@ -318,7 +318,7 @@ def test_a_device_that_must_not_be_waited_for_selects_the_same(stages, call):
     here = select(stack_of(stages), q, k, v, mask=mask)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("rows", "selection", "selectors", "stack"):
-            patch.setattr(f"sahub.{module}.free_to_read", lambda _: False)
+            patch.setattr(f"sahub.attention.{module}.free_to_read", lambda _: False)
         there = select(stack_of(stages), q, k, v, mask=mask)
         assert torch.equal(kept(here), kept(there))
         assert torch.equal(here.counts(), there.counts())

@@ -11,7 +11,7 @@ def main(arguments: list[str]) -> int:
     """Answer every question of the test split and write Task, ID, Prediction; the exit status."""
     from sahub.config.arguments import taken
     from sahub.config.explain import TROUBLE, said
-    from sahub.results.zero_scrolls_export import export
+    from sahub.run.zero_scrolls_export import export
 
     given, overrides = taken(arguments, "output", "tasks")
     if not given.get("output") or {"-h", "--help"} & set(arguments):

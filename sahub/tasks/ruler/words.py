@@ -24,7 +24,7 @@ def common_words(spec: TaskSpec) -> Draw:
 
     def draw(rng: Random, budget: Budget) -> Draft:
         needs = f"{COMMON + 1} words as often as they have to stand"
-        pools = (_simple_words(), [f"{a}-{b}" for a, b in product(vocabulary.ADJECTIVES, vocabulary.NOUNS)])
+        pools = (_simple_words(), [f"{a}-{b}" for a, b in product(vocabulary.ADJECTIVES, vocabulary.CELL_GROUPS)])
         for pool in pools:
             rng.shuffle(pool)
             found, frequent, exhausted = _listed(pool, budget, spec, rng.getrandbits(64))
@@ -40,7 +40,7 @@ def common_words(spec: TaskSpec) -> Draw:
 
 
 def _simple_words() -> list[str]:
-    words = dict.fromkeys([*vocabulary.NOUNS, *vocabulary.ADJECTIVES, *vocabulary.common_words()])
+    words = dict.fromkeys([*vocabulary.CELL_GROUPS, *vocabulary.ADJECTIVES, *vocabulary.common_words()])
     return [word for word in words if len(word) >= 3]
 
 

@@ -5,10 +5,11 @@ from arithmetic import run
 
 from sahub.attention.call import Geometry
 from sahub.config.cell import compose_cell
-from sahub.engine.measures import bytes_per_step
+from sahub.engine.outcome import bytes_per_step
 from sahub.errors import ConfigError
 from sahub.methods.quest import Quest
-from sahub.search.trial import limits_of, space_of_cell
+from sahub.search.limits import limits_of
+from sahub.search.trial import space_of_cell
 
 GEOMETRY = Geometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64)
 

@@ -8,7 +8,8 @@ from sahub.builders.build import build_stack, select
 from sahub.config.cell import compose_cell
 from sahub.errors import ConfigError
 from sahub.results.reproduce import reproducing
-from sahub.search.trial import attention_of, check_cell, space_of_cell
+from sahub.run.check import check_cell
+from sahub.search.trial import attention_of, space_of_cell
 
 GEOMETRY = Geometry(num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8)
 LISTS = [

@@ -8,7 +8,8 @@ from sahub.config.builder_tree import grid_at
 from sahub.config.cell import compose_cell
 from sahub.errors import ConfigError
 from sahub.results.reproduce import merged, reproducing
-from sahub.search.trial import attention_of, check_cell, space_of_cell
+from sahub.run.check import check_cell
+from sahub.search.trial import attention_of, space_of_cell
 
 
 def space(*overrides):

@@ -273,7 +273,7 @@ def test_budgets_of_questions_do_not_leak(chat: Model, stack) -> None:
     other = example("Another text to answer from.", asked(9, 3))
     for asked_for, expected in ((None, [2, 5, 1, 7, 3]), (4, [2, 4, 1, 4, 3])):
         requests = requests_of(chat, one, other, max_new_tokens=asked_for)
-        plan = Plan(task="longbench/qasper", generate=True, max_new_tokens=asked_for)
+        plan = Plan(task="longbench/qasper", fidelity="generate", max_new_tokens=asked_for)
         [outcome] = evaluate(Session(chat), requests, [Attention(stack=stack)], plan)
         assert outcome.state == "complete", outcome.reason
         assert [answer.n_new for answer in outcome.answers] == expected

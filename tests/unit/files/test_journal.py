@@ -17,7 +17,7 @@ from sahub.engine.session import Attention, Session
 from sahub.engine.weights import digest_of_files
 from sahub.files.journal import FORMAT, Journal
 
-PLAN = Plan(task="ruler/niah_multikey_2", metric="string_match_all", generate=True, max_new_tokens=3)
+PLAN = Plan(task="ruler/niah_multikey_2", metric="string_match_all", fidelity="generate", max_new_tokens=3)
 STAGES = [{"name": "sink", "sink_size": 4}, {"name": "local", "window_size": 8}]
 
 
@@ -83,7 +83,7 @@ def test_a_run_that_was_cut_short_is_continued_at_its_first_missing_context(run,
     [
         {"fingerprint": "other weights"},
         {"plan": replace(PLAN, max_new_tokens=2)},
-        {"plan": replace(PLAN, generate=False)},
+        {"plan": replace(PLAN, fidelity="teacher")},
         {"stages": [STAGES[0], {"name": "local", "window_size": 9}]},
         {"seed": 1},
     ],

@@ -18,7 +18,7 @@ def ran(builder: str, *scores: float | None, task: str = "t", start: int = 0, en
     settings = Settings(
         task=Task(benchmark="b", subset=task),
         builder=Builder(stages={builder: {}}),
-        validate=Validate(against=("plain",), **validate),
+        validate=Validate(compare_with=("plain",), **validate),
     )
     return SimpleNamespace(
         cell=SimpleNamespace(choices=SimpleNamespace(builder=builder), settings=settings),

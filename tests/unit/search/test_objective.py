@@ -11,14 +11,17 @@ import torch
 
 from sahub.cli.sweep import winner_overrides
 from sahub.config.cell import compose_cell
-from sahub.engine.measures import error_by_example, mse_by_example
 from sahub.engine.outcome import Outcome
 from sahub.engine.session import Attention
 from sahub.errors import ConfigError, RunError
-from sahub.search.objective import FIDELITY_OF, completed, function_of, needs, value_of
-from sahub.search.trial import check_cell, judge
+from sahub.measures import MEASURES
+from sahub.measures.attention_error import error_by_example
+from sahub.measures.attention_mse import mse_by_example
+from sahub.run.check import check_cell
+from sahub.search.objective import completed, function_of, needs, value_of
+from sahub.search.trial import judge
 
-MEASURES = {"attention_error": 0.3, "attention_mse": 0.002, "benchmark_score": 0.75, "density": 0.2, "aux_bits": 8.0}
+TAKEN = {"attention_error": 0.3, "attention_mse": 0.002, "benchmark_score": 0.75, "density": 0.2, "aux_bits": 8.0}
 OWN = """
 def weighed(measures, bits=0.0):
     return measures["answer_kl"] + bits * measures["aux_bits"]
@@ -59,19 +62,19 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_combined_score_is_the_error_and_a_penalty_for_the_lost_score(typed: list[str], e: float, penalty: float):
     given = [] if penalty == 1 else [f"objective.penalty={penalty}"]
     asked = objective("objective.measure=combined_score", *given, *typed)
-    found = completed(asked, MEASURES)
+    found = completed(asked, TAKEN)
     assert found["combined_score"] == pytest.approx(e + penalty * 0.25)
     assert value_of(asked, found) == pytest.approx(0.99 * (e + penalty * 0.25) + 0.01 * 0.2)
     with pytest.raises(RunError, match="has no benchmark_score"):
-        completed(asked, {name: number for name, number in MEASURES.items() if name != "benchmark_score"})
+        completed(asked, {name: number for name, number in TAKEN.items() if name != "benchmark_score"})
 
 
 def test_every_measure_says_which_fidelity_it_needs():
-    assert {name for name, fidelity in FIDELITY_OF.items() if fidelity == "generate"} == {
+    assert {name for name, one in MEASURES.items() if one.fidelity == "generate"} == {
         "benchmark_score", "combined_score",
     }  # fmt: skip
-    for name, fidelity in FIDELITY_OF.items():
-        assert needs(objective(f"objective.measure={name}")) == fidelity
+    for name, one in MEASURES.items():
+        assert needs(objective(f"objective.measure={name}")) == one.fidelity
     own = "objective.function={_target_: os.path.join}"
     assert needs(objective(own)) == "teacher"
     assert needs(objective(own, "objective.measure=combined_score")) == "teacher"  # the function replaces it

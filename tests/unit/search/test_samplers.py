@@ -9,9 +9,10 @@ from arithmetic import PINNED, SMALL, figures, run
 from sahub.builders.space import overrides_of, space_of
 from sahub.config.cell import compose_cell
 from sahub.errors import ConfigError
+from sahub.run.check import check_cell
 from sahub.search.generations import generations
-from sahub.search.samplers import cut, grid
-from sahub.search.trial import Trial, check_cell, space_of_cell
+from sahub.search.samplers.grid import cut, points
+from sahub.search.trial import Trial, space_of_cell
 
 FREE = ["objective=default", "builder.stages.sink.sink_size=4", "builder.stages.local.window_size=8"]
 
@@ -75,9 +76,9 @@ def test_a_grid_has_all_choices_and_ends_of_ranges():
     assert cut(space.free["quest.density"], 3) == [0.01, 0.1, 1.0]
     assert cut(space.free["quest.min_pages"], 3) == [1, 50, 100]
     assert list(cut(space.free["quest.few"], 3)) == [1, 2, 3]
-    points = grid(space, compose_cell(["sampler=grid", "sampler.points=3"]).settings)
-    assert len(points) == 2 * 3 * 3 * 3
-    assert len({overrides_of(point) for point in points}) == len(points)
+    listed = points(space, compose_cell(["sampler=grid", "sampler.points=3"]).settings)
+    assert len(listed) == 2 * 3 * 3 * 3
+    assert len({overrides_of(point) for point in listed}) == len(listed)
 
 
 def test_a_grid_that_is_too_large_is_cut_and_says_so_once(caplog):

@@ -16,8 +16,8 @@ from sahub.engine.model import wrap_model
 from sahub.engine.requests import prepare
 from sahub.engine.session import Session
 from sahub.errors import ConfigError, RunError
+from sahub.run.check import check_cell
 from sahub.search.search import Search
-from sahub.search.trial import check_cell
 
 SMALL = ["search.num_samples=7", "search.batch=3", "search.promote=0", "search.calibrate=0", "search.max_new_tokens=4"]
 

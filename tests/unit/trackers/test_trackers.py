@@ -13,8 +13,9 @@ from sahub import optimize
 from sahub.config.cell import compose_cell
 from sahub.errors import ConfigError, RunError
 from sahub.results.reproduce import reproducing
-from sahub.search.trial import Study, Trial, check_cell
-from sahub.trackers.trackers import Tracked, params
+from sahub.results.tracked import Tracked, params
+from sahub.run.check import check_cell
+from sahub.search.trial import Study, Trial
 
 SMALL = [
     "compute=inline",
@@ -164,7 +165,7 @@ def test_a_tracker_that_fails_is_named_once_and_left_alone(mlflow: Told, tmp_pat
     assert len(mlflow) == before
 
 
-def test_params_are_nouns_and_settings_and_trackers_are_no_part_of_a_result():
+def test_params_are_choices_and_settings_and_trackers_are_no_part_of_a_result():
     cell = compose_cell(["tracker=tensorboard", "tracker.dir=x", "protocol.dense_layers=[0,1]"])
     found = params(cell)
     assert found["protocol.dense_layers"] == "[0,1]"
@@ -196,7 +197,7 @@ def test_a_search_writes_an_event_file_that_can_be_read(tmp_path: Path):
 
 def test_a_tracker_that_fails_in_the_middle_of_a_search_loses_no_result(mlflow: Told, tmp_path: Path, caplog):
     mlflow.until = 5
-    with caplog.at_level(logging.WARNING, logger="sahub.trackers.trackers"):
+    with caplog.at_level(logging.WARNING, logger="sahub.results.tracked"):
         found = optimize(overrides=["tracker=mlflow", *SMALL], directory=tmp_path)
     assert found.ok
     assert found.figures["n"] == 2

@@ -16,6 +16,7 @@ from sahub.engine.session import Attention
 from sahub.engine.weights import check_files
 from sahub.errors import ConfigError, RunError
 from sahub.files.atomic import write_csv
+from sahub.run.check import check_cell
 from sahub.search import trial
 from sahub.tasks.zero_scrolls import SUBSETS
 
@@ -44,7 +45,7 @@ def export(output: Path, overrides: Sequence[str], subsets: Sequence[str] = SUBS
     ]
     check_files(*cells)
     for cell in cells:
-        trial.check_cell(cell)
+        check_cell(cell)
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as folder, pool.ready(cells), pool.workers(cells[0], Path(folder)) as workers:
         for cell in cells:
@@ -55,7 +56,7 @@ def export(output: Path, overrides: Sequence[str], subsets: Sequence[str] = SUBS
 
 def _answers(workers: Workers, cell: Cell) -> Work[list[dict[str, Any]]]:
     dense = cell.choices.builder == "dense"
-    plan = trial.plan_of(cell, cell.settings.validate, generate=True)
+    plan = trial.plan_of(cell, cell.settings.validate, fidelity="generate")
     [outcome] = yield Batch(
         requests=list(_requests(workers, cell)),
         attentions=[Attention() if dense else trial.attention_of(cell, ())],

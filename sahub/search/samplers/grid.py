@@ -1,4 +1,4 @@
-"""Samplers of Optuna as the settings describe them, and the points of a grid."""
+"""Every combination of a few values of each field."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from itertools import islice
 from random import Random
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sahub.builders.space import Point, Space, rounded, values_of
@@ -16,41 +15,20 @@ from sahub.errors import ConfigError
 MOST_GRID_POINTS = 100_000
 
 
-def study_of(settings: Settings) -> optuna.Study:
-    """An empty study with the sampler: tpe and random minimise the value, nsga2 the value and the density."""
-    sampler, search = settings.sampler, settings.search
-    if sampler.name == "nsga2":
-        population = sampler.population_size or max(2, search.batch)
-        return optuna.create_study(
-            directions=["minimize", "minimize"],
-            sampler=optuna.samplers.NSGAIISampler(population_size=population, seed=search.seed),
-        )
-    if sampler.name == "random":
-        return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
-    return optuna.create_study(
-        sampler=optuna.samplers.TPESampler(
-            seed=search.seed,
-            n_startup_trials=search.batch if sampler.n_startup_trials is None else sampler.n_startup_trials,
-            multivariate=sampler.multivariate,
-            constant_liar=True,
-        )
-    )
-
-
-def grid(space: Space, settings: Settings) -> list[Point]:
+def points(space: Space, settings: Settings) -> list[Point]:
     """Every combination of all choices and `sampler.points` values per range, in an order that the seed shuffles.
 
     Raises ConfigError for a grid that nobody can list.
     """
     columns = {leaf: cut(distribution, settings.sampler.points) for leaf, distribution in space.free.items()}
-    points = list(islice(space.combinations(columns), MOST_GRID_POINTS + 1))
-    if len(points) > MOST_GRID_POINTS:
+    found = list(islice(space.combinations(columns), MOST_GRID_POINTS + 1))
+    if len(found) > MOST_GRID_POINTS:
         raise ConfigError(
             f"sampler.points={settings.sampler.points}: a grid over {len(columns)} fields has more than "
             f"{MOST_GRID_POINTS} points; lower it, pin fields, or use sampler=random"
         )
-    Random(settings.search.seed).shuffle(points)
-    return points
+    Random(settings.search.seed).shuffle(found)
+    return found
 
 
 def cut(distribution: BaseDistribution, count: int) -> Sequence[Any]:

@@ -22,6 +22,7 @@ from sahub.report.columns import percent
 from sahub.results.validate import accuracy, interval
 from sahub.search.trial import attention_of, plan_of
 
+SUBJECT = "model"
 log = logging.getLogger(__name__)
 
 
@@ -77,7 +78,7 @@ def _answered(session: Session, cell: Cell, prepared: Prepared) -> dict[str, Any
         requests = prepared.requests(cell, "search")
     except SahubError as error:
         return {"reason": str(error)}
-    plan = plan_of(cell, cell.settings.search, generate=True)
+    plan = plan_of(cell, cell.settings.search, fidelity="generate")
     [outcome] = evaluate(session, requests, [Attention()], plan)
     if outcome.state != "complete":
         return {"reason": outcome.reason}

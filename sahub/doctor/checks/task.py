@@ -13,6 +13,7 @@ from sahub.engine.weights import missing, spec_of
 from sahub.errors import SahubError
 from sahub.progress import Display
 
+SUBJECT = "task"
 WORD = {"search": "a search", "validate": "a validation"}
 
 

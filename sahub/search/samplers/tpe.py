@@ -1,0 +1,18 @@
+"""A model of what was good: Optuna's tree-structured Parzen estimator."""
+
+import optuna
+
+from sahub.config.settings import Settings
+
+
+def study(settings: Settings) -> optuna.Study:
+    """An empty study that minimises the value."""
+    sampler, search = settings.sampler, settings.search
+    return optuna.create_study(
+        sampler=optuna.samplers.TPESampler(
+            seed=search.seed,
+            n_startup_trials=search.batch if sampler.n_startup_trials is None else sampler.n_startup_trials,
+            multivariate=sampler.multivariate,
+            constant_liar=True,
+        )
+    )

@@ -1,0 +1,68 @@
+"""Commands without their seconds of imports: a process that has imported everything once, and forks for each command.
+
+A forked command has its own directory, environment, output, exit handlers and process group, as one that was started
+has; what differs is only where its modules come from. Commands that import from other folders, and those that start
+Ray, are started (see `commands.sahub`).
+"""
+
+import atexit
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+SERVER = """
+import json, os, runpy, sys
+import datasets, hydra, optuna, torch, transformers
+import sahub.cli.main, sahub.doctor.checks.model, sahub.doctor.checks.task, sahub.run.matrix
+from transformers.models.llama import modeling_llama
+
+torch.set_num_threads(1)
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.chdir(asked["cwd"])
+        os.environ.clear()
+        os.environ.update(asked["env"])
+        for name, number in (("out", 1), ("err", 2)):
+            os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT, 0o600), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.argv = [asked["command"], *asked["arguments"]]
+        sys.path[0] = asked["cwd"]
+        runpy.run_module(f"pipelines.{asked['command']}", run_name="__main__", alter_sys=True)
+        break
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+@cache
+def _server(root: str, *environment: tuple[str, str]) -> subprocess.Popen:
+    running = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=root, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    atexit.register(running.kill)
+    return running
+
+
+def command(
+    name: str, arguments: list[str], *, cwd: Path, env: dict[str, str], root: Path
+) -> subprocess.CompletedProcess:
+    """`python -m pipelines.<name> ...`, once it ended; `root` is the checkout."""
+    fixed = {key: env[key] for key in ("PATH", "HOME", "OMP_NUM_THREADS", "PYTHONPATH", "HF_HUB_OFFLINE") if key in env}
+    server = _server(str(root), *sorted(fixed.items()))
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with TemporaryDirectory() as folder:
+        files = {stream: Path(folder) / stream for stream in ("out", "err")}
+        asked = {"command": name, "arguments": arguments, "cwd": str(cwd), "env": env}
+        server.stdin.write(json.dumps(asked | {key: str(file) for key, file in files.items()}) + "\n")
+        server.stdin.flush()
+        status = int(server.stdout.readline())
+        out, err = (file.read_text(encoding="utf-8") for file in files.values())
+    return subprocess.CompletedProcess([name, *arguments], status, out, err)
