@@ -39,11 +39,11 @@ debug: $(READY) ## search and validate a small matrix on the embedded model: no 
 	$(BIN)/python -m pipelines.search +experiment=debug compute=inline $(ARGS)
 
 test: $(READY) ## the tests, a file at a time on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## format, lint, types, layers, tests: all that must hold
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

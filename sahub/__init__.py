@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from sahub.api import load_model, optimize, optimize_matrix, sparse
     from sahub.attention.attend import attend
     from sahub.attention.stack import select
+    from sahub.attention.stage import Stage
     from sahub.builders.build import build_stack, register_method
     from sahub.results.lookup import best_config
     from sahub.scores import aggregate, score
 
 # Names are imported when they are used: `import sahub` alone loads neither torch nor transformers.
 _HOMES = {
+    "Stage": "sahub.attention.stage",
     "aggregate": "sahub.scores",
     "attend": "sahub.attention.attend",
     "best_config": "sahub.results.lookup",
@@ -29,6 +31,7 @@ _HOMES = {
     "sparse": "sahub.api",
 }
 __all__ = [
+    "Stage",
     "aggregate",
     "attend",
     "best_config",

@@ -137,7 +137,7 @@ def optimize_matrix(
 
     A cell that fails says so in its result and loses nothing else.
     """
-    from sahub.run.matrix import run_matrix
+    from sahub.run.matrix import run_matrix  # seconds, which a model alone does not pay
 
     root = Path(directory) if directory is not None else Path(mkdtemp(prefix="sahub_"))
     cells = []

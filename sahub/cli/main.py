@@ -54,11 +54,11 @@ class Run:
 def run(command: str, arguments: Sequence[str]) -> int:
     """Plan the cells that the arguments ask for and run them; the exit status."""
     if {"-h", "--help"} & set(arguments):
-        from sahub.cli.help import help_text
+        from sahub.cli.help import help_text  # light: `--help` and a wrong name do not pay for it
 
         sys.stdout.write(help_text(command, _roots(arguments)))
         return 0
-    from sahub.compute.signals import Stopped, stoppable
+    from sahub.compute.signals import Stopped, stoppable  # light: `--help` and a wrong name do not pay for it
 
     planned = Run()
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the news
@@ -84,7 +84,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     """Let Hydra compose the configuration of every cell, and plan each; ConfigError in our words where it cannot."""
-    import hydra
+    import hydra  # light: `--help` and a wrong name do not pay for it
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from yaml import YAMLError
@@ -129,7 +129,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
 
 def run_cells(planned: Run) -> int:
     """Check the stages of every cell, then run all cells that can be; the exit status."""
-    from sahub.cli.preflight import check_compared
+    from sahub.cli.preflight import check_compared  # light: `--help` and a wrong name do not pay for it
     from sahub.engine.weights import check_files
 
     check_compared(planned.cells)
@@ -144,12 +144,12 @@ def run_cells(planned: Run) -> int:
     if not cells:
         return status
     if any(cell.settings.dry_run for cell in cells):
-        from sahub.run.estimate import lines
+        from sahub.run.estimate import lines  # light: `--help` and a wrong name do not pay for it
 
         sys.stdout.write("".join(f"{line}\n" for line in lines(cells)))
         return status
 
-    from sahub.results.cell_result import failures
+    from sahub.results.cell_result import failures  # light: `--help` and a wrong name do not pay for it
     from sahub.run.matrix import run_matrix
 
     results = run_matrix(planned.cells, planned.directory, show=True, refused=refused)
@@ -170,7 +170,7 @@ def _refused(cells: Sequence["Cell"], check: Callable[["Cell"], None]) -> dict[P
 
 def examine_cells(planned: Run) -> int:
     """Examine the task or the model of every cell; exit status 0 when each can be used."""
-    from sahub.doctor import examine
+    from sahub.doctor import examine  # light: `--help` and a wrong name do not pay for it
 
     usable = not planned.problems
     _say(*dict.fromkeys(planned.problems))
@@ -185,7 +185,7 @@ def examine_cells(planned: Run) -> int:
 
 def look_up_cells(planned: Run) -> int:
     """Print the best that is known of every cell; exit status 0 when all could be looked up."""
-    from sahub.results.lookup import show
+    from sahub.results.lookup import show  # light: `--help` and a wrong name do not pay for it
 
     _say(*dict.fromkeys(planned.problems))
     if planned.cells:

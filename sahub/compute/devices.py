@@ -8,7 +8,7 @@ def check_gpus(compute: Compute) -> None:
     """Raise ConfigError where `compute=gpu` names GPUs that torch does not find on this machine."""
     if compute.name != "gpu":
         return
-    import torch
+    import torch  # torch is not needed to plan for CPUs
 
     ids, count = list(compute.gpu_ids), torch.cuda.device_count()
     if not ids or len(set(ids)) < len(ids):

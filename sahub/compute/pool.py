@@ -32,10 +32,10 @@ def workers(cell: Cell, results: Path) -> Iterator[Workers]:
     if compute.name == "inline":
         yield Worker(cell)
         return
-    from sahub.compute.ray_start import started
+    from sahub.compute.ray_start import started  # seconds, which a run in this process does not pay
 
     with started(compute):
-        from sahub.compute.ray_workers import RayWorkers
+        from sahub.compute.ray_workers import RayWorkers  # seconds, which a run in this process does not pay
 
         with RayWorkers(cell, results) as found:
             yield found

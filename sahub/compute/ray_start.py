@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
+
 from sahub.compute.devices import check_gpus, number_of_workers
 from sahub.compute.signals import asked_to_stop, deaf
 from sahub.config.settings import Compute
@@ -53,7 +55,7 @@ def started(compute: Compute) -> Iterator[None]:
     """
     check_gpus(compute)
     _prepare(compute)
-    import ray
+    import ray  # not before it was told how to behave
 
     if ray.is_initialized():
         yield
@@ -92,7 +94,7 @@ def _prepare(compute: Compute) -> None:
 
 def _stop() -> None:
     """End Ray and all that it started."""
-    import ray
+    import ray  # not before it was told how to behave
 
     with deaf():  # a second Ctrl-C would leave what the first one was about to end
         ray.shutdown()
@@ -102,8 +104,6 @@ def _stop() -> None:
 
 def _end_marked(mark: str) -> None:
     """End every process that carries a mark: some outlive Ray by a minute, those whose parent was killed for ever."""
-    import psutil
-
     ours = [process for process in psutil.process_iter() if process.pid != os.getpid() and _is_marked(process, mark)]
     _, alive = psutil.wait_procs(ours, timeout=3)
     for process in alive:
@@ -112,8 +112,6 @@ def _end_marked(mark: str) -> None:
 
 
 def _is_marked(process: Any, mark: str) -> bool:
-    import psutil
-
     with contextlib.suppress(psutil.Error):  # agents write their title over their environment, but log to the folder
         open_files = process.open_files() if process.name().startswith("ray::") else []
         return process.environ().get(MARK) == mark or any(one.path.startswith(mark + os.sep) for one in open_files)
@@ -121,7 +119,7 @@ def _is_marked(process: Any, mark: str) -> bool:
 
 
 def _init(compute: Compute, options: dict[str, Any]) -> None:
-    import ray
+    import ray  # not before it was told how to behave
 
     if compute.name == "cluster":
         _check_reachable(compute.address)
@@ -216,7 +214,7 @@ def _variable(name: str, value: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
     """Raises RunError soon after a process of Ray itself has died: calls would wait for it for minutes, or for ever."""
-    import ray
+    import ray  # not before it was told how to behave
 
     node = ray._private.worker._global_node
     found = getattr(node, "all_processes", {})

@@ -179,7 +179,7 @@ def _download(spec: TaskSpec) -> None:
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise MissingFiles(f"{_advice(spec)}\n  SAHUB_DOWNLOAD is set, but {host}:{port}: {error}") from None
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # only files that need it pay for it
     from huggingface_hub.errors import HfHubHTTPError
 
     try:

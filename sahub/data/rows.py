@@ -58,7 +58,7 @@ def _kept(rows: Iterator[tuple[Values, str]], columns: Columns, check: Check) ->
 
 
 def _table_rows(file: Path, columns: Columns, check: Check) -> Iterator[tuple[Values, str]]:
-    import pyarrow
+    import pyarrow  # only files that need it pay for it
 
     number = 0
     try:
@@ -72,7 +72,7 @@ def _table_rows(file: Path, columns: Columns, check: Check) -> Iterator[tuple[Va
 
 def _batches(file: Path, columns: Columns, check: Check) -> Iterator[Any]:
     """Record batches of few rows: long contexts repeat on every row, and only so many copies are in memory at once."""
-    import pyarrow
+    import pyarrow  # only files that need it pay for it
     import pyarrow.parquet
 
     is_parquet = file.suffix == ".parquet"

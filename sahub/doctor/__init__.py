@@ -34,7 +34,7 @@ def examine(cell: Cell) -> bool:
             check_data(cell)
         else:
             check_files(cell, *asked_of(cell))
-        from sahub.results import cell_files
+        from sahub.results import cell_files  # these import torch: only once everything cheap is right
         from sahub.run.check import check_cell  # these import torch: only once everything cheap is right
 
         if kind == "model":

@@ -22,18 +22,9 @@ FORMAT = 2
 
 # The rooms of the package that decide a number of an answer, and those that decide what is run, shown or stored.
 NUMERIC = (
-    "attention",
-    "builders",
-    "data",
-    "embedded",
-    "engine",
-    "hashes",
-    "index",
-    "methods",
-    "scores",
-    "tasks",
-    "texts",
-)
+    "attention", "builders", "data", "embedded", "engine", "fidelities", "hashes", "index", "measures", "methods",
+    "scores", "tasks", "texts",
+)  # fmt: skip
 OTHER = (
     "calibration", "cli", "compute", "conf", "config", "doctor", "files", "report", "results", "run", "search", "stats",
     "trackers", "training",

@@ -173,7 +173,7 @@ def _length(cell: Cell, limits: Limits) -> int:
 
 
 def _is_cpu(device: str) -> bool:
-    import torch
+    import torch  # only where it is asked
 
     return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
 

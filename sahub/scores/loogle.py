@@ -84,7 +84,7 @@ def _match(words: dict[int, str], expected: dict[int, str]) -> list[tuple[int, i
 
 @cache
 def _stemmer() -> Callable[[str], str]:
-    from nltk.stem.porter import PorterStemmer
+    from nltk.stem.porter import PorterStemmer  # only scores that need it pay for it
 
     stem: Callable[[str], str] = PorterStemmer().stem
     return stem
@@ -161,7 +161,7 @@ def bert_score(prediction: str, reference: str) -> float:
 @cache
 def _scorer() -> Any:
     try:
-        from bert_score import BERTScorer
+        from bert_score import BERTScorer  # only scores that need it pay for it
     except ImportError as error:
         raise ScoreError(
             f"metric=bert_score: bert-score is missing: pip install 'sahub[bertscore]' ({error})"

@@ -74,7 +74,7 @@ def _cutter() -> Callable[[str], list[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about escapes in its source
         try:
-            import jieba
+            import jieba  # only scores that need it pay for it
         except ImportError:
             raise ScoreError("Chinese answers are cut into words by jieba, not installed: pip install jieba") from None
     jieba.setLogLevel(logging.WARNING)

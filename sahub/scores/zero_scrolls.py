@@ -38,7 +38,7 @@ def _ascii_words(text: str) -> list[str]:
     if text.isascii():
         return text.split()
     try:
-        from anyascii import anyascii
+        from anyascii import anyascii  # only scores that need it pay for it
     except ImportError:
         raise ScoreError("accents are folded by anyascii, which is not installed: pip install anyascii") from None
     return anyascii(text.translate(SIGNS)).split()

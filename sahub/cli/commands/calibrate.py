@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _calibrate(cfg: DictConfig) -> None:
     """Load the model, run the text through it, write the lists."""
-    from sahub.calibration.channels import write_channels
+    from sahub.calibration.channels import write_channels  # light until the keys are right
     from sahub.data.options import read_text
     from sahub.engine.model import load_model
 

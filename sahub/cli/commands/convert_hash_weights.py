@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _convert(cfg: DictConfig) -> None:
     """Read the source as tensors and nothing else, check it, write safetensors."""
-    from sahub.calibration.hash_convert import convert
+    from sahub.calibration.hash_convert import convert  # light until the keys are right
 
     if lacking := sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{'=..., '.join(lacking)}=...: must be given")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def main(arguments: list[str]) -> int:
     """Answer every question of the test split and write Task, ID, Prediction; the exit status."""
-    from sahub.config.arguments import taken
+    from sahub.config.arguments import taken  # light until the keys are right
     from sahub.config.explain import TROUBLE, said
     from sahub.run.zero_scrolls_export import export
 

@@ -16,7 +16,7 @@ Everything else is an override of the cell, over what the file says: model=embed
 
 def main(arguments: Sequence[str]) -> int:
     """Read the file, write the best file, say what it does not carry; the exit status."""
-    from sahub.config.arguments import taken
+    from sahub.config.arguments import taken  # light until the keys are right
 
     given, typed = taken(arguments, "file", "output")
     if {"-h", "--help"} & set(arguments):
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     if not given.get("file"):
         sys.stderr.write(f"file=...: must be given\n{USAGE}")
         return 2
-    from sahub.cli.predecessor_import import import_file
+    from sahub.cli.predecessor_import import import_file  # light until the keys are right
     from sahub.config.explain import TROUBLE, said
 
     try:

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _train(cfg: DictConfig) -> None:
     """Build the tokenizer, construct the weights, run the curriculum, write the model folder."""
-    import torch
+    import torch  # light until the keys are right
 
     from sahub.training import construction, data, export, loop, tokenizer
 

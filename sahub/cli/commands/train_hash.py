@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _train(cfg: DictConfig) -> None:
     """Load the model, record what it attends to, learn, write the weights."""
-    import torch
+    import torch  # light until the keys are right
 
     from sahub.calibration.hash_learning import Learned, Learning
     from sahub.calibration.hash_training import task_named, train

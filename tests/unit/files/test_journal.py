@@ -15,7 +15,9 @@ from sahub.engine.model import wrap_model
 from sahub.engine.requests import prepare
 from sahub.engine.session import Attention, Session
 from sahub.engine.weights import digest_of_files
-from sahub.files.journal import FORMAT, Journal
+from sahub.files import journal
+from sahub.files.journal import FORMAT, NUMERIC, OTHER, Journal, numbers_version
+from sahub.files.package import ROOT
 
 PLAN = Plan(task="ruler/niah_multikey_2", metric="string_match_all", fidelity="generate", max_new_tokens=3)
 STAGES = [{"name": "sink", "sink_size": 4}, {"name": "local", "window_size": 8}]
@@ -171,3 +173,20 @@ def test_weights_are_hashed_once_until_they_change(tmp_path):
     assert len(list((tmp_path / "memo").iterdir())) == 1
     file.write_bytes(b"two")
     assert digest_of_files([file], tmp_path / "memo") != first
+
+
+def test_a_byte_in_a_room_moves_the_version_of_numbers_where_the_room_decides_numbers(tmp_path, monkeypatch):
+    rooms = {file.relative_to(ROOT).parts[0] for file in ROOT.rglob("*.py") if file.parent != ROOT}
+    assert rooms <= {*NUMERIC, *OTHER}
+    assert not {*NUMERIC} & {*OTHER}
+    for room in (*NUMERIC, *OTHER):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "inside.py").write_text("x = 1\n")
+    monkeypatch.setattr(journal, "ROOT", tmp_path)
+    before = numbers_version.__wrapped__()
+    for room in (*NUMERIC, *OTHER):
+        file = tmp_path / room / "inside.py"
+        file.write_text("x = 2\n")
+        assert (numbers_version.__wrapped__() != before) == (room in NUMERIC), room
+        file.write_text("x = 1\n")
+    assert numbers_version.__wrapped__() == before

@@ -38,11 +38,9 @@ def test_a_metric_that_was_asked_for_is_the_one_that_is_reported() -> None:
 
 def test_cells_of_one_benchmark_make_one_number() -> None:
     results: Any = [
-        SimpleNamespace(
-            cell=cell("qasper"), figures={"official": {"dense": {"0-4k": 40.0, "4-8k": None, "8k+": None}}}
-        ),
-        SimpleNamespace(cell=cell("trec"), figures={"official": {"dense": {"0-4k": 60.0, "4-8k": 20.0, "8k+": None}}}),
-        SimpleNamespace(cell=cell("lcc"), figures={}),
+        (cell("qasper"), {"official": {"dense": {"0-4k": 40.0, "4-8k": None, "8k+": None}}}),
+        (cell("trec"), {"official": {"dense": {"0-4k": 60.0, "4-8k": 20.0, "8k+": None}}}),
+        (cell("lcc"), {}),
     ]
     [found] = benchmarks(results)
     assert (found["model"], found["benchmark"], found["length"]) == ("m", "longbench_e", 64)
@@ -55,26 +53,26 @@ def test_cells_of_one_benchmark_make_one_number() -> None:
 def test_a_line_says_the_one_number_of_several_tasks() -> None:
     def ran(subset: str, dense: float | None, sparse: float, benchmark: str = "ruler", **figures: Any) -> Any:
         official = {"dense": {"m": dense}, "sparse": {"m": sparse}}
-        return SimpleNamespace(cell=cell(subset, None, benchmark), figures={"official": official})
+        return (cell(subset, None, benchmark), {"official": official})
 
     one: Any = [ran("vt", 90.0, 81.25)]
     assert headline_lines(one) == headline_lines([ran("trec", 1.0, 2.0, "longbench")]) == []  # they are in the table
-    buckets: Any = [SimpleNamespace(cell=cell("trec"), figures={"official": {"dense": {"0-4k": 60.0, "4-8k": 20.0}}})]
+    buckets: Any = [(cell("trec"), {"official": {"dense": {"0-4k": 60.0, "4-8k": 20.0}}})]
     assert headline_lines(buckets) == [
         "longbench_e: dense 40 (mean over the buckets of the mean over tasks; 12 of its tasks were not run)"
     ]
-    two: Any = [*one, ran("cwe", 50.0, 20.0), SimpleNamespace(cell=cell("fwe", None, "ruler"), figures={})]
+    two: Any = [*one, ran("cwe", 50.0, 20.0), (cell("fwe", None, "ruler"), {})]
     assert headline_lines(two) == ["ruler: dense 70, b o 50.62 (mean over tasks; 11 of its tasks were not run)"]
     longer = ran("vt", None, 1.0), ran("cwe", None, 2.0)
-    for result in longer:
-        result.cell.settings.task.length = 128
+    for one_cell, _ in longer:
+        one_cell.settings.task.length = 128
     assert [line.partition(" (")[0] for line in headline_lines([*two, *longer])] == [
         "ruler, 64: dense 70, b o 50.62",
         "ruler, 128: dense -, b o 1.5",
     ]
     others = ran("vt", 90.0, 60.0), ran("cwe", 50.0, 40.0)
-    for result in others:
-        result.cell.choices.builder = "c"
+    for one_cell, _ in others:
+        one_cell.choices.builder = "c"
     [line] = headline_lines([*two, *others])
     assert line.startswith("ruler: dense 70, b o 50.62, c o 50 (")
 
