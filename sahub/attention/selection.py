@@ -98,6 +98,15 @@ class Selection:
         chance = torch.where(self.log_weight > _EMPTY, torch.exp(-self.log_weight), 0.0)
         return dense.scatter_reduce_(-1, self.indices, chance, "amax")
 
+    def dense_log_weight(self) -> Tensor:
+        """Log-weight of every key, dense fp32 [b, h, q, k], -inf where it is not kept: for few rows over few keys."""
+        shape = (self.rows.batch, self.num_heads, self.rows.num_rows, self.rows.num_keys)
+        dense = torch.full(shape, _EMPTY, device=self.rows.device)
+        if self.kind is Kind.ALL:
+            visible = self.rows.visible()
+            return dense.zero_() if visible is None else dense.masked_fill_(visible[:, None], 0.0)
+        return dense.scatter_reduce_(-1, self.indices, self.log_weight, "amax")
+
     def density(self) -> Tensor:
         """Share of the valid keys that are kept, mean over rows with a valid key (b, h, q): fp64 scalar tensor."""
         return self._mean_share(self.num_kept())

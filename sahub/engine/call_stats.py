@@ -48,6 +48,35 @@ class Tally:
     error: Tensor | float = 0.0
     norm: Tensor | float = 0.0
     elements: int = 0
+    mass_lost: Tensor | float | None = None  # where softmax probabilities are known, as in replay: sums over rows
+    top1_missed: Tensor | float | None = None
+    worst_top1_missed: Tensor | float | None = None  # the largest of a row and head
+
+    def add_selection(self, selection: Selection, rows: int) -> None:
+        """Count what one call's rows keep."""
+        self.calls += 1
+        self.rows += rows
+        self.density = self.density + selection.density() * rows
+        self.kv_density = self.kv_density + selection.kv_density() * rows
+        self.selected = self.selected + selection.counts().float().mean() * rows
+        self.bare = self.bare + selection.bare().sum()
+
+    def add_error(self, output: Tensor, dense: Tensor) -> None:
+        """Add what an output differs from the dense one, both [b, q, h, dv]."""
+        dense = dense.float()
+        self.error = self.error + (output.float() - dense).square().sum()
+        self.norm = self.norm + dense.square().sum()
+        self.elements += dense.numel()
+
+    def add_missed(self, dense: Tensor, kept: Tensor) -> None:
+        """Add what the kept keys, bool [b, h, q, k], miss of the softmax mass and of its largest part in each row."""
+        lost = dense.masked_fill(kept, 0.0)
+        top = dense.max(dim=-1, keepdim=True)
+        missed = top.values.masked_fill(kept.gather(-1, top.indices), 0.0)
+        heads = dense.shape[1]
+        self.mass_lost = (self.mass_lost or 0.0) + lost.sum() / heads
+        self.top1_missed = (self.top1_missed or 0.0) + missed.sum() / heads
+        self.worst_top1_missed = max(float(self.worst_top1_missed or 0.0), float(missed.max()))
 
     def summary(self) -> dict[str, float | int | None]:
         """Plain numbers: means per row, sums of squares, and e where it was measured."""
@@ -61,4 +90,15 @@ class Tally:
             "norm": norm,
             "elements": self.elements,
             "e": math.sqrt(error / norm) if norm else None,
+            **self._missed(),
+        }
+
+    def _missed(self) -> dict[str, float]:
+        """Means per row and head, where they were measured, and the worst."""
+        if self.mass_lost is None or self.top1_missed is None or self.worst_top1_missed is None:
+            return {}
+        return {
+            "mass_lost": float(self.mass_lost) / self.rows,
+            "top1_missed": float(self.top1_missed) / self.rows,
+            "worst_top1_missed": float(self.worst_top1_missed),
         }

@@ -59,17 +59,7 @@ class Hook:
     def start(self, prefix: Prefix) -> None:
         """Take the state at the end of the prefix, building what no stack with the same indexes built before."""
         for layer in self.layers:
-            key = (layer, self.seed, self.example, self.stack.index_keys())
-            if key not in prefix.indexes:
-                built = self._new_state(layer)
-                keys, values = prefix.keys_values(layer)
-                built.append(keys, values, None)
-                built.freeze()
-                prefix.remember(key, built.indexes)
-            self.states[layer] = self._new_state(layer, indexes=prefix.indexes[key], length=prefix.length)
-
-    def _new_state(self, layer: int, **known: Any) -> StackState:
-        return self.stack.new_state(layer=layer, seed=self.seed, example=self.example, **known)
+            self.states[layer] = prefix.state(self.stack, layer, self.seed)
 
     def attend(self, layer: int, call: Inputs) -> Tensor:
         """Attention of one call of one layer: [B, Q, Hq, Dv].
@@ -140,24 +130,15 @@ class Hook:
     def _state(self, layer: int, chunk: int, length: int) -> StackState:
         state = self.states.get(layer)
         if state is None or state.length > length - chunk:  # a new sequence began
-            state = self._new_state(layer)
+            state = self.stack.new_state(layer=layer, seed=self.seed, example=self.example)
             self.states[layer] = state
         return state
 
     def _count(self, layer: int, selection: Selection, call: Inputs, output: Tensor) -> None:
         tally = self.tallies.setdefault((layer, self.phase), Tally())
-        rows = call.query.shape[0] * call.query.shape[2]
-        tally.calls += 1
-        tally.rows += rows
-        tally.density = tally.density + selection.density() * rows
-        tally.kv_density = tally.kv_density + selection.kv_density() * rows
-        tally.selected = tally.selected + selection.counts().float().mean() * rows
-        tally.bare = tally.bare + selection.bare().sum()
+        tally.add_selection(selection, call.query.shape[0] * call.query.shape[2])
         if self.measure and (tally.calls - 1) % self.measure == 0:
-            dense = call.dense().float()
-            tally.error = tally.error + (output.float() - dense).square().sum()
-            tally.norm = tally.norm + dense.square().sum()
-            tally.elements += dense.numel()
+            tally.add_error(output, call.dense())
 
 
 def _forward(  # noqa: PLR0917  (transformers' signature)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from sahub.attention.stack import Stack, StackState
+
 INDEX_SETS = 8  # kept per prefix: the stacks of one batch of trials
 
 
@@ -105,6 +107,24 @@ class Prefix:
         """The context's keys and values of one layer, [1, Hkv, length, D]."""
         buffer = self.cache.layers[layer]
         return buffer.keys[:, :, : self.length], buffer.values[:, :, : self.length]
+
+    def state(self, stack: Stack, layer: int, seed: int) -> StackState:
+        """The stack's state at the end of the prefix; indexes that a stack with the same ones built are shared."""
+        known: dict[str, Any] = {"layer": layer, "seed": seed, "example": self.example}
+        key = (layer, seed, stack.index_keys())
+        if key not in self.indexes:
+            built = stack.new_state(**known)
+            built.append(*self.keys_values(layer), None)
+            built.freeze()
+            self.remember(key, built.indexes)
+        return stack.new_state(**known, indexes=self.indexes[key], length=self.length)
+
+    def with_tail(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The context's keys and values of a layer followed by these, in its buffer: until the next rewind."""
+        buffer = self.cache.layers[layer]
+        buffer.rewind(self.length)
+        found: tuple[Tensor, Tensor] = buffer.update(keys, values)
+        return found
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,154 @@
+"""Replay: a stack on what one dense run saw, layer by layer, without the model.
+
+A trace holds the queries and dense outputs of some rows of question and answer; keys and values are the prefix's own
+and a tail. Selecting sees what it would see inside the model if only that layer were sparse.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sahub.attention.call import Geometry
+from sahub.attention.selection import Selection
+from sahub.attention.stack import Stack
+from sahub.engine.call_stats import Inputs, Tally
+from sahub.engine.hook import attached
+from sahub.engine.prefix import Prefix
+
+FIRST, LAST = 64, 64  # rows of a question that are replayed: its beginning, and its end
+LOGIT_BYTES = 64 << 20  # of dense probabilities that a block keeps for the next stack
+_OUT = float("-inf")
+
+
+@dataclass
+class Block:
+    """Consecutive rows of a layer: queries [1, h, n, d], dense outputs fp32 [1, n, h, dv]; the last sees `end` keys."""
+
+    scale: float
+    phase: str  # question, or answer: the rows that give an answer's token
+    end: int
+    queries: Tensor
+    outputs: Tensor
+    _dense: Tensor | None = field(default=None, repr=False)
+
+    def probabilities(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits fp32 [1, h, n, end] over keys [1, g, end, d], -inf where a row does not see one, and their softmax."""
+        logits = self._dense if self._dense is not None else self._logits(keys)
+        if self._dense is None and logits.nbytes <= LOGIT_BYTES:
+            self._dense = logits
+        return logits, logits.softmax(-1)
+
+    def _logits(self, keys: Tensor) -> Tensor:
+        rows, group = self.queries.shape[2], self.queries.shape[1] // keys.shape[1]
+        grouped = self.queries.float().unflatten(1, (keys.shape[1], group)).flatten(2, 3)
+        logits: Tensor = (grouped @ keys.float().transpose(-1, -2) * self.scale).unflatten(2, (group, rows))
+        hidden = torch.ones(rows, self.end, dtype=torch.bool, device=keys.device).triu(self.end - rows + 1)
+        return logits.flatten(1, 2).masked_fill_(hidden, _OUT)
+
+
+@dataclass
+class LayerTrace:
+    """One layer's tail of keys [1, g, n, d] and values, and its blocks in order."""
+
+    keys: Tensor
+    values: Tensor
+    blocks: list[Block]
+
+
+@dataclass
+class Trace:
+    """What a dense run of one question left, beside the prefix it stands on."""
+
+    prefix: Prefix
+    geometry: Geometry
+    layers: dict[int, LayerTrace]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of queries, outputs and tails."""
+        parts = [x for one in self.layers.values() for x in (one.keys, one.values)]
+        parts += [x for one in self.layers.values() for block in one.blocks for x in (block.queries, block.outputs)]
+        return sum(part.nbytes for part in parts)
+
+
+class _Recorder:
+    """Dense attention that keeps what replay needs."""
+
+    def __init__(self, prefix: int, question: int) -> None:
+        self.prefix, self.question = prefix, question
+        self.layers: dict[int, LayerTrace] = {}
+
+    def attend(self, layer: int, call: Inputs) -> Tensor:
+        """See sahub.engine.hook.Attends."""
+        output = call.dense()
+        blocks = [
+            Block(
+                scale=call.scale,
+                phase=phase,
+                end=self.prefix + part.stop,
+                queries=call.query[:, :, part].clone(),
+                outputs=output[:, part].float(),
+            )
+            for phase, part in _parts(self.question, call.query.shape[2])
+        ]
+        tail = slice(self.prefix, None)
+        self.layers[layer] = LayerTrace(call.key[:, :, tail].clone(), call.value[:, :, tail].clone(), blocks)
+        return output
+
+
+def _parts(question: int, rows: int) -> Iterator[tuple[str, slice]]:
+    """The rows that are replayed: of a question the first and the last, and from its last token on the answer's."""
+    answer = question - 1
+    if answer > FIRST + LAST:
+        yield "question", slice(0, FIRST)
+        yield "question", slice(answer - LAST, answer)
+    elif answer:
+        yield "question", slice(0, answer)
+    yield "answer", slice(answer, rows)
+
+
+@torch.inference_mode()
+def record(model: Any, prefix: Prefix, question: list[int], answer: list[int]) -> Trace:
+    """One dense run of question and answer after a prefix, through our own attention; `model` as the engine has it."""
+    prefix.rewind()
+    recorder = _Recorder(prefix.length, len(question))
+    ids = torch.tensor([question + answer[:-1]], device=model.device)
+    with attached(model.hf, recorder):
+        model.hf(input_ids=ids, past_key_values=prefix.cache, use_cache=True, logits_to_keep=1)
+    prefix.rewind()
+    return Trace(prefix, model.geometry, recorder.layers)
+
+
+@torch.inference_mode()
+def replay(
+    trace: Trace, stack: Stack, *, seed: int = 0, dense_layers: Collection[int] = ()
+) -> dict[tuple[int, str], Tally]:
+    """What the stack would have kept and missed at every traced row: a tally per layer and phase."""
+    tallies: dict[tuple[int, str], Tally] = {}
+    for number, layer in trace.layers.items():
+        if number in dense_layers:
+            continue
+        keys, values = trace.prefix.with_tail(number, layer.keys, layer.values)
+        state, begin = trace.prefix.state(stack, number, seed), trace.prefix.length
+        for block in layer.blocks:
+            state.append(keys[:, :, begin : block.end], values[:, :, begin : block.end])
+            begin = block.end
+            seen = keys[:, :, : block.end], values[:, :, : block.end]
+            selection = state.select(block.queries, *seen, scale=block.scale)
+            tally = tallies.setdefault((number, block.phase), Tally())
+            _count(tally, block, selection, *seen)
+    return tallies
+
+
+def _count(tally: Tally, block: Block, selection: Selection, keys: Tensor, values: Tensor) -> None:
+    """Add a block's sums: what is kept, the error of the output, what is missed of the softmax."""
+    logits, dense = block.probabilities(keys)
+    weights = selection.dense_log_weight()
+    grouped = (logits + weights).softmax(-1).unflatten(1, (values.shape[1], -1))  # [1, g, heads of a group, n, end]
+    output = (grouped.flatten(2, 3) @ values.float()).unflatten(2, grouped.shape[2:4])
+    tally.add_selection(selection, block.queries.shape[2])
+    tally.add_error(output.flatten(1, 2).transpose(1, 2), block.outputs)
+    tally.add_missed(dense, weights > _OUT)
