@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sahub.api import load_model, optimize, optimize_matrix, sparse
+    from sahub.api import load_model, optimize, optimize_matrix, replay, sparse
     from sahub.attention.attend import attend
     from sahub.attention.stack import select
     from sahub.attention.stage import Stage
@@ -25,6 +25,7 @@ _HOMES = {
     "load_model": "sahub.api",
     "optimize": "sahub.api",
     "optimize_matrix": "sahub.api",
+    "replay": "sahub.api",
     "register_method": "sahub.builders.build",
     "score": "sahub.scores",
     "select": "sahub.attention.stack",
@@ -40,6 +41,7 @@ __all__ = [
     "optimize",
     "optimize_matrix",
     "register_method",
+    "replay",
     "score",
     "select",
     "sparse",

@@ -14,10 +14,15 @@ from sahub.config.choices import CELL_GROUPS, conf_dir, group_choices
 from sahub.config.explain import composing
 from sahub.config.suites import expanded
 from sahub.engine import model as models
+from sahub.engine.evaluate import rows_of_tallies
 from sahub.engine.hook import Hook, attached
 from sahub.engine.model import check_supported, geometry
+from sahub.engine.outcome import Outcome, weighted
+from sahub.engine.replay import Trace
+from sahub.engine.replay import replay as replayed
 from sahub.engine.session import Attention, Session
 from sahub.errors import RunError, SparseNeverRan
+from sahub.measures import of_run, of_trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,6 +65,25 @@ class Model(Session):
         )
         runs = [self.generate(prefix, one, attention, max_new_tokens=max_new_tokens) for one in ids]
         return [self.model.decode(run.ids) for run in runs]
+
+    def trace(self, context: str, question: str, *, answer_prefix: str = "", max_new_tokens: int = 64) -> Trace:
+        """What the model's own answer to a question leaves for `replay`."""
+        ids = self.model.question_ids(question, answer_prefix)
+        context_ids = tuple(self.model.context_ids(context))
+        prefix = self.prefix(context_ids, len(ids) + max_new_tokens)
+        dense = self.dense_answer(prefix, context_ids, tuple(ids), max_new_tokens=max_new_tokens)
+        return self.trace_of(prefix, ids, dense.ids)
+
+
+def replay(trace: Trace, stack: Stages, *, seed: int = 0, dense_layers: Sequence[int] = ()) -> dict[str, float]:
+    """What a stack loses on a trace, layer by layer and without the model: measures and densities.
+
+    Every layer sees the dense model's own queries and keys, so errors do not pass on to later layers.
+    """
+    tallies = replayed(trace, _stack(stack), seed=seed, dense_layers=dense_layers)
+    micro = rows_of_tallies(tallies, "trace", "question")
+    densities = {name: weighted(micro, name) for name in ("density", "kv_density")}
+    return {**of_run(Outcome(attention=Attention(), micro=micro)), **of_trace(tallies), **densities}
 
 
 def load_model(name_or_path: str | None = "embedded", **settings: Any) -> Model:

@@ -48,9 +48,9 @@ class Tally:
     error: Tensor | float = 0.0
     norm: Tensor | float = 0.0
     elements: int = 0
-    mass_lost: Tensor | float | None = None  # where softmax probabilities are known, as in replay: sums over rows
-    top1_missed: Tensor | float | None = None
-    worst_top1_missed: Tensor | float | None = None  # the largest of a row and head
+    mass_lost: Tensor | float = 0.0  # in a replay: sums over rows, means over heads
+    top1_missed: Tensor | float = 0.0
+    worst_top1_missed: float = 0.0  # the largest of a row and head
 
     def add_selection(self, selection: Selection, rows: int) -> None:
         """Count what one call's rows keep."""
@@ -74,9 +74,9 @@ class Tally:
         top = dense.max(dim=-1, keepdim=True)
         missed = top.values.masked_fill(kept.gather(-1, top.indices), 0.0)
         heads = dense.shape[1]
-        self.mass_lost = (self.mass_lost or 0.0) + lost.sum() / heads
-        self.top1_missed = (self.top1_missed or 0.0) + missed.sum() / heads
-        self.worst_top1_missed = max(float(self.worst_top1_missed or 0.0), float(missed.max()))
+        self.mass_lost = self.mass_lost + lost.sum() / heads
+        self.top1_missed = self.top1_missed + missed.sum() / heads
+        self.worst_top1_missed = max(self.worst_top1_missed, float(missed.max()))
 
     def summary(self) -> dict[str, float | int | None]:
         """Plain numbers: means per row, sums of squares, and e where it was measured."""
@@ -90,15 +90,4 @@ class Tally:
             "norm": norm,
             "elements": self.elements,
             "e": math.sqrt(error / norm) if norm else None,
-            **self._missed(),
-        }
-
-    def _missed(self) -> dict[str, float]:
-        """Means per row and head, where they were measured, and the worst."""
-        if self.mass_lost is None or self.top1_missed is None or self.worst_top1_missed is None:
-            return {}
-        return {
-            "mass_lost": float(self.mass_lost) / self.rows,
-            "top1_missed": float(self.top1_missed) / self.rows,
-            "worst_top1_missed": float(self.worst_top1_missed),
         }

@@ -9,7 +9,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,12 +18,14 @@ from typing import Any
 from uuid import uuid4
 
 from sahub import scores
+from sahub.engine.call_stats import Tally
 from sahub.engine.outcome import Answer, Outcome, out_of_time
+from sahub.engine.replay import Replayed
 from sahub.engine.requests import Request, limit
 from sahub.engine.session import Attention, OutOfTime, Run, Session
 from sahub.fidelities import FIDELITIES, Asked
 from sahub.files.journal import Journal, numbers_version
-from sahub.measures import of_answer
+from sahub.measures import of_answer, of_trace
 
 OVER = "time_budget_s: the search's time was over"
 
@@ -35,6 +37,7 @@ class Plan:
     task: str
     metric: str | None = None
     fidelity: str = "teacher"  # a module of sahub.fidelities
+    traced: bool = False  # replayed too, for what only traces measure
     max_new_tokens: int | None = None  # None: each question's own
     timeout_s: float = math.inf  # of one stack over all requests
 
@@ -137,7 +140,7 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
         "line_stop": request.line_stop,
         "attention": repr(attention),
         "stages": [_source(kind) for kind in _kinds(attention)],
-        "plan": [plan.task, plan.metric, plan.fidelity],
+        "plan": [plan.task, plan.metric, plan.fidelity, plan.traced],
     }
 
 
@@ -182,6 +185,9 @@ def _answer_all(
             forced, answered = FIDELITIES[plan.fidelity].answer(session, asked)
         prediction = None if answered is None else session.model.decode(answered.ids)
         last = answered or forced
+        measures = {} if forced.logits is None else of_answer(dense.logits, forced.logits, dense.ids)
+        if plan.traced and attention.stack is not None:
+            measures |= of_trace(session.replay(prefix, list(ids), dense.ids, attention).tallies)
         answers.append(
             Answer(
                 example_id=request.example.id,
@@ -199,7 +205,7 @@ def _answer_all(
                     classes=question.metadata.get("all_classes"),
                     metric=plan.metric,
                 ),
-                measures=of_answer(dense.logits, forced.logits, dense.ids),
+                measures=measures,
                 n_context=len(request.context_ids),
                 n_new=len(last.ids),
                 seconds=last.seconds,
@@ -209,7 +215,7 @@ def _answer_all(
     return answers, micro, shared
 
 
-def micro_rows(run: Run, example: str, question: str, num_layers: int, chunk: int) -> list[dict[str, Any]]:
+def micro_rows(run: Run | Replayed, example: str, question: str, num_layers: int, chunk: int) -> list[dict[str, Any]]:
     """One row per sparse layer and phase: rows, e, density, kv_density, selected keys; a dense run has density 1."""
     where = {"example": example, "question": question}
     if run.hook is None:
@@ -222,7 +228,13 @@ def micro_rows(run: Run, example: str, question: str, num_layers: int, chunk: in
             for phase, rows in sizes.items()
             if rows
         ]
+    return rows_of_tallies(run.hook.tallies, example, question)
+
+
+def rows_of_tallies(tallies: Mapping[tuple[int, str], Tally], example: str, question: str) -> list[dict[str, Any]]:
+    """One row per sparse layer and phase of a question."""
+    where = {"example": example, "question": question}
     return [
         {**where, "layer": layer, "phase": phase, **tally.summary()}
-        for (layer, phase), tally in sorted(run.hook.tallies.items())
+        for (layer, phase), tally in sorted(tallies.items())
     ]

@@ -91,12 +91,18 @@ class Prefix:
     length: int
     example: int = 0  # of the context, for random numbers
     indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
+    traces: dict[Hashable, Any] = field(default_factory=dict)  # of its questions, for replay
 
     def remember(self, key: Hashable, indexes: Any) -> None:
         """Keep indexes for the next stack; the oldest leave, for indexes can be as large as the context itself."""
         self.indexes[key] = indexes
         while len(self.indexes) > INDEX_SETS * len(self.cache.layers):
             self.indexes.popitem(last=False)
+
+    def drop_state(self) -> None:
+        """Forget what was built from the context: it can be made again."""
+        self.indexes.clear()
+        self.traces.clear()
 
     def rewind(self) -> None:
         """Back to the end of the context."""
@@ -150,7 +156,7 @@ class PrefixStore:
     def get(self, key: Hashable, make: Callable[[], Prefix]) -> Prefix:
         """The prefix of `key`, made when it is not held."""
         if self._held and key != next(reversed(self._held)):
-            self._held[next(reversed(self._held))].indexes.clear()
+            self._held[next(reversed(self._held))].drop_state()
         if key in self._held:
             self._held.move_to_end(key)
         else:

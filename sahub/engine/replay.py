@@ -6,7 +6,7 @@ and a tail. Selecting sees what it would see inside the model if only that layer
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from sahub.engine.hook import attached
 from sahub.engine.prefix import Prefix
 
 FIRST, LAST = 64, 64  # rows of a question that are replayed: its beginning, and its end
-LOGIT_BYTES = 64 << 20  # of dense probabilities that a block keeps for the next stack
+LOGIT_BYTES = 4 << 20  # of dense logits that a block keeps for the next stack
 _OUT = float("-inf")
 
 
@@ -28,7 +28,7 @@ class Block:
     """Consecutive rows of a layer: queries [1, h, n, d], dense outputs fp32 [1, n, h, dv]; the last sees `end` keys."""
 
     scale: float
-    phase: str  # question, or answer: the rows that give an answer's token
+    phase: str  # question; first_token: its last row, which gives that; decode: those of the answer
     end: int
     queries: Tensor
     outputs: Tensor
@@ -74,6 +74,21 @@ class Trace:
         return sum(part.nbytes for part in parts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What a replay found, in the place of a run: there are no logits, since no model ran."""
+
+    ids: list[int]
+    tallies: dict[tuple[int, str], Tally]
+    seconds: float
+    logits: None = None
+
+    @property
+    def hook(self) -> Self:
+        """What holds the tallies."""
+        return self
+
+
 class _Recorder:
     """Dense attention that keeps what replay needs."""
 
@@ -100,14 +115,16 @@ class _Recorder:
 
 
 def _parts(question: int, rows: int) -> Iterator[tuple[str, slice]]:
-    """The rows that are replayed: of a question the first and the last, and from its last token on the answer's."""
-    answer = question - 1
-    if answer > FIRST + LAST:
+    """The rows that are replayed: of a question the first and the last, and all of the answer."""
+    last = question - 1
+    if last > FIRST + LAST:
         yield "question", slice(0, FIRST)
-        yield "question", slice(answer - LAST, answer)
-    elif answer:
-        yield "question", slice(0, answer)
-    yield "answer", slice(answer, rows)
+        yield "question", slice(last - LAST, last)
+    elif last:
+        yield "question", slice(0, last)
+    yield "first_token", slice(last, question)
+    if rows > question:
+        yield "decode", slice(question, rows)
 
 
 @torch.inference_mode()
@@ -124,9 +141,17 @@ def record(model: Any, prefix: Prefix, question: list[int], answer: list[int]) -
 
 @torch.inference_mode()
 def replay(
-    trace: Trace, stack: Stack, *, seed: int = 0, dense_layers: Collection[int] = ()
+    trace: Trace,
+    stack: Stack,
+    *,
+    seed: int = 0,
+    dense_layers: Collection[int] = (),
+    dense_question: bool = False,
 ) -> dict[tuple[int, str], Tally]:
-    """What the stack would have kept and missed at every traced row: a tally per layer and phase."""
+    """What the stack would have kept and missed at every traced row: a tally per layer and phase.
+
+    `dense_question`: only the rows of the answer are sparse, as in setup A.
+    """
     tallies: dict[tuple[int, str], Tally] = {}
     for number, layer in trace.layers.items():
         if number in dense_layers:
@@ -137,6 +162,9 @@ def replay(
             state.append(keys[:, :, begin : block.end], values[:, :, begin : block.end])
             begin = block.end
             seen = keys[:, :, : block.end], values[:, :, : block.end]
+            if dense_question and block.phase != "decode":
+                state.observe(block.queries, *seen, scale=block.scale)
+                continue
             selection = state.select(block.queries, *seen, scale=block.scale)
             tally = tallies.setdefault((number, block.phase), Tally())
             _count(tally, block, selection, *seen)

@@ -16,6 +16,7 @@ from sahub.attention.stack import Stack
 from sahub.engine.hook import Hook, attached
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, prefill
+from sahub.engine.replay import Replayed, Trace, record, replay
 from sahub.errors import ConfigError, RunError
 
 PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
@@ -160,6 +161,28 @@ class Session:
                     raise OutOfTime(f"after {len(ids)} of at most {max_new_tokens} tokens")
                 logits.append(forward(ids[-1:], "decode", keep=1))
         return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
+
+    def trace_of(self, prefix: Prefix, question: list[int], answer: list[int]) -> Trace:
+        """What a dense run of question and `answer` leaves for replay, made once while the prefix is in use."""
+        key = tuple(question), tuple(answer)
+        if key not in prefix.traces:
+            prefix.traces[key] = record(self.model, prefix, question, answer)
+        found: Trace = prefix.traces[key]
+        return found
+
+    def replay(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Replayed:
+        """The stack on the trace of question and `answer`, without the model. Raises as `force`."""
+        begin = time.perf_counter()
+        attention.check(self.model.geometry)
+        assert attention.stack is not None
+        tallies = replay(
+            self.trace_of(prefix, question, answer),
+            attention.stack,
+            seed=attention.seed,
+            dense_layers=attention.dense_layers,
+            dense_question=attention.dense_question,
+        )
+        return Replayed(ids=answer, tallies=tallies, seconds=time.perf_counter() - begin)
 
     @contextmanager
     def _request(self, prefix: Prefix, attention: Attention) -> Iterator["_Forward"]:

@@ -10,6 +10,9 @@ from sahub.extensions import all_of
 class Runs(Protocol):
     """A session, as far as a fidelity asks it."""
 
+    def replay(self, prefix: Any, question: list[int], answer: list[int], attention: Any) -> Any:
+        """The stack on the trace of a dense run of both."""
+
     def force(self, prefix: Any, question: list[int], answer: list[int], attention: Any) -> Any:
         """The question and a given answer in one chunk."""
 

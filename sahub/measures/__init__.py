@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from sahub.extensions import all_of
 
@@ -32,6 +32,9 @@ class Measured(Protocol):
         """A row per question, sparse layer and phase."""
 
 
+Tallies: TypeAlias = Mapping[tuple[int, str], Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """A number of a stack over its requests; lower is better unless it says otherwise.
@@ -40,6 +43,7 @@ class Measure:
     column       its name in tables of trials (None: its own)
     of_answer    dense logits, sparse logits (fp32 [n, vocabulary], before each token), the dense answer's ids [n] -> a
                  number of the answer; without `of_run` the measure is its mean over questions
+    of_trace     what a replay counted, (layer, phase) -> sums -> a number of the answer, whose mean it is too
     of_run       a stack over its requests -> the measure, None where it was not taken
     of_measures  the objective's keys and the other measures -> the measure, where an objective makes it of them
     reads_error  whether it needs attention errors, which `protocol.measure_error` can switch off
@@ -49,6 +53,7 @@ class Measure:
     fidelity: str
     column: str | None = None
     of_answer: Callable[[Any, Any, Sequence[int]], float] | None = None
+    of_trace: Callable[[Tallies], float] | None = None
     of_run: Callable[[Measured], float | None] | None = None
     of_measures: Callable[[Any, Mapping[str, float]], float] | None = None
     higher_is_better: bool = False
@@ -64,12 +69,17 @@ def of_answer(dense: Any, sparse: Any, ids: Sequence[int]) -> dict[str, float]:
     return {name: one.of_answer(dense, sparse, ids) for name, one in MEASURES.items() if one.of_answer}
 
 
+def of_trace(tallies: Tallies) -> dict[str, float]:
+    """Every measure of one answer that a replay has, see Measure."""
+    return {name: one.of_trace(tallies) for name, one in MEASURES.items() if one.of_trace}
+
+
 def of_run(run: Measured) -> dict[str, float]:
     """Every measure of a stack over its requests that was taken."""
     found: dict[str, float | None] = {}
     for name, one in MEASURES.items():
         if one.of_run:
             found[name] = one.of_run(run)
-        elif one.of_answer:
+        elif run.answers and all(name in answer.measures for answer in run.answers):
             found[name] = fmean(answer.measures[name] for answer in run.answers)
     return {name: number for name, number in found.items() if number is not None}

@@ -25,4 +25,4 @@ def _of_run(run: Measured) -> float | None:
     return fmean(errors.values()) if errors else None
 
 
-MEASURE = Measure(fidelity="teacher", column="e", of_run=_of_run, reads_error=True)
+MEASURE = Measure(fidelity="replay", column="e", of_run=_of_run, reads_error=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 from sahub.config.group_schemas import Objective
 from sahub.errors import ConfigError, RunError
-from sahub.fidelities import dearest
 from sahub.measures import MEASURES
 
 
@@ -21,7 +20,12 @@ def minimised(objective: Objective) -> str:
 
 def needs(objective: Objective) -> str:
     """The cheapest fidelity that has all that the objective reads."""
-    return dearest(objective.needs, None if objective.function else MEASURES[objective.measure].fidelity)
+    return objective.needs if objective.function else MEASURES[objective.measure].fidelity
+
+
+def reads_traces(objective: Objective) -> bool:
+    """Whether the objective minimises what only a replay measures, at whatever fidelity."""
+    return not objective.function and MEASURES[objective.measure].of_trace is not None
 
 
 def completed(objective: Objective, measures: Mapping[str, float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from sahub.engine.outcome import Outcome
 from sahub.engine.session import Attention
 from sahub.engine.weights import spec_of
 from sahub.errors import RunError
-from sahub.search.objective import completed, excess_over, value_of
+from sahub.search.objective import completed, excess_over, reads_traces, value_of
 from sahub.stats.intervals import Tau
 
 STATES = ("complete", "pruned", "rejected", "failed")
@@ -100,6 +100,7 @@ def plan_of(cell: Cell, limits: Limits, *, fidelity: str) -> Plan:
         task=task.name,
         metric=task.metric,
         fidelity=fidelity,
+        traced=reads_traces(cell.settings.objective),
         max_new_tokens=limits.max_new_tokens,
         timeout_s=limits.timeout_s,
     )

@@ -46,7 +46,7 @@ def test_a_layer_alone_has_the_error_that_replay_has(builder, traced):
     stack = stack_of(builder)
     forced = session.force(prefix, QUESTION, answer, Attention(stack=stack, dense_layers=others)).hook.tallies
     rows = replay(trace, stack, dense_layers=others)
-    assert {*rows} == {(1, "question"), (1, "answer")}
+    assert {*rows} == {(1, "question"), (1, "first_token"), (1, "decode")}
     for name in ("error", "norm", "density", "kv_density", "selected", "rows"):
         assert total(rows, name) == pytest.approx(total(forced, name), rel=1e-4, abs=1e-6), name
 
@@ -54,7 +54,7 @@ def test_a_layer_alone_has_the_error_that_replay_has(builder, traced):
 @torch.inference_mode()
 def test_what_is_missed_is_what_a_mask_of_the_dense_softmax_says(traced):
     _, prefix, _, trace = traced["tiny"]
-    tally = replay(trace, stack_of("streaming_llm"))[2, "answer"]
+    tally = replay(trace, stack_of("streaming_llm"))[2, "decode"]
     block = trace.layers[2].blocks[-1]
     keys, _ = prefix.with_tail(2, trace.layers[2].keys, trace.layers[2].values)
     lost = top = worst = 0.0
@@ -84,9 +84,21 @@ def test_of_a_long_question_both_ends_are_replayed(monkeypatch, traced):
     assert [(block.phase, block.queries.shape[2], block.end - 300) for block in blocks] == [
         ("question", 2, 2),
         ("question", 3, 19),
-        ("answer", 3, 22),
+        ("first_token", 1, 20),
+        ("decode", 2, 22),
     ]
     whole = replay(trace, stack_of("quest"))
     monkeypatch.setattr(replaying, "FIRST", 200)
     every = replay(record(session.model, prefix, [*range(10, 30)], [5, 6, 7]), stack_of("quest"))
-    assert total({0: whole[0, "answer"]}, "error") == pytest.approx(total({0: every[0, "answer"]}, "error"), rel=1e-5)
+    assert total({0: whole[0, "decode"]}, "error") == pytest.approx(total({0: every[0, "decode"]}, "error"), rel=1e-5)
+
+
+@pytest.mark.parametrize("builder", ["quest", "snapkv"])
+def test_a_dense_question_is_seen_and_not_counted(builder, traced):
+    session, prefix, answer, trace = traced["tiny"]
+    others, stack = (0, 2), stack_of(builder)
+    how = Attention(stack=stack, dense_layers=others, dense_question=True)
+    forced = session.force(prefix, QUESTION, answer, how).hook.tallies
+    rows = replay(trace, stack, dense_layers=others, dense_question=True)
+    assert {*rows} == {*forced} == {(1, "decode")}
+    assert total(rows, "error") == pytest.approx(total(forced, "error"), rel=1e-4)
