@@ -48,7 +48,7 @@ class Validation:
             "contexts": len({answer.example_id for answer in self.sparse.answers}),
             "measures": measures,
             "by_phase": by_phase(self.sparse.micro),
-            "feasible": all(number <= 0 for number in excess_of(self.entry.cell, self.sparse, measures).values()),
+            "feasible": all(number <= 0 for number in excess_of(self.entry.cell, measures).values()),
         }
         scored = bool(graded(self.dense))  # a test split may have no gold answers
         if scored:
