@@ -14,7 +14,13 @@ from sahub.search.search import Search
 from sahub.search.trial import Study
 
 GEOMETRY = Geometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64)
-SMALL = ["search.num_samples=12", "search.batch=4", "search.promote=0", "search.calibrate=0"]
+SMALL = [
+    "model.max_context_length=8192",
+    "search.num_samples=12",
+    "search.batch=4",
+    "search.promote=0",
+    "search.calibrate=0",
+]
 # Leaves page_size (6 choices) and label_bits (4 choices) free.
 PINNED = ["builder.stages.sink.sink_size=4", "builder.stages.local.window_size=8"]
 

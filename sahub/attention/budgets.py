@@ -32,7 +32,7 @@ def check_size(name: str, size: object) -> None:
     elif not is_number(size) or not 0 < size <= 1:
         raise ConfigError(
             f"{name}={size}: must be tokens (an int >= 0), a share of the valid keys (a float in (0, 1]; 1.0 is all, "
-            "1 is one token) or {of_budget: share, at_least: tokens, at_most: tokens}"
+            "1 is one token) or {of_budget: share of what is left, at_least: tokens, at_most: tokens}"
         )
 
 
@@ -108,29 +108,32 @@ def for_layer(value: Any, layer: int) -> Any:
 
 
 def most_tokens(size: Size, num_keys: int, budget: float | None) -> int:
-    """What `size` means for a row with num_keys valid keys: an upper bound for every row of a call, without a sync."""
+    """What `size` means at most for a row with num_keys valid keys, of which none are kept: without a sync."""
     if isinstance(size, Mapping):
         assert budget is not None, "build_stack demands a budget for of_budget sizes"
-        part = int(size["of_budget"] * math.floor(budget * num_keys + 1e-6) + 1e-6)
+        whole = share_of(budget, num_keys)
+        part = int(size["of_budget"] * whole + 1e-6)
         low, high = int(size.get("at_least", 1)), int(size.get("at_most") or part)
-        return min(num_keys, max(low, min(part, high)))
+        return min(whole, max(low, min(part, high)))
     assert not isinstance(size, Sequence), "a state has the sizes of its own layer"
     return min(num_keys, int(size)) if is_count(size) else share_of(float(size), num_keys)
 
 
-def row_tokens(size: Size, rows: Rows, budget: float | None) -> Tensor:
-    """What `size` means for each row, never more than its valid keys: int64 [b or 1, q]."""
-    counts = rows.counts
-    if rows.single is not None:
-        return counts.new_full((1, 1), most_tokens(size, rows.single, budget))
+def row_tokens(size: Size, rows: Rows, budget: float | None, kept: Tensor) -> Tensor:
+    """What `size` means for each row, never more than its valid keys: int64 [b or 1, h or 1, q].
+
+    kept  keys that earlier stages keep, int64 [b or 1, h or 1, q]: a share of the budget is one of what they left of
+          it, and never more than that, whatever at_least says
+    """
     if isinstance(size, Mapping):
         assert budget is not None, "build_stack demands a budget for of_budget sizes"
-        part = _floor(_floor(counts, budget), size["of_budget"])
-        return torch.minimum(part.clamp(size.get("at_least", 1), size.get("at_most")), counts)
+        left = (row_share(budget, rows)[:, None] - kept).clamp(min=0)
+        part = _floor(left, size["of_budget"]).clamp(size.get("at_least", 1), size.get("at_most"))
+        return torch.minimum(part, left)
     assert not isinstance(size, Sequence), "a state has the sizes of its own layer"
     if is_count(size):
-        return counts.clamp(max=int(size))
-    return row_share(float(size), rows)
+        return rows.counts.clamp(max=int(size))[:, None]
+    return row_share(float(size), rows)[:, None]
 
 
 def row_share(share: float, rows: Rows) -> Tensor:

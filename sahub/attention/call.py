@@ -90,10 +90,13 @@ class Scores:
         return units.clamp(0, self.logits.shape[-1] - 1)
 
     def keys_of(self, picks: Picks) -> Picks:
-        """The picked units written out as key positions [b, h, q, s * page_size]; some may lie outside the row."""
+        """The picked units written out as key positions [b, h, q, s * page_size], each unit's most recent key first.
+
+        Some may lie outside the row.
+        """
         if self.of_keys:
             return picks
         first = 0 if self.first is None else self.first[:, None, None, None, None]
-        offsets = torch.arange(self.page_size, device=picks.units.device)
+        offsets = torch.arange(self.page_size - 1, -1, -1, device=picks.units.device)
         keys = picks.units[..., None] * self.page_size + offsets + first
         return Picks(keys.flatten(-2), picks.log_weight.repeat_interleave(self.page_size, dim=-1))

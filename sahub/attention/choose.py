@@ -20,6 +20,7 @@ from sahub.attention.budgets import (
 )
 from sahub.attention.call import Call, Picks, Scores
 from sahub.attention.products import product
+from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.selectors import threshold, top_k, top_p
 from sahub.errors import ConfigError
@@ -39,7 +40,7 @@ class Selector:
     ties        of top_p: whether all that score as the last kept unit are kept too
     threshold   least logit (scaled) of a kept unit
     max_density  of top_p and threshold: share of the valid keys that is not exceeded once the stage is done
-    min_units   pages to take when fewer fit into what is left of a budget, unless nothing is left
+    min_units   pages whose keys are taken even where the budget holds fewer, unless nothing of it is left
     group       what query heads that share a KV head choose: none (each its own), sum or max of their scores (the same
                 for all), union (each its own, and all attend to what any of them chose: up to G times the budget)
     """
@@ -51,7 +52,7 @@ class Selector:
     threshold: float | None = None
     mass: str = "residual"
     max_density: Density | None = None
-    min_units: int = 1
+    min_units: int = 0
     group: str = "none"
 
     def __post_init__(self) -> None:
@@ -103,15 +104,17 @@ class Selector:
 def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> Selection:
     """The keys that `selector` adds to `taken` by `scores`; keys kept for certain are no candidates, nor full pages.
 
-    A key that an earlier stage merely sampled is a candidate: it is raised to certain if it is chosen.
+    A key that an earlier stage merely sampled is a candidate: it is raised to certain if it is chosen. Of pages, the
+    keys that they add count, and of the last one those that the budget still holds are taken, the most recent first.
     """
     if selector.keeps_all:
         return taken.all()
     scores = _shared(call, scores, selector.group)
     logits, sizes = _candidates(call, taken, scores)
     num, bound = _budget(call, taken, selector)
-    if num is not None and not scores.of_keys:
-        num, bound = _pages(call, num, bound, scores.page_size, selector.min_units)
+    if num is not None and selector.min_units:
+        least = selector.min_units * scores.page_size
+        num, bound = torch.where(num > 0, num.clamp(min=least), 0), max(bound, least)
     if selector.top_p is not None:
         before = _log_mass(taken, scores) if selector.mass == "total" else None
         picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before, most=num, ties=selector.ties)
@@ -119,14 +122,40 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
         picks = threshold(logits, float(selector.threshold), most=num)
     else:
         assert num is not None
-        picks = top_k(logits, num, bound)
-    if selector.group == "union":
-        picks = _union(call, picks, logits.shape[-1])
-    keys, log_weight = scores.keys_of(picks)
+        most = bound if sizes is None else bound // scores.page_size + 1 + _partial(sizes, scores.page_size, taken)
+        picks = top_k(logits, num, bound) if sizes is None else top_k(logits, num.clamp(max=most), most)
     if not scores.of_keys:
-        outside = ~call.rows.admits(keys)
-        keys, log_weight = keys.masked_fill(outside, 0), log_weight.masked_fill(outside, _OUT)
-    return taken.of(keys, log_weight)
+        picks = _of_pages(call, taken, scores.keys_of(picks), num, bound)
+    if selector.group == "union":
+        picks = _union(call, picks)
+    return taken.of(*picks)
+
+
+def _partial(sizes: Tensor, page_size: int, taken: Selection) -> int:
+    """The most pages of a row that add some of their keys only; where reading is not free, a bound of that."""
+    if not free_to_read(sizes):
+        return min(sizes.shape[-1], taken.slots.shape[-1] + 2)
+    partial = (sizes > 0) & (sizes < page_size)
+    return int(partial.sum(-1).max()) if partial.numel() else 0
+
+
+def _of_pages(call: Call, taken: Selection, picks: Picks, num: Tensor | None, bound: int) -> Picks:
+    """Of the keys of picked pages, best page first, those that the row sees and nobody keeps: the first `num`."""
+    keys = picks.units
+    free = (picks.log_weight > _OUT) & call.rows.admits(keys)
+    if taken.slots.shape[-1]:
+        held = torch.where(taken.weights == 0, taken.slots, call.rows.num_keys)
+        table = torch.zeros(*held.shape[:3], call.rows.num_keys + 1, dtype=torch.bool, device=keys.device)
+        table = table.scatter_(-1, held, True).expand(-1, call.num_heads, -1, -1)
+        free &= ~table.gather(-1, keys.clamp(0, call.rows.num_keys))
+    place = free.cumsum(-1)
+    if num is not None:
+        free &= place <= num[..., None]
+    width = int(free.sum(-1).max()) if free_to_read(free) and free.numel() else min(bound, keys.shape[-1])
+    slots = keys.new_zeros(*keys.shape[:3], width + 1)
+    slots.scatter_(-1, torch.where(free, place - 1, width), keys)
+    inside = torch.arange(width, device=keys.device) < free.sum(-1, keepdim=True)
+    return Picks(slots[..., :width], torch.where(inside, 0.0, _OUT))
 
 
 def _shared(call: Call, scores: Scores, group: str) -> Scores:
@@ -138,13 +167,14 @@ def _shared(call: Call, scores: Scores, group: str) -> Scores:
     return replace(scores, logits=joined.expand_as(each).flatten(1, 2))
 
 
-def _union(call: Call, picks: Picks, num_units: int) -> Picks:
-    """For every head, the units that any head of its group picked, among `num_units`."""
-    chosen = torch.where(picks.log_weight > _OUT, picks.units, num_units).unflatten(1, (call.num_kv_heads, -1))
-    marks = chosen.new_zeros(*chosen.shape[:2], *chosen.shape[3:4], num_units + 1, dtype=torch.bool)
-    marks.scatter_(-1, chosen.transpose(2, 3).flatten(3), True)
-    joined = threshold(torch.where(marks[..., :-1], 0.0, _OUT), 0.0)
-    heads = chosen.shape[2]
+def _union(call: Call, picks: Picks) -> Picks:
+    """For every head, the keys that any head of its group picked."""
+    end = call.rows.num_keys
+    chosen = torch.where(picks.log_weight > _OUT, picks.units, end).unflatten(1, (call.num_kv_heads, -1))
+    heads, keys = chosen.shape[2], chosen.transpose(2, 3).flatten(3).sort(dim=-1).values
+    once = keys < end
+    once[..., 1:] &= keys[..., 1:] != keys[..., :-1]
+    joined = keys.clamp(max=end - 1), torch.where(once, 0.0, _OUT)
     return Picks(*(one.repeat_interleave(heads, dim=1) for one in joined))
 
 
@@ -190,18 +220,12 @@ def _budget(call: Call, taken: Selection, selector: Selector) -> tuple[Tensor | 
     """Tokens to add for each row, at most, int64 [b or 1, h or 1, q] (None = no limit), and an upper bound of them."""
     rows = call.rows
     if selector.heavy_size is not None:
-        num = row_tokens(selector.heavy_size, rows, call.density)[:, None]
+        num = row_tokens(selector.heavy_size, rows, call.density, taken.num_kept())
         return num, most_tokens(selector.heavy_size, rows.num_keys, call.density)
     density = at_layer(selector.max_density if selector.density is None else selector.density, call.layer)
     if density is None:
         return None, rows.num_keys
     return row_share(density, rows)[:, None] - taken.num_kept(), share_of(density, rows.num_keys)
-
-
-def _pages(call: Call, num: Tensor, bound: int, page_size: int, least: int) -> tuple[Tensor, int]:
-    """A budget of tokens as pages: those that fit, at least `least` unless nothing is left, and the last if all fit."""
-    fitting = torch.where(num > 0, (num // page_size).clamp(min=least), 0)
-    return fitting + (num >= call.rows.counts[:, None]), max(least, bound // page_size) + 1
 
 
 def _in_unit_interval(value: object) -> bool:

@@ -36,11 +36,6 @@ class Stack:
         """Whether the configuration itself says that every key is kept."""
         return any(stage.keeps_all for stage in self.stages)
 
-    @property
-    def granule(self) -> int:
-        """Tokens by which a met budget may be exceeded: the largest page of a paged stage, else 0."""
-        return max(stage.granule for stage in self.stages)
-
     def check(self, geometry: Geometry) -> None:
         """Raise ConfigError for fields or files that a model of this geometry cannot have, as `Method.field=...`."""
         for stage in self.stages:

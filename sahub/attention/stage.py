@@ -48,8 +48,9 @@ class Stage:
     """Base of every method: the dataclass fields are its hyperparameters, checked in `__post_init__`.
 
     A field's metadata may hold `unit` and `search`, the default range a search draws it from:
-    {low, high, log?, step?} or {choices}; of a size also `share`, the share of the budget that it starts from where the
-    stack is composed (builder=compose). Wrong values raise ConfigError as `field=value: what must hold`.
+    {low, high, log?, step?} or {choices, in_budget?}; of a size also `share`, the share of what is left of the budget
+    that it starts from where the stack is composed (builder=compose), with its `search`. Wrong values raise ConfigError
+    as `field=value: what must hold`.
     """
 
     samples: ClassVar[bool] = False  # keeps keys by chance, with log-weight -log p; at most one such stage in a stack
@@ -76,19 +77,16 @@ class Stage:
         return 0.0
 
     @property
-    def granule(self) -> int:
-        """Tokens by which a met budget may be exceeded: the page size of a paged stage, else 0."""
-        return 0
-
-    @property
     def keeps_all(self) -> bool:
         """Whether the fields say that every valid key is kept."""
         return False
 
     @property
     def budget(self) -> Density | None:
-        """The `density` this stage fills up to, where it has one."""
-        return getattr(self, "density", None)
+        """The `density` this stage fills up to, or the `max_density` it stays within, where it has one."""
+        select = getattr(self, "select", None) or {}
+        found = (getattr(self, name, None) or select.get(name) for name in ("density", "max_density"))
+        return next((one for one in found if one is not None), None)
 
 
 class Scorer(Protocol):

@@ -1,8 +1,11 @@
-"""Which free fields wait for which: `when: {quest.select: [a, b]}` lets a field apply only with these values."""
+"""What bounds a free field beside its own range: `when`, the values of other fields; `in_budget`, the budget."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution
+
+from sahub.attention.budgets import is_count
 from sahub.errors import ConfigError
 
 Condition = dict[str, list[Any]]  # another leaf -> the values of it with which a leaf applies
@@ -44,6 +47,18 @@ def ordered(
     for leaf in whens:
         visit(leaf, ())
     return found
+
+
+def fitting(address: str, settings: Mapping[str, Any], budget_tokens: int | None) -> CategoricalDistribution:
+    """The choices of which the budget holds `in_budget` at least: with fewer pages there is nothing to choose from.
+
+    The least of them where it holds too few of any. Raises ConfigError for what has no sizes in tokens to choose from.
+    """
+    least, choices = settings["in_budget"], settings.get("choices", [])
+    if not is_count(least) or least < 1 or not choices or not all(map(is_count, choices)):
+        raise ConfigError(f"{address}.in_budget={least}: must be at least 1, beside choices of whole tokens")
+    held = [one for one in choices if budget_tokens is None or least * one <= budget_tokens]
+    return CategoricalDistribution(held or [min(choices)])
 
 
 def look_up(stages: Mapping[str, Any], leaf: str, address: str) -> Any:

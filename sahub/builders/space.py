@@ -8,10 +8,11 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sahub.builders.conditions import Condition, look_up, ordered
+from sahub.builders.conditions import Condition, fitting, look_up, ordered
 from sahub.errors import ConfigError
 
 LEAF_KEYS = {"choices", "low", "high", "log", "step"}
+CONDITIONS = {"when", "in_budget"}  # of a leaf, beside its distribution
 Point = dict[str, Any]  # leaf address, such as quest.page_size -> value
 
 
@@ -76,8 +77,12 @@ class Space:
             yield from self._below(columns[1:], {**point, **step})
 
 
-def space_of(builder: Mapping[str, Any], is_pinned: Any = lambda leaf: False) -> Space:
+def space_of(
+    builder: Mapping[str, Any], is_pinned: Any = lambda leaf: False, budget_tokens: int | None = None
+) -> Space:
     """The space that `builder.search` spans over `builder.stages`, less the leaves that `is_pinned`.
+
+    budget_tokens  the keys that a budget holds, for leaves with `in_budget` (None: any number)
 
     Raises ConfigError for a leaf that is no distribution or that has no counterpart in `stages`, and for a condition
     on what is not there.
@@ -85,14 +90,18 @@ def space_of(builder: Mapping[str, Any], is_pinned: Any = lambda leaf: False) ->
     free: dict[str, BaseDistribution] = {}
     values: Point = {}
     whens: dict[str, Any] = {}
+    fits: dict[str, BaseDistribution] = {}
     for leaf, settings in leaves(builder.get("search") or {}):
         if is_pinned(leaf):
             continue
         address = f"builder.search.{leaf}"
-        free[leaf] = distribution(address, {name: value for name, value in settings.items() if name != "when"})
+        free[leaf] = distribution(address, {name: value for name, value in settings.items() if name not in CONDITIONS})
         values[leaf] = look_up(builder["stages"], leaf, address)
         whens[leaf] = settings.get("when", {})
+        if "in_budget" in settings:
+            fits[leaf] = fitting(address, settings, budget_tokens)
     conditions = ordered(whens, {leaf: values_of(one) for leaf, one in free.items()}, values, builder["stages"])
+    free |= fits
     return Space({leaf: free[leaf] for leaf in conditions}, {leaf: values[leaf] for leaf in conditions}, conditions)
 
 
@@ -114,7 +123,7 @@ def distribution(address: str, settings: Mapping[str, Any]) -> BaseDistribution:
     """`{choices: [...]}` or `{low, high, log, step}`: whole numbers give integers, others floats."""
     unknown = settings.keys() - LEAF_KEYS
     if unknown:
-        known = ", ".join(sorted({*LEAF_KEYS, "when"}))
+        known = ", ".join(sorted({*LEAF_KEYS, *CONDITIONS}))
         raise ConfigError(f"{address}.{min(unknown)}: unknown; a distribution has {known}")
     if "choices" in settings:
         if not settings["choices"] or len(settings) > 1:

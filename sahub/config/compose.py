@@ -9,18 +9,18 @@ from sahub.errors import ConfigError
 from sahub.extensions import method, method_names
 
 BUDGET, BUDGET_SEARCH = "${objective.budget}", "${objective.budget_search}"
-HEAVY = {"of_budget": 0.3}  # heavy_size of a stage that is not the last
-SHARES = {"of_budget": {"low": 0.01, "high": 1.0}}  # in which a field with a `share` is searched
-HEAVY_SHARES = {"of_budget": {"low": 0.05, "high": 0.45}}
+HEAVY = {"of_budget": 0.4}  # heavy_size of a stage that is not the last
+HEAVY_SHARES = {"of_budget": {"low": 0.2, "high": 0.8}}
 Tree = dict[str, dict[str, Any]]
 
 
 def composed(names: Sequence[str]) -> tuple[Tree, Tree]:
     """`stages` and `search` of a builder of these methods in this order, interpolations of the objective unresolved.
 
-    The last stage fills up to the budget where it has a density (or a max_density); an earlier one takes a share of it
-    (its `heavy_size`, or the `share` in a field's metadata). Every other field starts at its default and is searched in
-    its metadata's `search`. Raises ConfigError for an unknown method, and for an order that cannot be.
+    The last stage fills up to the budget where it has a density (or a max_density); an earlier one takes a share of
+    what is left of it (its `heavy_size`, or the `share` in a field's metadata). Every other field starts at its default
+    and is searched in its metadata's `search`. Raises ConfigError for an unknown method, and for an order that cannot
+    be.
     """
     address = f"compose=[{','.join(names)}]"
     kinds = {name: method(name, f"{address}: {name}") for name in names}
@@ -76,7 +76,8 @@ def _fields(kind: type, *, last: bool) -> "dict[str, tuple[Any, Any]]":
         if name in found or (share is not None and filling):
             continue
         if share is not None:
-            found[name] = share, SHARES
+            start = {key: value for key, value in share.items() if key != "search"}
+            found[name] = start, {"of_budget": share["search"]}
         elif space is not None and (value := _start(field, space)) is not None:
             found[name] = value, space
     return {name: found[name] for name in every if name in found}

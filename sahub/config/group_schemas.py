@@ -9,6 +9,7 @@ from sahub.measures import MEASURES
 from sahub.measures.combined_score import ERRORS
 
 OF_TASK = ("template", "truncation", "newline_stops")  # of the protocol, what a task may set
+SHARES = {"density": "density", "kv": "kv_density"}  # objective.budget_of -> the measure that is the budget
 DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 
 
@@ -99,6 +100,12 @@ class Objective:
     density: float | None = key(
         None, "most keys that may be read (null: no target)", unit="share of valid keys", above=0, at_most=1
     )
+    budget_of: str = key(
+        "density",
+        "whose share of the keys the target bounds: a query head's (density), or that of a KV head, which reads what "
+        "any of its query heads attends to (kv); then the budget is searched from an eighth of the target",
+        choices=tuple(SHARES),
+    )
     aux_bits: float | None = key(None, "most index bits (null: no target)", unit="bits per key and KV head", at_least=0)
     measure: str = key(
         "answer_kl",
@@ -135,7 +142,10 @@ class Objective:
         above=0,
         at_most=1,
     )
-    budget_search: Any = key(None, "range in which the budget is searched (null: it stays as it is)")
+    budget_search: Any = key(
+        "${eighths:${objective.budget_of},${objective.budget_max}}",
+        "range in which the budget is searched (null: it stays as it is)",
+    )
     weights: Weights = field(default_factory=Weights)
 
 

@@ -58,5 +58,10 @@ OmegaConf.register_new_resolver(
     "first", lambda *values: next((one for one in values if one is not None), None), replace=True
 )
 OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
+OmegaConf.register_new_resolver(
+    "eighths",
+    lambda of, most: {"low": most / 8, "high": most, "log": True} if of == "kv" and most else None,
+    replace=True,
+)
 OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replace=True)
 ConfigStore.instance().store(name="settings", node=schema(), provider="sahub")

@@ -107,6 +107,9 @@ class Validate:
     max_concurrent: int | None = key(
         4, "workers that a validation may use at once (null: all)", unit="processes", at_least=1
     )
+    margin: float = key(
+        0.05, "loss to dense that a winner stays below to be called lossless", unit="score", above=0, at_most=1
+    )
     compare_default: bool = key(True, "also validate the builder's own default configuration")
     compare_with: tuple[str, ...] = key((), "builders of the run that the others are compared with, paired by context")
 

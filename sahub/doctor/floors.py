@@ -76,7 +76,7 @@ def doubts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where the model's own answers are at the floor, or gold ones below the ceiling."""
     told, apart = [], facts["dense_minus_without_context"]
     floor = max(facts["empty"], facts["without_context"]["mean"])
-    if facts["dense"]["mean"] <= floor or (apart["low"] is not None and apart["low"] <= 0):
+    if facts["dense"]["mean"] <= floor or apart["low"] <= 0:
         why = (
             f"the dense score of {percent(facts['dense'])} % is not surely above the {100 * floor:.1f} % that answers "
             "without the context get"

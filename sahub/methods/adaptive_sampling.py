@@ -95,19 +95,19 @@ class AdaptiveSampling(Stage):
             return max(2, share_of(self.base_rate_sampling, call.rows.num_keys))
         return max(2, most_tokens(self.base_rate_sampling, call.rows.num_keys, call.density))
 
-    def _base(self, call: Call, num_free: Tensor) -> Tensor:
+    def _base(self, call: Call, taken: Selection, num_free: Tensor) -> Tensor:
         """Size of the base sample, int64 [b, h, q]."""
         if is_number(self.base_rate_sampling) and not is_count(self.base_rate_sampling):
             size = (num_free.double() * self.base_rate_sampling + 1e-6).floor().long()
         else:
-            size = row_tokens(self.base_rate_sampling, call.rows, call.density)[:, None]
+            size = row_tokens(self.base_rate_sampling, call.rows, call.density, taken.num_kept())
         return torch.minimum(size.clamp(min=2), num_free)
 
     def _pick(self, call: Call, taken: Selection) -> Picks:
         free = free_keys(call, taken)
         order = noise(call).masked_fill(~free, _OUT)
         num_free = free.sum(-1)  # [b, h, q]
-        base, most = self._base(call, num_free), num_free
+        base, most = self._base(call, taken, num_free), num_free
         bound = call.rows.num_keys
         density = at_layer(self.max_density, call.layer)
         if density is not None:

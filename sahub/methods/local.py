@@ -40,7 +40,12 @@ class Local(Stage):
         metadata={
             "unit": "tokens",
             "search": {"low": 8, "high": 512, "log": True},
-            "share": {"of_budget": 0.25, "at_least": 8, "at_most": 128},
+            "share": {
+                "of_budget": 0.25,
+                "at_least": 1,
+                "at_most": 128,
+                "search": {"low": 0.02, "high": 0.75, "log": True},
+            },
         },
     )
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys"})
@@ -65,8 +70,8 @@ class Local(Stage):
         ranks = rows.counts[..., None] - 1 - ages
         if density is None:
             assert self.window_size is not None
-            num = row_tokens(self.window_size, rows, call.density)
-            chosen = ((ages < num[..., None]) & (ranks >= 0))[:, None]
+            num = row_tokens(self.window_size, rows, call.density, taken.num_kept())
+            chosen = (ages < num[..., None]) & (ranks >= 0)[:, None]
         else:
             free = ~_kept_by_age(rows, taken, size) & (ranks >= 0)[:, None]
             left = row_share(density, rows)[:, None] - taken.num_kept()

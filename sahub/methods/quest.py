@@ -20,10 +20,11 @@ class Quest(Stage):
     bound(q, page) = sum_d max(q_d * low_d, q_d * high_d)
 
     Source   Tang et al. 2024, arXiv:2406.10774, sec. 3
-    Differs  sink and window are stages of their own, and pages that they keep whole cost no budget; a closed page's
-             bounds may be stored in label_bits, rounded outwards, so that they stay bounds; pages start at the first
-             valid key; one page is enough where the budget holds less (min_pages=3 is the authors' script); heads that
-             share a KV head may choose together (group, see Selector), as a page loaded for one is loaded for all
+    Differs  sink and window are stages of their own, and keys that they keep cost no budget; of the last page only the
+             most recent keys are taken, so that the budget is filled and not exceeded; a closed page's bounds may be
+             stored in label_bits, rounded outwards, so that they stay bounds; pages start at the first valid key; as
+             many keys as min_pages hold are taken whatever the budget (3 is the authors' script); heads that share a
+             KV head may choose together (group, see Selector), as a page loaded for one is loaded for all
     Memory   (2 * d * label_bits + [label_bits < 16] * 2 * 2 * 16) / page_size bits per key and KV head
     """
 
@@ -32,13 +33,15 @@ class Quest(Stage):
         default=None, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.2, "log": True}}
     )
     select: Mapping[str, Any] | None = field(default=None, metadata={"unit": "{top_p: share} | {threshold: logit}"})
-    page_size: int = field(default=16, metadata={"unit": "tokens", "search": {"choices": [8, 16, 32, 64]}})
+    page_size: int = field(
+        default=16, metadata={"unit": "tokens", "search": {"choices": [4, 8, 16, 32, 64, 128], "in_budget": 4}}
+    )
     label_bits: int = field(default=16, metadata={"unit": "bits a channel", "search": {"choices": [2, 4, 8, 16]}})
     group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
-    min_pages: int = field(default=1, metadata={"unit": "pages"})
+    min_pages: int = field(default=0, metadata={"unit": "pages"})
 
     def __post_init__(self) -> None:
-        for name, low, unit in (("page_size", 1, "token"), ("min_pages", 1, "page"), ("label_bits", 1, "bit")):
+        for name, low, unit in (("page_size", 1, "token"), ("min_pages", 0, "pages"), ("label_bits", 1, "bit")):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise ConfigError(f"{name}={value}: must be at least {low} {unit}")
@@ -76,11 +79,6 @@ class Quest(Stage):
         del num_keys
         side = 2 * 2 * 16 if self.label_bits < 16 else 0
         return (2 * geometry.head_dim * self.label_bits + side) / self.page_size
-
-    @property
-    def granule(self) -> int:
-        """One page."""
-        return self.page_size
 
     @property
     def keeps_all(self) -> bool:

@@ -25,7 +25,12 @@ class Sink(Stage):
         metadata={
             "unit": "tokens",
             "search": {"low": 1, "high": 256, "log": True},
-            "share": {"of_budget": 0.125, "at_least": 4, "at_most": 128},
+            "share": {
+                "of_budget": 0.125,
+                "at_least": 1,
+                "at_most": 128,
+                "search": {"low": 0.01, "high": 0.25, "log": True},
+            },
         }
     )
 
@@ -39,9 +44,9 @@ class Sink(Stage):
         if size >= rows.num_keys:
             return taken.all()
         ranks = torch.arange(size, device=rows.device)
-        inside = ranks < row_tokens(self.sink_size, rows, call.density)[..., None]
+        inside = ranks < row_tokens(self.sink_size, rows, call.density, taken.num_kept())[..., None]
         weight = torch.where(inside, 0.0, float("-inf"))
-        return taken.of(rows.positions(ranks[None, None])[:, None], weight[:, None])
+        return taken.of(rows.positions(ranks[None, None])[:, None], weight)
 
     @property
     def keeps_all(self) -> bool:

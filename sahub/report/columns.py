@@ -7,7 +7,7 @@ from sahub.config.choices import CELL_GROUPS
 from sahub.search.trial import STATES
 
 COLUMNS = (
-    "task", "tokens", "builder", "objective", "n", "dense", "sparse", "difference", "default",
+    "task", "tokens", "builder", "objective", "n", "dense", "sparse", "difference", "verdict", "default",
     "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
 )  # fmt: skip
 LEFT = {"task", "builder", "objective"}
@@ -15,9 +15,10 @@ ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
-    "paired by context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
-    "bits asked, bits: of an index, read per key and KV head. KV density: share of keys that a KV head reads. bytes: "
-    "read by a decode step per layer and KV head, index included. "
+    "paired by context. verdict: lossless, where the difference is surely above minus validate.margin, worse, where "
+    "it is surely below, else undecided and how many more contexts would tell. KL: of the answers' tokens to dense, "
+    "e: attention error. asked, density: share of keys. bits asked, bits: of an index, read per key and KV head. KV "
+    "density: share of keys that a KV head reads. bytes: read by a decode step per layer and KV head, index included. "
     "trials: complete/pruned/rejected/failed. s: seconds."
 )
 COMPARED = " minus NAME: sparse minus the sparse of that builder, paired by context."
@@ -53,6 +54,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         percent(found.get("dense_score")),
         percent(found.get("sparse_score")),
         percent(found.get("difference"), sign=True),
+        _verdict(found.get("verdict")),
         percent(found.get("default_score")),
         _short(measures.get("answer_kl")),
         _short(default.get("answer_kl")),
@@ -74,14 +76,19 @@ def _told_apart(row: Mapping[str, Any]) -> str:
     return " " + row["directory"].removeprefix(named).strip("_") if row["directory"].startswith(f"{named}_") else ""
 
 
-def percent(interval: Mapping[str, float | None] | None, sign: bool = False) -> str:
+def _verdict(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return "-"
+    more = found["more_contexts"]
+    return f"{found['word']} (+{more})" if more else str(found["word"])
+
+
+def percent(interval: Mapping[str, float] | None, sign: bool = False) -> str:
     """A mean in percent with its interval."""
-    if not interval or interval["mean"] is None:
+    if not interval:
         return "-"
     plus = "+" if sign else ""
     mean = f"{100 * interval['mean']:{plus}.1f}"
-    if interval["low"] is None or interval["high"] is None:
-        return mean
     return f"{mean} [{100 * interval['low']:{plus}.0f},{100 * interval['high']:{plus}.0f}]"
 
 

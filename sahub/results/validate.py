@@ -15,6 +15,7 @@ from sahub.errors import RunError
 from sahub.results.headline import official
 from sahub.search.trial import attention_of, excess_of
 from sahub.stats.intervals import Interval, mean_interval, paired_interval
+from sahub.stats.verdict import Verdict, verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Validation:
             "contexts": len({answer.example_id for answer in self.sparse.answers}),
             "measures": measures,
             "by_phase": by_phase(self.sparse.micro),
-            "feasible": all(number <= 0 for number in excess_of(self.entry.cell, self.sparse, measures).values()),
+            "feasible": all(number <= 0 for number in excess_of(self.entry.cell, measures).values()),
         }
         scored = bool(graded(self.dense))  # a test split may have no gold answers
         if scored:
@@ -55,6 +56,7 @@ class Validation:
             figures["sparse_score"] = interval(accuracy(self.sparse))
             figures["difference"] = interval(difference(self.sparse, self.dense))
             cell = self.entry.cell
+            figures["verdict"] = judged(cell, self.sparse, self.dense)._asdict()
             figures["official"] = {"dense": official(cell, self.dense), "sparse": official(cell, self.sparse)}
         if self.default is not None and self.default.state == "complete":
             figures["default_measures"] = self.default.measures()
@@ -97,20 +99,23 @@ def validate(
 
 def accuracy(outcome: Outcome) -> Interval:
     """Mean score with its interval; questions about one context are one cluster. Raises ScoreError for no score."""
-    found = mean_interval(scores_of(outcome), [answer.example_id for answer in graded(outcome)])
-    return _within(found, 0.0, 1.0)
+    return mean_interval(scores_of(outcome), contexts_of(outcome))
 
 
 def difference(one: Outcome, other: Outcome) -> Interval:
     """Mean of one minus other, paired by question, clustered by context."""
-    found = paired_interval(scores_of(one), scores_of(other), [answer.example_id for answer in graded(one)])
-    return _within(found, -1.0, 1.0)
+    return paired_interval(scores_of(one), scores_of(other), contexts_of(one))
 
 
-def _within(found: Interval, least: float, most: float) -> Interval:
-    """The interval cut to what scores from 0 to 1 can give: Student's reaches beyond."""
-    low, high = found.low, found.high
-    return Interval(found.mean, None if low is None else max(low, least), None if high is None else min(high, most))
+def judged(cell: Cell, one: Outcome, other: Outcome) -> Verdict:
+    """Whether one loses less than `validate.margin` to the other."""
+    margin, seed = cell.settings.validate.margin, cell.settings.search.seed
+    return verdict(scores_of(one), scores_of(other), contexts_of(one), margin=margin, seed=seed)
+
+
+def contexts_of(outcome: Outcome) -> list[str]:
+    """The context of every answer that has a score."""
+    return [answer.example_id for answer in graded(outcome)]
 
 
 def scores_of(outcome: Outcome) -> list[float]:
@@ -123,7 +128,7 @@ def graded(outcome: Outcome) -> list[Answer]:
     return [answer for answer in outcome.answers if answer.score is not None]
 
 
-def interval(found: Interval) -> dict[str, float | None]:
+def interval(found: Interval) -> dict[str, float]:
     """An interval as it is written to files."""
     return {"mean": found.mean, "low": found.low, "high": found.high}
 

@@ -8,7 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from sahub.config.group_schemas import Objective
+from sahub.config.group_schemas import SHARES, Objective
 from sahub.errors import ConfigError, RunError
 from sahub.measures import MEASURES
 
@@ -44,13 +44,14 @@ def completed(objective: Objective, measures: Mapping[str, float]) -> dict[str, 
 def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
     """error * measure + density * d + excess * max(0, d - target) + above_half * (d > 0.5); lower is better.
 
+    d is the density, or with objective.budget_of=kv the kv_density.
     A benchmark score, higher is better, enters as 1 - score; a function's number is the value, without weights.
     `measures` are completed. Raises RunError where the measure was not taken.
     """
     measured = _look_up(objective, measures, minimised(objective))
     if objective.function:
         return measured
-    weights, density = objective.weights, measures["density"]
+    weights, density = objective.weights, spent(objective, measures)
     error = 1.0 - measured if MEASURES[objective.measure].higher_is_better else measured
     excess = 0.0 if objective.density is None else max(0.0, density - objective.density)
     return (
@@ -61,14 +62,19 @@ def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
     )
 
 
-def excess_over(objective: Objective, measures: Mapping[str, float], granule: float) -> dict[str, float]:
-    """What exceeds each target: density - target - granule (one page as a share of the keys), aux_bits as its share.
+def spent(objective: Objective, measures: Mapping[str, float]) -> float:
+    """The share of the keys that the target of density bounds: what a query head attends to, or a KV head reads."""
+    return measures[SHARES[objective.budget_of]]
+
+
+def excess_over(objective: Objective, measures: Mapping[str, float]) -> dict[str, float]:
+    """What exceeds each target: of density beyond a thousandth of it, of aux_bits as its share.
 
     A trial is feasible where none is above 0.
     """
     found = {}
     if objective.density is not None:
-        found["density"] = measures["density"] - objective.density - granule - 1e-9
+        found["density"] = spent(objective, measures) - 1.001 * objective.density
     if objective.aux_bits is not None:
         found["aux_bits"] = (measures["aux_bits"] - objective.aux_bits - 1e-9) / max(1.0, objective.aux_bits)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sahub.attention.budgets import share_of
 from sahub.builders.build import build_stack
 from sahub.builders.space import Space, space_of
 from sahub.config.cell import Cell
@@ -90,7 +91,10 @@ def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
 
 def space_of_cell(cell: Cell) -> Space:
     """The cell's free fields: pinned ones are not, unless `search.pin` is false."""
-    return space_of(cell.builder, cell.is_pinned if cell.settings.search.pin else lambda leaf: False)
+    settings = cell.settings
+    lengths = (settings.search.max_context_length, settings.task.length, settings.model.max_context_length)
+    tokens = share_of(settings.objective.budget_max, min(length for length in lengths if length))
+    return space_of(cell.builder, cell.is_pinned if settings.search.pin else lambda leaf: False, tokens)
 
 
 def plan_of(cell: Cell, limits: Limits, *, fidelity: str) -> Plan:
@@ -108,8 +112,10 @@ def plan_of(cell: Cell, limits: Limits, *, fidelity: str) -> Plan:
 
 def budget_of(cell: Cell, stages: Mapping[str, Any]) -> float | None:
     """What `of_budget` sizes are shares of: the objective's budget, None where a stage has a density of its own."""
-    has_density = any((fields or {}).get("density") is not None for fields in stages.values())
-    return None if has_density else float(cell.settings.objective.budget)
+    written = [fields or {} for fields in stages.values()]
+    written += [fields["select"] for fields in written if isinstance(fields.get("select"), Mapping)]
+    of_its_own = any(fields.get(name) is not None for fields in written for name in ("density", "max_density"))
+    return None if of_its_own else float(cell.settings.objective.budget)
 
 
 def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: str) -> Trial:
@@ -126,18 +132,16 @@ def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: st
     except RunError as error:
         details = traceback.format_exc() if error.__cause__ else ""
         return Trial(**common, state="failed", reason=str(error), details=details)
-    excess = excess_of(cell, outcome, measures)
+    excess = excess_of(cell, measures)
     feasible = all(number <= 0 for number in excess.values())
     return Trial(**common, state="complete", feasible=feasible, value=value, measures=measures, excess=excess)
 
 
-def excess_of(cell: Cell, outcome: Outcome, measures: Mapping[str, float]) -> dict[str, float]:
-    """What the measures exceed the cell's targets by, up to one page of the shortest context; feasible: none above 0.
+def excess_of(cell: Cell, measures: Mapping[str, float]) -> dict[str, float]:
+    """What the measures exceed the cell's targets by; feasible: none above 0.
 
     The builder `dense` is the yardstick: targets do not bind it.
     """
     if cell.choices.builder == "dense":
         return {}
-    stack = outcome.attention.stack
-    granule = stack.granule / outcome.num_keys if stack else 0.0
-    return excess_over(cell.settings.objective, measures, granule)
+    return excess_over(cell.settings.objective, measures)

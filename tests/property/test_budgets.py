@@ -51,6 +51,11 @@ BUDGETED = {
     "sink": lambda x: [{"name": "sink", "sink_size": x}],
     "window": lambda x: [{"name": "local", "window_size": x}],
 }
+BOUNDED = {
+    "quest": {"select": {"top_p": 0.99}, "page_size": 4},
+    "pqcache": {"select": {"top_p": 0.99}, "pq_bits": 2},
+    "double_sparsity": {"select": {"threshold": -5.0}, "group_factor": 4},
+}
 every_budget = pytest.mark.parametrize("stages_at", BUDGETED.values(), ids=BUDGETED.keys())
 
 
@@ -94,13 +99,29 @@ def test_the_whole_budget_is_dense_attention(stages_at, call):
 )
 @settings(LAW, max_examples=40)
 @given(call=calls(max_keys=90), density=st.floats(0.02, 1.0))
-def test_density_stays_within_its_target_and_one_granule(name, call, density):
+def test_the_budget_is_filled_to_the_key_and_never_exceeded(name, call, density):
     q, k, v, mask = call
-    stack = build_stack(BUDGETED[name](density))
-    selection = select(stack, q, k, v, mask=mask)
+    selection = select(build_stack(BUDGETED[name](density)), q, k, v, mask=mask)
     alone = select(build_stack(BUDGETED[name](density)[:-1] or [{"name": "sink", "sink_size": 0}]), q, k, v, mask=mask)
-    allowed = (density * selection.rows.counts + 1e-6).floor().clamp(min=1)[:, None] + stack.granule
-    assert (selection.counts() <= torch.maximum(allowed, alone.counts())).all()
+    asked = (density * selection.rows.counts + 1e-6).floor().clamp(min=1)[:, None]
+    asked = torch.minimum(asked, selection.rows.counts[:, None])
+    assert torch.equal(selection.counts(), torch.maximum(asked, alone.counts()).long())
+
+
+@pytest.mark.parametrize("name", [*BOUNDED, "adaptive_sampling"])
+@settings(LAW, max_examples=40)
+@given(call=calls(max_keys=90), density=st.floats(0.02, 1.0), shares=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)))
+def test_a_bound_holds_whatever_the_shares_before_it(name, call, density, shares):
+    q, k, v, mask = call
+    sizes = [{"of_budget": share, "at_least": 3} for share in shares]
+    last = {"name": name, **BOUNDED.get(name, {})}
+    if name == "adaptive_sampling":
+        last |= {"max_density": density, "base_rate_sampling": {"of_budget": 0.5}}
+    else:
+        last["select"] = {**last["select"], "max_density": density}
+    stages = [{"name": "sink", "sink_size": sizes[0]}, {"name": "local", "window_size": sizes[1]}, last]
+    selection = select(build_stack(stages), q, k, v, mask=mask)
+    assert (selection.counts() <= (density * selection.rows.counts + 1e-6).floor().clamp(min=1)[:, None]).all()
 
 
 @pytest.mark.parametrize(

@@ -210,16 +210,35 @@ def test_noise_depends_on_its_keys_alone():
         (0.29, None, [0, 1, 1, 29]),  # 0.29 * 100 is 28.999... in binary
         (1.0, None, [0, 1, 5, 100]),
         ({"of_budget": 0.5}, 0.2, [0, 1, 1, 10]),
-        ({"of_budget": 0.5, "at_least": 4, "at_most": 8}, 0.2, [0, 1, 4, 8]),
+        ({"of_budget": 0.5, "at_least": 4, "at_most": 8}, 0.2, [0, 1, 1, 8]),
+        ({"of_budget": 0.2, "at_least": 4}, 0.1, [0, 1, 1, 4]),
         ({"of_budget": 0.1, "at_least": 0}, 0.1, [0, 0, 0, 1]),
     ],
 )
 def test_sizes_of_rows_with_0_1_5_and_100_valid_keys(size, budget, counts):
     mask = torch.arange(100) >= torch.tensor([100, 99, 95, 0])[:, None]
     rows = Rows(4, 1, 100, CPU, mask)
-    assert row_tokens(size, rows, budget).flatten().tolist() == counts
+    nothing = torch.zeros(1, 1, 1, dtype=torch.int64)
+    assert row_tokens(size, rows, budget, nothing).flatten().tolist() == counts
     assert [most_tokens(size, n, budget) for n in (1, 5, 100)] == counts[1:]
-    assert row_tokens(size, Rows(1, 1, 100, CPU), budget).item() == counts[3]
+    assert row_tokens(size, Rows(1, 1, 100, CPU), budget, nothing).item() == counts[3]
+
+
+@pytest.mark.parametrize(
+    ("size", "kept", "tokens"),
+    [
+        ({"of_budget": 0.5}, 0, 10),
+        ({"of_budget": 0.5}, 8, 6),
+        ({"of_budget": 0.5, "at_most": 4}, 8, 4),
+        ({"of_budget": 0.5, "at_least": 9}, 8, 9),
+        ({"of_budget": 0.5, "at_least": 9}, 15, 5),
+        ({"of_budget": 0.5, "at_least": 9}, 20, 0),
+        ({"of_budget": 1.0}, 25, 0),
+        (7, 8, 7),
+    ],
+)
+def test_a_share_of_the_budget_is_one_of_what_is_left_of_it(size, kept, tokens):
+    assert row_tokens(size, Rows(1, 1, 100, CPU), 0.2, torch.full((1, 1, 1), kept)).item() == tokens
 
 
 @pytest.mark.parametrize("name", ["oracle_top_k", "double_sparsity", "quest", "oracle_top_p"])

@@ -97,7 +97,6 @@ def test_shares_of_the_budget_refer_to_the_stack_or_to_its_last_density():
 
 def test_what_a_stack_says_about_itself():
     stack = build_stack([{"name": "sink", "sink_size": 4}, {"name": "quest", "density": 0.1, "page_size": 8}])
-    assert stack.granule == 8
     assert stack.density == 0.1
     assert not stack.is_dense
     assert stack.index_keys() == (None, ("quest", 8, 16))

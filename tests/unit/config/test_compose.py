@@ -44,7 +44,7 @@ def test_spaces_are_what_the_methods_declare(names, free):
 def test_under_a_target_the_last_stage_fills_up_to_it():
     stages, _ = composed(["sink", "quest", "local"])
     assert stages["local"] == {"density": "${objective.budget}"}
-    assert stages["quest"]["heavy_size"] == {"of_budget": 0.3}
+    assert stages["quest"]["heavy_size"] == {"of_budget": 0.4}
     stack = attention_of(cell_of("sink,quest,local", "objective=sparsity_5"), ()).stack
     assert stack.density == 0.05
 

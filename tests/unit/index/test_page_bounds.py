@@ -118,9 +118,10 @@ def test_heads_of_a_group_choose_together(group, budget):
             high, low = k[0, g, list(page)].amax(0), k[0, g, list(page)].amin(0)
             several = [float(torch.maximum(x * high, x * low).sum()) for x in q[0, 3 * g : 3 * g + 3, row]]
             bounds.append(sum(several) if group == "sum" else max(several))
-        num = 2 if "heavy_size" in budget else max(1, (int(0.3 * (last + 1) + 1e-6) - 2) // PAGE)
-        best = sorted(range(len(pages)), key=lambda n: (-bounds[n], -n))[:num]
-        assert set(each[g, 0, row].nonzero().flatten().tolist()) == {0, 1} | {j for n in best for j in pages[n]}
+        num = 8 if "heavy_size" in budget else int(0.3 * (last + 1) + 1e-6) - 2
+        best = sorted(range(len(pages)), key=lambda n: (-bounds[n], -n))
+        added = [j for n in best for j in reversed(pages[n]) if j > 1][:num]
+        assert set(each[g, 0, row].nonzero().flatten().tolist()) == {0, 1, *added}
 
 
 def test_an_unknown_group_fails_by_name():

@@ -152,9 +152,8 @@ def test_quest_keeps_the_pages_of_the_highest_bounds(label_bits, call, size, pag
             query = q[0, head, row].tolist()
             bounds[number] = (sum(max(a * h, a * lo) for a, h, lo in zip(query, high, low, strict=True)), inside)
         best = sorted(bounds, key=lambda n: (-bounds[n][0], -n))
-        fits = min(size, len(keys))
-        num = max(1, fits // page) + (fits == len(keys))  # one more, so that a budget for every key takes the last page
-        return kept | {j for n in best[:num] for j in bounds[n][1]}
+        added = [j for n in best for j in reversed(bounds[n][1]) if j not in kept]
+        return kept | set(added[:size])
 
     stages = [
         {"name": "sink", "sink_size": sinks},
@@ -182,15 +181,20 @@ def _call(q, k, selection):
     return Call(q=q, k=k, v=k, scale=1.0, rows=selection.rows)
 
 
-def test_quest_takes_one_page_for_a_rest_and_none_for_nothing():
+@pytest.mark.parametrize("sinks", [0, 8, 15, 16, 20])
+def test_quest_fills_its_budget_to_the_key(sinks):
     k = torch.randn(1, 1, 64, 4, generator=torch.Generator().manual_seed(0))
-    quest = {"name": "quest", "density": 0.25, "page_size": 8}
-    for sinks, added in ((15, 8), (16, 0), (20, 0), (8, 8), (0, 16)):
-        stages = [{"name": "sink", "sink_size": sinks}, quest]
-        kept = select(build_stack(stages), k[:, :, -1:], k, k).probabilities()[0, 0, 0] > 0
-        assert kept[:sinks].all()
-        overlap = 8 - sinks % 8 if sinks % 8 else 0  # the page that the sinks cover in part adds fewer
-        assert int(kept.sum()) - sinks in (added, min(added, overlap))
+    stages = [{"name": "sink", "sink_size": sinks}, {"name": "quest", "density": 0.25, "page_size": 8}]
+    kept = select(build_stack(stages), k[:, :, -1:], k, k).probabilities()[0, 0, 0] > 0
+    assert kept[:sinks].all()
+    assert int(kept.sum()) == max(sinks, 16)
+
+
+def test_of_the_last_page_the_most_recent_keys_are_taken():
+    k = torch.ones(1, 1, 64, 4) * torch.linspace(64, 1, 64)[:, None]
+    stages = [{"name": "sink", "sink_size": 3}, {"name": "quest", "heavy_size": 8, "page_size": 8}]
+    kept = select(build_stack(stages), torch.ones(1, 1, 1, 4), k, k).probabilities()[0, 0, 0] > 0
+    assert kept.nonzero().flatten().tolist() == [*range(8), 13, 14, 15]
 
 
 def test_quest_does_not_spend_on_pages_that_are_kept_whole():

@@ -42,7 +42,7 @@ def kept_by(name, select):
 
 
 def wanted(mass, size, row, top_p, most):
-    """The keys in plain Python: units in order of mass until the units before hold more than top_p."""
+    """The keys in plain Python: units in order of mass until the units before hold more than top_p; `most` added."""
     last = KEYS - ROWS + row
     units = {}
     for unit, one in enumerate(mass.tolist()):
@@ -51,14 +51,14 @@ def wanted(mass, size, row, top_p, most):
         if new:
             units[unit] = (one, len(new), keys)
     whole = sum(one * num for one, num, _ in units.values())
-    held, kept = 0.0, set(range(SINKS))
-    for taken, unit in enumerate(sorted(units, key=lambda one: (-units[one][0], -one))):
+    held, added = 0.0, []
+    for unit in sorted(units, key=lambda one: (-units[one][0], -one)):
         one, num, keys = units[unit]
-        if held > top_p * whole or (most is not None and taken == most):
+        if held > top_p * whole:
             break
-        kept |= set(keys)
+        added += [j for j in reversed(keys) if j >= SINKS]
         held += one * num
-    return kept
+    return {*range(SINKS), *added[:most]}
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -68,7 +68,7 @@ def test_top_p_takes_as_few_units_as_carry_the_mass_over_every_scorer(name, top_
     kept, mass, size = kept_by(name, select)
     for row in range(ROWS):
         valid = KEYS - ROWS + row + 1
-        most = None if max_density is None else max(1, (math.floor(max_density * valid + 1e-6) - SINKS) // size)
+        most = None if max_density is None else math.floor(max_density * valid + 1e-6) - SINKS
         for head in range(4):
             found = set(kept[head, row].nonzero().flatten().tolist())
             assert found == wanted(mass[head, row], size, row, top_p, most), (head, row)

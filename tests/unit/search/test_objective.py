@@ -18,8 +18,8 @@ from sahub.measures import MEASURES
 from sahub.measures.attention_error import error_by_example
 from sahub.measures.attention_mse import mse_by_example
 from sahub.run.check import check_cell
-from sahub.search.objective import completed, function_of, needs, value_of
-from sahub.search.trial import judge
+from sahub.search.objective import completed, excess_over, function_of, needs, value_of
+from sahub.search.trial import judge, space_of_cell
 
 TAKEN = {"attention_error": 0.3, "attention_mse": 0.002, "benchmark_score": 0.75, "density": 0.2, "aux_bits": 8.0}
 OWN = """
@@ -79,6 +79,31 @@ def test_every_measure_says_which_fidelity_it_needs():
     assert needs(objective(own)) == "teacher"
     assert needs(objective(own, "objective.measure=combined_score")) == "teacher"  # the function replaces it
     assert needs(objective(own, "objective.needs=generate")) == "generate"
+
+
+@pytest.mark.parametrize(
+    ("density", "kv", "of", "feasible"),
+    [
+        (0.25, 0.6, "density", True),
+        (0.25024, 0.6, "density", True),  # a thousandth of the target, for what rounding does
+        (0.2503, 0.6, "density", False),
+        (0.2, 0.25, "kv", True),
+        (0.2, 0.26, "kv", False),
+    ],
+)
+def test_feasible_is_what_is_measured_within_the_target(density: float, kv: float, of: str, feasible: bool):
+    asked, measures = objective(f"objective.budget_of={of}"), {"density": density, "kv_density": kv, "answer_kl": 0.0}
+    assert (excess_over(asked, measures)["density"] <= 0) == feasible
+    spent = kv if of == "kv" else density
+    assert value_of(asked, measures) == pytest.approx(0.01 * spent + 10 * max(0.0, spent - 0.25))
+
+
+def test_a_budget_of_kv_heads_is_searched_below_its_target():
+    free = space_of_cell(
+        compose_cell(["builder=double_sparsity", "objective=sparsity_10", "objective.budget_of=kv"])
+    ).free
+    assert (free["double_sparsity.density"].low, free["double_sparsity.density"].high) == (0.0125, 0.1)
+    assert "double_sparsity.density" not in space_of_cell(compose_cell(["builder=double_sparsity"])).free
 
 
 def test_mean_squared_error_is_over_the_elements_of_the_output():
