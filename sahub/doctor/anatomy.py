@@ -112,7 +112,7 @@ def tokenizer(model: Model) -> dict[str, Any]:
         "prompts_begin_with_bos": bos is not None and first[0] == bos,
         "doubled_bos": bos is not None and first == [bos, bos],
         "has_chat_template": bool(getattr(words, "chat_template", None)),
-        "uses_chat_template": model.template,
+        "uses_chat_template": model.template is not None,
         "overhead_tokens": model.overhead_tokens,
         "stop_tokens": [str(words.convert_ids_to_tokens(token)) for token in stops],
     }

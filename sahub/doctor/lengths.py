@@ -4,18 +4,14 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from sahub.config.cell import Cell
 from sahub.config.group_schemas import Protocol
 from sahub.config.settings import Search, Validate
 from sahub.data.examples import Example
 from sahub.doctor import anatomy
 from sahub.doctor.report import Rows
-from sahub.engine.model import Model, read_config, wrap_model
+from sahub.engine.model import Model, load_tokenizer, read_config, wrap_model
 from sahub.engine.requests import Request, limit, prepare_under
-from sahub.engine.weights import locate
-from sahub.errors import ConfigError
 
 MEASURED = 200  # contexts of a split at most that are turned into tokens
 LOST = 0.5  # share of the answers; where more are cut away, a run measures guesses
@@ -29,23 +25,15 @@ def reader(cell: Cell) -> Model:
     settings = cell.settings.model
     config = read_config(settings.path, settings.revision, settings.trust_remote_code)
     empty = anatomy.skeleton(config, cell.choices.model, trust_remote_code=settings.trust_remote_code)
-    where = locate(settings.path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            where,
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-            local_files_only=True,
-        )
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"model.path={where}: its tokenizer cannot be loaded: {first}") from error
+    tokenizer = load_tokenizer(settings.path, settings.revision, settings.trust_remote_code)
     return wrap_model(
         empty,
         tokenizer,
         name=cell.choices.model,
         max_context_length=settings.max_context_length,
         template=cell.settings.protocol.template,
+        date=cell.settings.protocol.date,
+        thinking=cell.settings.protocol.thinking,
     )
 
 

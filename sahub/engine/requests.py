@@ -55,7 +55,7 @@ class Prepared:
         settings = cell.settings
         limits = settings.search if split == "search" else settings.validate
         seed, protocol = settings.search.seed, settings.protocol
-        model = self.model.templated(protocol.template)
+        model = under(self.model, protocol)
         most = min(limits.max_context_length, model.max_context_length)
         asked = (limits.max_requests, limits.max_context_length, limits.max_new_tokens)
         key = repr((settings.task, split, asked, protocol, seed))
@@ -83,12 +83,17 @@ def name_of(cell: Cell, split: str) -> str:
     return f"task={cell.choices.task} split={split}"
 
 
+def under(model: Model, protocol: Protocol) -> Model:
+    """The model with prompts as the protocol says. Raises ConfigError for a template that cannot be used."""
+    return model.templated(protocol.template, protocol.date, protocol.thinking)
+
+
 def prepare_under(
     model: Model, examples: Sequence[Example], protocol: Protocol, limits: Search | Validate, name: str = ""
 ) -> list[Request]:
     """`prepare` as the protocol says, within the limits of a phase."""
     return prepare(
-        model.templated(protocol.template),
+        under(model, protocol),
         examples,
         max_context_length=limits.max_context_length,
         max_new_tokens=limits.max_new_tokens,
@@ -203,4 +208,6 @@ def load(cell: Cell) -> Model:
         trust_remote_code=settings.trust_remote_code,
         max_context_length=settings.max_context_length,
         template=cell.settings.protocol.template,
+        date=cell.settings.protocol.date,
+        thinking=cell.settings.protocol.thinking,
     )
