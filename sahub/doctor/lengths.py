@@ -10,8 +10,9 @@ from sahub.config.settings import Search, Validate
 from sahub.data.examples import Example
 from sahub.doctor import anatomy
 from sahub.doctor.report import Rows
-from sahub.engine.model import Model, load_tokenizer, read_config, wrap_model
-from sahub.engine.requests import Request, limit, prepare_under
+from sahub.engine.model import Model, wrap_model
+from sahub.engine.reading import load_tokenizer, read_config
+from sahub.engine.requests import Request, control_tokens, limit, prepare_under
 
 MEASURED = 200  # contexts of a split at most that are turned into tokens
 LOST = 0.5  # share of the answers; where more are cut away, a run measures guesses
@@ -57,6 +58,7 @@ def measured(
         "answers_too_long": sum(
             count > limit(one, limits.max_new_tokens) for count, one in zip(answers, asked, strict=True)
         ),
+        "control": sum(bool(control_tokens(model, request.example)) for request in requests),
         "cut": sum(request.cut_tokens > 0 for request in requests),
         "answers_in_context": standing,
         "answers_lost": lost,
@@ -121,6 +123,9 @@ def doubts(phases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
             found.append(
                 (f"every answer in the {phase} phase", f"{lost} of {standing} are cut away with their contexts")
             )
+        if facts["control"]:
+            why = f"{facts['control']} of {facts['contexts']} contexts or their questions hold its control tokens"
+            found.append((f"texts as plain text in the {phase} phase", why))
         if long:
             why = f"{long} of {facts['answers']} gold answers are longer than {phase}.max_new_tokens allows"
             found.append((f"whole answers in the {phase} phase", why))

@@ -24,11 +24,12 @@ def load(where: str, **settings: Any) -> tuple[PreTrainedModel, Mapping[str, Any
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        hf, found = AutoModelForCausalLM.from_pretrained(
             where, output_loading_info=True, ignore_mismatched_sizes=True, **settings
         )
     finally:
         transformers_logging.set_verbosity(before)
+    return hf, found
 
 
 def check(where: str, config: PretrainedConfig, found: Mapping[str, Any]) -> None:

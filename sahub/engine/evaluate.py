@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from sahub import scores
+from sahub.engine import alarm
 from sahub.engine.outcome import Answer, Outcome, out_of_time
 from sahub.engine.requests import Request, limit
 from sahub.engine.session import Attention, OutOfTime, Run, Session
@@ -182,6 +183,8 @@ def _answer_all(
             forced, answered = FIDELITIES[plan.fidelity].answer(session, asked)
         prediction = None if answered is None else session.model.decode(answered.ids)
         last = answered or forced
+        found = of_answer(dense.logits, forced.logits, dense.ids)
+        alarm.check(attention, found["answer_kl"], session.model.hf.dtype)
         answers.append(
             Answer(
                 example_id=request.example.id,
@@ -199,7 +202,7 @@ def _answer_all(
                     classes=question.metadata.get("all_classes"),
                     metric=plan.metric,
                 ),
-                measures=of_answer(dense.logits, forced.logits, dense.ids),
+                measures=found,
                 n_context=len(request.context_ids),
                 n_new=len(last.ids),
                 seconds=last.seconds,

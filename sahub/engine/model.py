@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sahub.attention.call import Geometry
 from sahub.config.group_schemas import Protocol
 from sahub.engine import checkpoint, gguf
+from sahub.engine.reading import load_tokenizer, read_config
 from sahub.engine.template import Template
-from sahub.engine.weights import locate, missing, pointed
-from sahub.errors import ConfigError, MissingFiles, UnsupportedModel
+from sahub.engine.weights import locate, pointed
+from sahub.errors import ConfigError, UnsupportedModel
 
 log = logging.getLogger(__name__)
 
@@ -156,36 +157,6 @@ def load_model(
         thinking=thinking,
         stored=gguf.stored(Path(locate(name_or_path))) if at else None,
     )
-
-
-def read_config(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> PretrainedConfig:
-    """A model's configuration without its weights. Raises MissingFiles and ConfigError."""
-    lacking = missing(name_or_path, revision)
-    if lacking:
-        raise MissingFiles(lacking)
-    where, at = pointed(name_or_path)
-    if at:
-        return gguf.read_config(Path(locate(name_or_path)))
-    common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    try:
-        return AutoConfig.from_pretrained(where, revision=revision, **common)
-    except Exception as error:
-        raise ConfigError(
-            f"model.path={where}: cannot be read as a transformers model: {checkpoint.said(error)}"
-        ) from error
-
-
-def load_tokenizer(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> Any:
-    """A model's tokenizer, without its weights. Raises ConfigError."""
-    where, at = pointed(name_or_path)
-    common = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": True}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **common, **at)
-        return gguf.completed(tokenizer, Path(locate(name_or_path))) if at else tokenizer
-    except Exception as error:
-        raise ConfigError(
-            f"model.path={locate(name_or_path)}: its tokenizer cannot be loaded: {checkpoint.said(error)}"
-        ) from error
 
 
 def wrap_model(

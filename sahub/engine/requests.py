@@ -140,8 +140,9 @@ def prepare(
             raise DataError(f"example {example.id}: question and answer alone fill max_context_length={most} tokens")
         kept = cut(ids, room, truncation, model.encode(example.cut_mark) if example.cut_mark else ())
         requests.append(replace(request, context_ids=(*kept, *aware), cut_tokens=len(ids) - len(kept)))
-    if line := cut_line(requests, truncation, max_new_tokens):
-        log.warning("%s%s", f"{name} " if name else "", line)
+    for line in (cut_line(requests, truncation, max_new_tokens), control_line(model, requests)):
+        if line:
+            log.warning("%s%s", f"{name} " if name else "", line)
     return requests
 
 
@@ -168,6 +169,25 @@ def cut_line(requests: Sequence[Request], truncation: str, max_new_tokens: int |
         f"contexts={len(requests)} cut={len(shortened)} truncation={truncation}: with question and answer they were "
         f"longer than {most} tokens (median cut {median})"
     )
+
+
+def control_line(model: Model, requests: Sequence[Request]) -> str | None:
+    """How many contexts or their questions hold tokens that steer the model, and which; None where none does."""
+    found = [held for request in requests if (held := control_tokens(model, request.example))]
+    if not found:
+        return None
+    names = ", ".join(sorted(set().union(*found)))
+    return (
+        f"contexts={len(requests)} with_control_tokens={len(found)} ({names}): the model reads them as its own signs, "
+        "not as text"
+    )
+
+
+def control_tokens(model: Model, example: Example) -> set[str]:
+    """The control tokens of the model's tokenizer that stand in the texts of an example."""
+    added = getattr(model.tokenizer, "added_tokens_decoder", {}).values()
+    texts = [example.context, *(question.text for question in example.questions)]
+    return {token.content for token in added if token.special and any(token.content in text for text in texts)}
 
 
 def cut(ids: list[int], room: int, truncation: str, mark: Sequence[int] = ()) -> list[int]:
@@ -197,7 +217,7 @@ def load(cell: Cell) -> Model:
     """The model that the cell's settings name."""
     settings = cell.settings.model
     torch.set_num_threads(cell.settings.compute.threads)
-    return load_model(
+    model = load_model(
         settings.path,
         name=cell.choices.model,
         revision=settings.revision,
@@ -211,3 +231,6 @@ def load(cell: Cell) -> Model:
         date=cell.settings.protocol.date,
         thinking=cell.settings.protocol.thinking,
     )
+    if model.template and model.template.doubt:
+        log.warning("model=%s protocol.thinking=off: %s", model.name, model.template.doubt)
+    return model

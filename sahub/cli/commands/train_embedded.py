@@ -54,5 +54,5 @@ def _train(cfg: DictConfig) -> None:
                 bar, completed=step, total=total, note=f"answer tokens right {accuracy:.3f}"
             ),
         )
-    export.export(model, words, curve, Path(cfg.output))
+    export.export(model, words, curve, Path(cfg.output).expanduser())
     log.info("wrote output=%s", cfg.output)
