@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,6 +141,7 @@ def settings_of(cfg: DictConfig) -> Settings:
         raise ConfigError("objective.budget=null: must be a share in (0, 1] where objective.density is null")
     if unknown := [name for name in settings.task.protocol if name not in OF_TASK]:
         raise ConfigError(f"task.protocol.{unknown[0]}: a task sets {', '.join(OF_TASK)}; set protocol.{unknown[0]}")
+    check_day(settings.protocol.date)
     path = settings.model.path or ""
     here = path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".gguf")
     if here and not path.startswith("package:") and not Path(path).expanduser().exists():
@@ -167,6 +169,14 @@ def choices_of(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[O
     length = changed.get("task.length")
     task = groups["task"] if length is None else f"{groups['task']}_{length}"
     return Choices(model=model or groups["model"], task=task, builder=groups["builder"], objective=objective)
+
+
+def check_day(text: str) -> None:
+    """Raise ConfigError for a day that no calendar has."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"protocol.date={text}: must be a day, YYYY-MM-DD") from None
 
 
 def named_after(path: str) -> str:
