@@ -14,17 +14,14 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-
-import torch
-from transformers import DynamicCache
 
 from sahub import scores
 from sahub.config.cell import compose_cell
 from sahub.data.examples import Example, Question
 from sahub.data.loading import load_examples
+from sahub.engine import batched
 from sahub.engine.model import Model
 from sahub.engine.requests import load
 from sahub.engine.weights import spec_of
@@ -53,7 +50,6 @@ def prompts(task: str, side: str, options: argparse.Namespace, model: Model) -> 
     return whole[: options.n]
 
 
-@torch.inference_mode()
 def answers(
     model: Model, asked: list[tuple[str, Question]], task: str, options: argparse.Namespace
 ) -> list[tuple[float, int]]:
@@ -64,32 +60,17 @@ def answers(
     found: dict[int, float] = {}
     for start in range(0, len(order), options.batch):
         batch = order[start : start + options.batch]
-        some = [replace(asked[i][1], max_new_tokens=min(asked[i][1].max_new_tokens, options.tokens)) for i in batch]
-        found |= dict(zip(batch, _batch(model, [ids[i] for i in batch], some, task), strict=True))
+        prompts = [
+            batched.Prompt(ids=tuple(ids[i]), max_new_tokens=min(asked[i][1].max_new_tokens, options.tokens))
+            for i in batch
+        ]
+
+        def is_over(row: int, answer: list[int], batch: list[int] = batch) -> bool:
+            return _score(model, answer, asked[batch[row]][1], task) == 1.0
+
+        for index, answer in zip(batch, batched.answers(model, prompts, is_over), strict=True):
+            found[index] = _score(model, answer, asked[index][1], task)
     return [(found[index], len(ids[index])) for index in range(len(ids))]
-
-
-def _batch(model: Model, ids: list[list[int]], questions: list[Question], task: str) -> list[float]:
-    longest = max(map(len, ids))
-    mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in ids])
-    chunk = torch.tensor([[0] * (longest - len(one)) + one for one in ids])
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache, texts = DynamicCache(), [[] for _ in ids]
-    done = [False] * len(ids)
-    for _ in range(questions[0].max_new_tokens):
-        logits = model.hf(
-            input_ids=chunk, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
-        ).logits
-        chosen = logits[:, -1].argmax(-1)
-        for row, token in enumerate(chosen.tolist()):
-            if not done[row]:
-                texts[row].append(token)
-                done[row] = token in model.stop_ids or _score(model, texts[row], questions[row], task) == 1.0
-        if all(done):
-            break
-        chunk, positions = chosen[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, torch.ones_like(chunk)], dim=1)
-    return [_score(model, text, question, task) for text, question in zip(texts, questions, strict=True)]
 
 
 def _score(model: Model, ids: list[int], question: Question, task: str) -> float:

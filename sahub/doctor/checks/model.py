@@ -7,15 +7,14 @@ from itertools import groupby
 from typing import Any
 
 from sahub.config.cell import Cell
-from sahub.doctor import anatomy, costs, selfcheck
+from sahub.doctor import anatomy, answers, costs, selfcheck
 from sahub.doctor.questions import asked_of
 from sahub.doctor.report import Report, Rows
-from sahub.engine.evaluate import evaluate
 from sahub.engine.hook import attention_modules
 from sahub.engine.model import check_supported
 from sahub.engine.reading import read_config
 from sahub.engine.requests import Prepared, load
-from sahub.engine.session import Attention, Session
+from sahub.engine.session import Session
 from sahub.engine.weights import locate
 from sahub.errors import SahubError
 from sahub.progress import Display
@@ -81,7 +80,7 @@ def _answered(session: Session, cell: Cell, prepared: Prepared) -> dict[str, Any
     except SahubError as error:
         return {"reason": str(error)}
     plan = plan_of(cell, cell.settings.search, fidelity="generate")
-    [outcome] = evaluate(session, requests, [Attention()], plan)
+    outcome = answers.dense(session, requests, plan)
     if outcome.state != "complete":
         return {"reason": outcome.reason}
     return {"n": len(outcome.answers), "score": interval(accuracy(outcome)), "seconds": outcome.seconds}
