@@ -32,7 +32,8 @@ def size_of(model: Model, tokens: int) -> int:
     """How many prompts of so many tokens, with their answers, are read together."""
     shape = model.geometry
     token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * model.hf.dtype.itemsize
-    return max(1, min(MOST, CACHE_BYTES // (token * tokens)))
+    most: int = CACHE_BYTES // (token * tokens)
+    return max(1, min(MOST, most))
 
 
 @torch.inference_mode()

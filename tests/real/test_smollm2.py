@@ -80,7 +80,7 @@ def test_a_search_and_its_validation(tmp_path):
     [row] = summary["cells"]
     assert row["ok"]
     assert row["weights"] == "Q4_1, dequantised"
-    assert row["validation"]["dense"]["score"]["mean"] >= 0.6
+    assert row["validation"]["dense_score"]["mean"] >= 0.6
     [best] = [file for file in tmp_path.rglob("optimal_configs/*.json") if not file.stem.endswith("_trials")]
     assert read(best)["weights"] == "Q4_1, dequantised"
 
