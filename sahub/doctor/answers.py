@@ -1,4 +1,4 @@
-"""Dense answers to a doctor's questions: a batch at a time, with all cores of this machine."""
+"""Dense answers to a doctor's questions: a batch at a time, with the cores of this machine that are free."""
 
 import os
 import time
@@ -23,7 +23,7 @@ def dense(session: Session, requests: Sequence[Request], plan: Plan) -> Outcome:
     one after the other.
     """
     apart = all(len(request.question_ids) == 1 for request in requests)
-    with all_cores():
+    with free_cores():
         if not apart or not batched.fits(session.model):
             [outcome] = evaluate(session, requests, [Attention()], plan)
             return outcome
@@ -81,11 +81,15 @@ def _scored(model: Model, request: Request, ids: list[int], plan: Plan) -> Answe
 
 
 @contextmanager
-def all_cores() -> Iterator[None]:
-    """As many CPU threads as this process may use; afterwards as many as before."""
+def free_cores() -> Iterator[None]:
+    """As many CPU threads as there are cores that nobody else uses; afterwards as many as before.
+
+    Threads wait for each other at every product, so one that shares its core costs more than it brings.
+    """
     before = torch.get_num_threads()
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(before, here))
+    others = max(0.0, os.getloadavg()[0] - 1) if hasattr(os, "getloadavg") else 0.0
+    torch.set_num_threads(max(before, here - round(others)))
     try:
         yield
     finally:
