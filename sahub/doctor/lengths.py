@@ -12,7 +12,7 @@ from sahub.doctor import anatomy
 from sahub.doctor.report import Rows
 from sahub.engine.model import Model, wrap_model
 from sahub.engine.reading import load_tokenizer, read_config
-from sahub.engine.requests import Request, control_tokens, limit, prepare_under
+from sahub.engine.requests import Request, limit, prepare_under
 
 MEASURED = 200  # contexts of a split at most that are turned into tokens
 LOST = 0.5  # share of the answers; where more are cut away, a run measures guesses
@@ -58,7 +58,7 @@ def measured(
         "answers_too_long": sum(
             count > limit(one, limits.max_new_tokens) for count, one in zip(answers, asked, strict=True)
         ),
-        "control": sum(bool(control_tokens(model, request.example)) for request in requests),
+        "control": sum(bool(request.control) for request in requests),
         "cut": sum(request.cut_tokens > 0 for request in requests),
         "answers_in_context": standing,
         "answers_lost": lost,

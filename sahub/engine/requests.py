@@ -29,6 +29,7 @@ class Request:
     question_ids: tuple[tuple[int, ...], ...]
     cut_tokens: int  # taken out of the context to make it fit
     line_stop: int | None = None  # the id of a line break, where one ends the answers
+    control: tuple[str, ...] = ()  # tokens in its texts that steer the model
 
     @cached_property
     def digest(self) -> str:
@@ -134,15 +135,21 @@ def prepare(
         if not all(questions):
             raise DataError(f"example {example.id}: a question without any token; give it a text or an answer prefix")
         ids = model.context_ids(example.context)
-        request = Request(example=example, context_ids=(), question_ids=questions, cut_tokens=0, line_stop=line_stop)
+        request = Request(
+            example=example,
+            context_ids=(),
+            question_ids=questions,
+            cut_tokens=0,
+            line_stop=line_stop,
+            control=control_tokens(model, example),
+        )
         room = most - request.room(max_new_tokens) - len(aware)
         if room < 1:
             raise DataError(f"example {example.id}: question and answer alone fill max_context_length={most} tokens")
         kept = cut(ids, room, truncation, model.encode(example.cut_mark) if example.cut_mark else ())
         requests.append(replace(request, context_ids=(*kept, *aware), cut_tokens=len(ids) - len(kept)))
-    for line in (cut_line(requests, truncation, max_new_tokens), control_line(model, requests)):
-        if line:
-            log.warning("%s%s", f"{name} " if name else "", line)
+    for line in lines_about(requests, truncation, max_new_tokens):
+        log.warning("%s%s", f"{name} " if name else "", line)
     return requests
 
 
@@ -171,9 +178,14 @@ def cut_line(requests: Sequence[Request], truncation: str, max_new_tokens: int |
     )
 
 
-def control_line(model: Model, requests: Sequence[Request]) -> str | None:
+def lines_about(requests: Sequence[Request], truncation: str, max_new_tokens: int | None) -> list[str]:
+    """What a run says of its prepared requests."""
+    return [line for line in (cut_line(requests, truncation, max_new_tokens), control_line(requests)) if line]
+
+
+def control_line(requests: Sequence[Request]) -> str | None:
     """How many contexts or their questions hold tokens that steer the model, and which; None where none does."""
-    found = [held for request in requests if (held := control_tokens(model, request.example))]
+    found = [request.control for request in requests if request.control]
     if not found:
         return None
     names = ", ".join(sorted(set().union(*found)))
@@ -183,11 +195,11 @@ def control_line(model: Model, requests: Sequence[Request]) -> str | None:
     )
 
 
-def control_tokens(model: Model, example: Example) -> set[str]:
+def control_tokens(model: Model, example: Example) -> tuple[str, ...]:
     """The control tokens of the model's tokenizer that stand in the texts of an example."""
     added = getattr(model.tokenizer, "added_tokens_decoder", {}).values()
     texts = [example.context, *(question.text for question in example.questions)]
-    return {token.content for token in added if token.special and any(token.content in text for text in texts)}
+    return tuple(token.content for token in added if token.special and any(token.content in text for text in texts))
 
 
 def cut(ids: list[int], room: int, truncation: str, mark: Sequence[int] = ()) -> list[int]:
