@@ -6,11 +6,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import pre_tokenizers
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.integrations.gguf.dequant import GGML_NAME
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-from transformers.integrations.gguf.reader import GgufHeader, read_gguf_metadata
+from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict, read_gguf_metadata
 
 from sahub.engine.checkpoint import said
 from sahub.errors import ConfigError, UnsupportedModel
@@ -18,6 +19,7 @@ from sahub.errors import ConfigError, UnsupportedModel
 # What stands in `tokenizer.ggml.pre` for GPT-2's own way to split a text, and for that with every digit apart.
 SPLITS = ("default", "gpt-2", "mpt", "olmo", "phi-2", "roberta-bpe")
 DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
+FACTORS = "rope_freqs.weight"
 PLAIN = {0: "F32", 1: "F16", 30: "BF16"}  # types that hold numbers, not blocks
 
 
@@ -42,7 +44,7 @@ def _read_config(file: str, changed: int, size: int) -> PretrainedConfig:
 def _check_read(file: str, config: PretrainedConfig, metadata: Mapping[str, Any], tensors: Sequence[str]) -> None:
     """Raise UnsupportedModel for what the file says and transformers' reader leaves out without a word."""
     scaling = metadata.get(f"{metadata['general.architecture']}.rope.scaling.type", "none")
-    factors = [name for name in tensors if name.startswith(("rope_freqs", "rope_factors"))]
+    factors = [name for name in tensors if name.startswith("rope_factors")]
     rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     if (scaling != "none" or factors) and rope.get("rope_type", "default") == "default":
         what = factors[0] if factors else f"rope.scaling.type={scaling}"
@@ -56,6 +58,24 @@ def _check_read(file: str, config: PretrainedConfig, metadata: Mapping[str, Any]
             f"model.path={file}: tokenizer.ggml.pre={split}: how it splits texts is not known here; use the model's "
             "safetensors and tokenizer.json"
         )
+
+
+def scaled(hf: PreTrainedModel, file: Path) -> PreTrainedModel:
+    """The model with its rotary frequencies divided by the factors that the file holds beside its weights, if any.
+
+    llama.cpp writes Llama 3's scaling so, and transformers' reader leaves it out. Raises UnsupportedModel where the
+    factors are not those of the model's one set of frequencies.
+    """
+    held = load_gguf_state_dict(GgufHeader.from_file(str(file))).get(FACTORS)
+    if held is None:
+        return hf
+    factors = held[...].to(hf.device, torch.float32)
+    rotary = [part for part in hf.modules() if isinstance(getattr(part, "inv_freq", None), torch.Tensor)]
+    if [part.inv_freq.shape for part in rotary] != [factors.shape]:
+        raise UnsupportedModel(f"model.path={file}: {FACTORS} does not fit its rotary positions; use its safetensors")
+    rotary[0].inv_freq.div_(factors)
+    rotary[0].original_inv_freq = rotary[0].inv_freq.clone()
+    return hf
 
 
 def completed(tokenizer: Any, file: Path) -> Any:

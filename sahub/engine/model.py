@@ -147,6 +147,7 @@ def load_model(
     except Exception as error:
         raise checkpoint.explained(error, locate(name_or_path), config, attn_implementation) from error
     checkpoint.check(locate(name_or_path), config, found)
+    hf = gguf.scaled(hf, Path(locate(name_or_path))) if at else hf
     return wrap_model(
         hf.eval(),
         tokenizer,

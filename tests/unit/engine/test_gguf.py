@@ -21,7 +21,9 @@ def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.view(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def written(file: Path, model, tokenizer, *, blocks: bool = False, pre: str = "gpt-2", **metadata) -> Path:
+def written(
+    file: Path, model, tokenizer, *, blocks: bool = False, pre: str = "gpt-2", factors=None, **metadata
+) -> Path:
     """The model and a byte-level tokenizer in one GGUF file."""
     config, out = model.config, writing.GGUFWriter(str(file), "llama")
     out.add_name("tiny")
@@ -47,6 +49,8 @@ def written(file: Path, model, tokenizer, *, blocks: bool = False, pre: str = "g
     out.add_chat_template(TEMPLATE)
     for key, value in metadata.items():
         out.add_string(key.replace("__", "."), value)
+    if factors is not None:
+        out.add_tensor("rope_freqs.weight", factors.numpy().copy())
     names = writing.get_tensor_name_map(writing.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, weight in model.state_dict().items():
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
@@ -121,12 +125,23 @@ def test_what_is_not_read_of_a_file_is_refused(changes, message, model, tokenize
     assert str(caught.value).startswith(f"model.path={file}: ")
 
 
-def test_frequencies_that_stand_beside_the_weights_are_refused(model, tokenizer, tmp_path, monkeypatch):
-    file = written(tmp_path / "tiny.gguf", model, tokenizer)
-    real = gguf.read_gguf_metadata
-    monkeypatch.setattr(gguf, "read_gguf_metadata", lambda path: (real(path)[0], (*real(path)[1], "rope_freqs.weight")))
-    with pytest.raises(UnsupportedModel, match=r"scaled \(rope_freqs\.weight\)"):
-        load_model(str(file))
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def test_frequencies_that_stand_beside_the_weights_are_used(make_model, tokenizer, tmp_path):
+    model, plain = make_model(rope_parameters=LLAMA3), make_model()
+    factors = plain.model.rotary_emb.inv_freq / model.model.rotary_emb.inv_freq
+    assert float(factors.max()) == pytest.approx(8.0)
+    loaded = load_model(str(written(tmp_path / "tiny.gguf", model, tokenizer, factors=factors)))
+    ids = torch.tensor([[0, *tokenizer.encode(TEXT * 8, add_special_tokens=False)]])
+    with torch.inference_mode():
+        assert torch.allclose(loaded.hf(ids).logits, model(ids).logits, atol=1e-3)
+        assert not torch.allclose(loaded.hf(ids).logits, plain(ids).logits, atol=0.1)
+    with pytest.raises(UnsupportedModel, match=r"rope_freqs\.weight does not fit"):
+        load_model(str(written(tmp_path / "odd.gguf", model, tokenizer, factors=factors[:3])))
 
 
 @pytest.mark.parametrize("architecture", ["clip", "whisper", "nosuch"])
