@@ -1,6 +1,8 @@
 """Weights as they are loaded: the files must hold what the model needs, no more and no less, or be named."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from io import StringIO
 from typing import Any
 
 from transformers import AutoModelForCausalLM, GgufConfig, PretrainedConfig, PreTrainedModel
@@ -19,14 +21,17 @@ def load(where: str, **settings: Any) -> tuple[PreTrainedModel, Mapping[str, Any
     transformers makes up what is missing, at random, and says so in a warning; `check` makes an error of it. Raises
     whatever transformers raises.
     """
+    quiet: AbstractContextManager[Any] = nullcontext()
     if "gguf_file" in settings:
         settings["quantization_config"] = GgufConfig(dequantize=True)
+        quiet = redirect_stderr(StringIO())  # its reader draws a bar that no setting takes away
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        hf, found = AutoModelForCausalLM.from_pretrained(
-            where, output_loading_info=True, ignore_mismatched_sizes=True, **settings
-        )
+        with quiet:
+            hf, found = AutoModelForCausalLM.from_pretrained(
+                where, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+            )
     finally:
         transformers_logging.set_verbosity(before)
     return hf, found

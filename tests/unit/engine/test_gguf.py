@@ -73,8 +73,11 @@ def model(make_model):
     return make_model()
 
 
-def test_a_file_is_the_model_that_was_written(model, tokenizer, tmp_path):
-    loaded = load_model(str(written(tmp_path / "tiny.gguf", model, tokenizer)), name="tiny")
+def test_a_file_is_the_model_that_was_written(model, tokenizer, tmp_path, capsys):
+    file = str(written(tmp_path / "tiny.gguf", model, tokenizer))
+    capsys.readouterr()
+    loaded = load_model(file, name="tiny")
+    assert capsys.readouterr().err == ""
     ids = torch.tensor([[0, *tokenizer.encode(TEXT, add_special_tokens=False)]])
     with torch.inference_mode():
         assert torch.allclose(loaded.hf(ids).logits, model(ids).logits, atol=1e-4)
