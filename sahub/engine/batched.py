@@ -42,22 +42,24 @@ def answers(
 ) -> list[list[int]]:
     """Greedy answers by the model's own attention, as Session.generate gives them up to rounding.
 
-    The shorter prompts are padded on the left. `is_over` may end the answer to a prompt early, given its ids so far.
+    What prompts have beyond the shortest is padded on its left. `is_over` may end the answer to a prompt early, given
+    its ids so far.
     """
-    longest = max(len(prompt.ids) for prompt in prompts)
-    gaps = [longest - len(prompt.ids) for prompt in prompts]
-    pad = min(model.stop_ids, default=0)
-    chunk = torch.tensor([[pad] * gap + list(one.ids) for gap, one in zip(gaps, prompts, strict=True)])
-    mask = torch.tensor([[0] * gap + [1] * (longest - gap) for gap in gaps])
-    chunk, mask = chunk.to(model.device), mask.to(model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    shared = min(len(prompt.ids) for prompt in prompts) - 1  # no padding, and so no mask, for all that have so many
     cache = DynamicCache(config=model.hf.config)
+    if shared:
+        head = torch.tensor([prompt.ids[:shared] for prompt in prompts], device=model.device)
+        model.hf.base_model(input_ids=head, past_key_values=cache, use_cache=True)
+    chunk, mask = _padded([prompt.ids[shared:] for prompt in prompts], min(model.stop_ids, default=0), model.device)
+    positions = shared + (mask.cumsum(-1) - 1).clamp(min=0)
+    mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
+    is_ragged = not bool(mask.all())
     found: list[list[int]] = [[] for _ in prompts]
     going = set(range(len(prompts)))
     while True:
         output = model.hf(
             input_ids=chunk,
-            attention_mask=mask if any(gaps) else None,
+            attention_mask=mask if is_ragged else None,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -74,6 +76,14 @@ def answers(
         chunk = torch.tensor([[one] for one in chosen], device=model.device)
         positions = positions[:, -1:] + 1
         mask = torch.cat([mask, torch.ones_like(chunk)], dim=1)
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids, the shorter ones padded on the left, and which of them are real: int64 [B, longest]."""
+    gaps = [max(map(len, rows)) - len(row) for row in rows]
+    ids = [[pad] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
+    mask = [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def _stops(model: Model, prompt: Prompt) -> Collection[int]:
