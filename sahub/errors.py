@@ -8,6 +8,7 @@ SahubError
 ├── DataError          data that are here but not what the task documents, or too few of them
 │   └── NewerFormat    a file that a newer version has written
 ├── ScoreError         a prediction or reference that a metric cannot score
+├── DenseDiffers       every key was kept, and the answers are still not the model's own
 ├── SparseNeverRan     the receipts of a run show that its sparse path was not taken
 └── RunError           a run that could not produce a result, with its causes
 """
@@ -57,6 +58,10 @@ class ScoreError(SahubError):
 
 class SparseNeverRan(SahubError):
     """The hook did not fire, or kept every key although its stack says otherwise."""
+
+
+class DenseDiffers(SahubError):
+    """A stack that keeps every key does not give the model's own logits: something else of the attention is lost."""
 
 
 class RunError(SahubError):

@@ -46,8 +46,13 @@ def _server(root: str, *environment: tuple[str, str]) -> subprocess.Popen:
         [sys.executable, "-c", SERVER],
         cwd=root, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    atexit.register(running.kill)
+    atexit.register(_end, running)
     return running
+
+
+def _end(running: subprocess.Popen) -> None:
+    running.kill()
+    running.communicate()
 
 
 def command(

@@ -76,7 +76,7 @@ def import_file(file: str, output: str, typed: Sequence[str] = ()) -> Imported:
         "not_carried": [asdict(one) for one in lost],
         "versions": versions(),
     }
-    path = Path(output) / "optimal_configs" / f"{cell.name}.json"
+    path = Path(output).expanduser() / "optimal_configs" / f"{cell.name}.json"
     if path.exists():
         raise ConfigError(f"output={output}: {path} exists; give another folder")
     write_json(path, best)

@@ -36,7 +36,7 @@ def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -
     ]
     [product] = BasicSweeper.split_arguments(named, None)
     if config.configs is not None:
-        found = [winner_overrides(file) for file in winner_files(config.configs, Path(config.results_dir))]
+        found = [winner_overrides(file) for file in winner_files(config.configs, Path(config.results_dir).expanduser())]
         product = [[*first, *then] for first, then in itertools.product(found, product)]
     tasks = group_choices("task", folders)
     product = [replacing(one) for job in product for one in expanded(job, tasks)]
@@ -69,9 +69,10 @@ def winner_files(configs: str, results_dir: Path) -> list[Path]:
                 f"configs=latest: no run with optimal_configs in {results_dir}/outputs or {results_dir}/multirun"
             )
         return list(_best(max(runs, key=lambda run: (run.name, run.as_posix()))))
-    if not Path(configs).is_dir():
+    folder = Path(configs).expanduser()
+    if not folder.is_dir():
         raise ConfigError(f"configs={configs}: no such folder (must be a run directory, or latest)")
-    files = list(_best(Path(configs)))
+    files = list(_best(folder))
     if not files:
         raise ConfigError(f"configs={configs}: holds no winner (no optimal_configs/*.json below it)")
     return files

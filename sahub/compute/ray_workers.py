@@ -23,7 +23,7 @@ from sahub.compute.worker import Batch, Work, Worker, drive
 from sahub.config.cell import Cell
 from sahub.engine.model import Counters
 from sahub.engine.outcome import Outcome
-from sahub.engine.requests import Request, cut_line, name_of
+from sahub.engine.requests import Request, lines_about, name_of
 from sahub.errors import RunError
 from sahub.files.atomic import cache_folder
 
@@ -117,12 +117,12 @@ class RayWorkers:
         raise RunError(f"{cell.choices.task}: its examples could not be prepared: that kills its worker")
 
     def _tell(self, cell: Cell, split: str, requests: list[Request]) -> None:
-        """Say once what was cut: what an actor logs is not seen here."""
+        """Say once what is to be said of them: what an actor logs is not seen here."""
         limits = cell.settings.search if split == "search" else cell.settings.validate
-        line = cut_line(requests, cell.settings.protocol.truncation, limits.max_new_tokens)
-        if line and (said := f"{name_of(cell, split)} {line}") not in self._told:
-            self._told.add(said)
-            log.warning("%s", said)
+        for line in lines_about(requests, cell.settings.protocol.truncation, limits.max_new_tokens):
+            if (said := f"{name_of(cell, split)} {line}") not in self._told:
+                self._told.add(said)
+                log.warning("%s", said)
 
     def run(self, work: Work[T]) -> T:
         """See Workers; units are requests."""

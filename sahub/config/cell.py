@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,9 +141,13 @@ def settings_of(cfg: DictConfig) -> Settings:
         raise ConfigError("objective.budget=null: must be a share in (0, 1] where objective.density is null")
     if unknown := [name for name in settings.task.protocol if name not in OF_TASK]:
         raise ConfigError(f"task.protocol.{unknown[0]}: a task sets {', '.join(OF_TASK)}; set protocol.{unknown[0]}")
+    check_day(settings.protocol.date)
     path = settings.model.path or ""
-    if (path.startswith((".", "/", "~")) or path.count("/") > 1) and not Path(path).expanduser().is_dir():
-        raise ConfigError(f"model.path={path}: no such folder (must be a folder, or a Hub name such as org/name)")
+    here = path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".gguf")
+    if here and not path.startswith("package:") and not Path(path).expanduser().exists():
+        raise ConfigError(
+            f"model.path={path}: no such folder (must be a folder, a GGUF file, or a Hub name such as org/name)"
+        )
     return settings
 
 
@@ -153,7 +158,7 @@ def choices_of(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[O
     changed = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
     model, path = OmegaConf.select(cfg, "model.name"), OmegaConf.select(cfg, "model.path")  # a missing path is None
     if path and (model is None or ("model.path" in changed and "model.name" not in changed)):
-        model = Path(path).name
+        model = named_after(str(path))
     parts = [str(groups["objective"])]
     for key, value in changed.items():
         if key == "objective.density" and parts[0].startswith("sparsity_") and isinstance(value, int | float):
@@ -164,6 +169,26 @@ def choices_of(cfg: DictConfig, groups: Mapping[str, str], overrides: Sequence[O
     length = changed.get("task.length")
     task = groups["task"] if length is None else f"{groups['task']}_{length}"
     return Choices(model=model or groups["model"], task=task, builder=groups["builder"], objective=objective)
+
+
+def check_day(text: str) -> None:
+    """Raise ConfigError for a day that no calendar has."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"protocol.date={text}: must be a day, YYYY-MM-DD") from None
+
+
+def named_after(path: str) -> str:
+    """What a model is called that has no name: by its folder, its file, or the repository that a snapshot is of."""
+    place = Path(path).expanduser()
+    if place.suffix == ".gguf":
+        return place.stem
+    if place.name in ("", ".."):
+        place = place.resolve()
+    if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+        return place.parent.parent.name.rpartition("--")[2]
+    return place.name
 
 
 def _leaves(path: str, value: Any) -> Iterator[str]:

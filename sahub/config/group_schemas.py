@@ -160,6 +160,17 @@ class Protocol:
         "chat template: the model's, where it has one (auto), or none; as task.protocol says, else auto",
         choices=("auto", "none"),
     )
+    date: str = key(
+        "2024-07-26",
+        "the day that a chat template is told it is, where it asks",
+        pattern=r"\d{4}-\d\d-\d\d",
+        expected="a day, YYYY-MM-DD",
+    )
+    thinking: str = key(
+        "off",
+        "a thought before the answer: closed, by the chat template or by its tag (off), or left to the model (on)",
+        choices=("off", "on"),
+    )
     truncation: str = key(
         "${oc.select:task.protocol.truncation,middle}",
         "how a context that is too long is cut: its middle is taken out, or its head alone is kept, followed by the "

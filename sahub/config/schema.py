@@ -45,7 +45,7 @@ def new_folder(parent: str) -> str:
     """Make a folder that no other run has: `<parent>/2030-01-31_12-00-00`, with a number where that is taken."""
     stamp, attempt = datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), 1
     while True:
-        folder = Path(parent) / (stamp if attempt == 1 else f"{stamp}_{attempt}")
+        folder = Path(parent).expanduser() / (stamp if attempt == 1 else f"{stamp}_{attempt}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

@@ -6,6 +6,8 @@ from textwrap import wrap
 from sahub.data import vocabulary
 from sahub.data.examples import TaskSpec
 from sahub.errors import ConfigError, DataError, MissingFiles
+from sahub.files.pointers import ADVICE as POINTER
+from sahub.files.pointers import is_pointer
 
 LONGEST = 400  # characters of a sentence; longer ones, as of text without full stops, are cut
 
@@ -52,6 +54,8 @@ def read_text(address: str, path: str) -> str:
     if not file.exists():
         raise MissingFiles(f"{address}: no such file; {advice}")
     try:
+        if is_pointer(file):
+            raise DataError(f"{address}: {POINTER}")
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{address}: not UTF-8 (byte {error.start}); {advice}") from None

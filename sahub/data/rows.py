@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sahub.errors import DataError
+from sahub.files.pointers import ADVICE, is_pointer
 
 Columns = Sequence[str]
 Check = Callable[[Columns, str], None]  # raises where the column names found at an address are not enough
@@ -30,6 +31,8 @@ def rows_of(file: Path, columns: Columns, check: Check, wanted: Sequence[str]) -
     `wanted` names the files of a zip that are read, the first of them that is there. Raises DataError with the place.
     """
     try:
+        if is_pointer(file):
+            raise DataError(f"{file}: {ADVICE}")
         if file.suffix in (".parquet", ".arrow"):
             yield from _table_rows(file, columns, check)
         elif file.suffix == ".zip":

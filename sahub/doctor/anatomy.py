@@ -80,6 +80,7 @@ def weights(model: Model, num_parameters: int) -> dict[str, Any]:
     return {
         "num_parameters": num_parameters,
         "bytes": sum(part.nbytes for part in held),
+        "stored": model.stored,
         "dtypes": sorted({str(part.dtype).removeprefix("torch.") for part in held}),
         "devices": sorted({str(part.device) for part in held}),
         "attn_implementation": model.hf.config._attn_implementation,
@@ -90,8 +91,10 @@ def weights(model: Model, num_parameters: int) -> dict[str, Any]:
 def weights_rows(facts: dict[str, Any]) -> Rows:
     """How the model was loaded, for people."""
     where = f"{', '.join(facts['dtypes'])} on {', '.join(facts['devices'])}"
+    stored = [("stored as", facts["stored"])] if facts["stored"] else []
     return [
         ("parameters", f"{facts['num_parameters']:,} ({count_text(facts['num_parameters'])})"),
+        *stored,
         ("loaded as", f"{where}, {bytes_text(facts['bytes'])}, dense attention {facts['attn_implementation']}"),
         ("reads at most", f"{facts['max_context_length']:,} tokens (model.max_context_length)"),
     ]
@@ -112,8 +115,10 @@ def tokenizer(model: Model) -> dict[str, Any]:
         "prompts_begin_with_bos": bos is not None and first[0] == bos,
         "doubled_bos": bos is not None and first == [bos, bos],
         "has_chat_template": bool(getattr(words, "chat_template", None)),
-        "uses_chat_template": model.template,
+        "uses_chat_template": model.template is not None,
         "overhead_tokens": model.overhead_tokens,
+        "thought": model.template.thought if model.template else None,
+        "thought_doubt": model.template.doubt if model.template else None,
         "stop_tokens": [str(words.convert_ids_to_tokens(token)) for token in stops],
     }
 
@@ -124,11 +129,13 @@ def tokenizer_rows(facts: dict[str, Any]) -> Rows:
         (facts["has_chat_template"], facts["uses_chat_template"]), "none"
     )
     adds = "adds it itself" if facts["adds_bos"] else "does not add it itself"
+    thought = [("thoughts", facts["thought"])] if facts["thought"] else []
     begin = "prompts begin with it" if facts["prompts_begin_with_bos"] else "prompts do not begin with it"
     twice = ", twice: once is usual" if facts["doubled_bos"] else ""
     return [
         ("tokens", f"{facts['num_tokens']:,} ({facts['class']}) for {facts['num_embeddings']:,} embeddings"),
         ("BOS", f"{facts['bos']}; the tokenizer {adds}; {begin}{twice}" if facts["bos"] else "none"),
         ("chat template", f"{chat}; prompts cost {facts['overhead_tokens']} more than context and question"),
+        *thought,
         ("answers end at", ", ".join(facts["stop_tokens"]) or "nothing: every answer has max_new_tokens"),
     ]

@@ -8,12 +8,12 @@ from typing import Any
 from sahub import scores
 from sahub.config.cell import Cell
 from sahub.data.examples import Example, Question, TaskSpec
+from sahub.doctor import answers
 from sahub.doctor.report import Rows
-from sahub.engine.evaluate import evaluate
 from sahub.engine.model import Model
 from sahub.engine.outcome import Outcome
 from sahub.engine.requests import first_questions, prepare_under
-from sahub.engine.session import Attention, Session
+from sahub.engine.session import Session
 from sahub.engine.weights import spec_of
 from sahub.errors import RunError
 from sahub.report.columns import percent
@@ -43,7 +43,7 @@ def found(cell: Cell, model: Model, examples: Sequence[Example]) -> dict[str, An
 def _answered(cell: Cell, session: Session, examples: Sequence[Example]) -> Outcome:
     limits = replace(cell.settings.search, max_new_tokens=cell.settings.doctor.max_new_tokens)
     requests = prepare_under(session.model, examples, cell.settings.protocol, limits)
-    [outcome] = evaluate(session, requests, [Attention()], plan_of(cell, limits, fidelity="generate"))
+    outcome = answers.dense(session, requests, plan_of(cell, limits, fidelity="generate"))
     if outcome.state != "complete":
         raise RunError(f"the model's own answers: {outcome.reason}")
     return outcome

@@ -4,18 +4,15 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from sahub.config.cell import Cell
 from sahub.config.group_schemas import Protocol
 from sahub.config.settings import Search, Validate
 from sahub.data.examples import Example
 from sahub.doctor import anatomy
 from sahub.doctor.report import Rows
-from sahub.engine.model import Model, read_config, wrap_model
+from sahub.engine.model import Model, wrap_model
+from sahub.engine.reading import load_tokenizer, read_config
 from sahub.engine.requests import Request, limit, prepare_under
-from sahub.engine.weights import locate
-from sahub.errors import ConfigError
 
 MEASURED = 200  # contexts of a split at most that are turned into tokens
 LOST = 0.5  # share of the answers; where more are cut away, a run measures guesses
@@ -29,23 +26,15 @@ def reader(cell: Cell) -> Model:
     settings = cell.settings.model
     config = read_config(settings.path, settings.revision, settings.trust_remote_code)
     empty = anatomy.skeleton(config, cell.choices.model, trust_remote_code=settings.trust_remote_code)
-    where = locate(settings.path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            where,
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-            local_files_only=True,
-        )
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"model.path={where}: its tokenizer cannot be loaded: {first}") from error
+    tokenizer = load_tokenizer(settings.path, settings.revision, settings.trust_remote_code)
     return wrap_model(
         empty,
         tokenizer,
         name=cell.choices.model,
         max_context_length=settings.max_context_length,
         template=cell.settings.protocol.template,
+        date=cell.settings.protocol.date,
+        thinking=cell.settings.protocol.thinking,
     )
 
 
@@ -69,6 +58,7 @@ def measured(
         "answers_too_long": sum(
             count > limit(one, limits.max_new_tokens) for count, one in zip(answers, asked, strict=True)
         ),
+        "control": sum(bool(request.control) for request in requests),
         "cut": sum(request.cut_tokens > 0 for request in requests),
         "answers_in_context": standing,
         "answers_lost": lost,
@@ -133,6 +123,9 @@ def doubts(phases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
             found.append(
                 (f"every answer in the {phase} phase", f"{lost} of {standing} are cut away with their contexts")
             )
+        if facts["control"]:
+            why = f"{facts['control']} of {facts['contexts']} contexts or their questions hold its control tokens"
+            found.append((f"texts as plain text in the {phase} phase", why))
         if long:
             why = f"{long} of {facts['answers']} gold answers are longer than {phase}.max_new_tokens allows"
             found.append((f"whole answers in the {phase} phase", why))

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from sahub import scores
+from sahub.engine import alarm
 from sahub.engine.call_stats import Tally
 from sahub.engine.outcome import Answer, Outcome, out_of_time
 from sahub.engine.replay import Replayed
@@ -185,9 +186,11 @@ def _answer_all(
             forced, answered = FIDELITIES[plan.fidelity].answer(session, asked)
         prediction = None if answered is None else session.model.decode(answered.ids)
         last = answered or forced
-        measures = {} if forced.logits is None else of_answer(dense.logits, forced.logits, dense.ids)
+        found = {} if forced.logits is None else of_answer(dense.logits, forced.logits, dense.ids)
+        if forced.logits is not None:
+            alarm.check(attention, found["answer_kl"], session.model.hf.dtype)
         if plan.traced and attention.stack is not None:
-            measures |= of_trace(session.replay(prefix, list(ids), dense.ids, attention).tallies)
+            found |= of_trace(session.replay(prefix, list(ids), dense.ids, attention).tallies)
         answers.append(
             Answer(
                 example_id=request.example.id,
@@ -205,7 +208,7 @@ def _answer_all(
                     classes=question.metadata.get("all_classes"),
                     metric=plan.metric,
                 ),
-                measures=measures,
+                measures=found,
                 n_context=len(request.context_ids),
                 n_new=len(last.ids),
                 seconds=last.seconds,

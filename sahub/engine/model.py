@@ -3,20 +3,22 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sahub.attention.call import Geometry
-from sahub.engine.weights import locate, missing
-from sahub.errors import ConfigError, MissingFiles, UnsupportedModel
+from sahub.config.group_schemas import Protocol
+from sahub.engine import checkpoint, gguf
+from sahub.engine.reading import load_tokenizer, read_config
+from sahub.engine.template import Template
+from sahub.engine.weights import locate, pointed
+from sahub.errors import ConfigError, UnsupportedModel
 
 log = logging.getLogger(__name__)
-
-# Stands between context and question while a chat template is rendered, to find where the context ends.
-_SPLIT = "<|context-ends-here|>"
 
 
 @dataclass
@@ -42,7 +44,8 @@ class Model:
     geometry: Geometry
     max_context_length: int  # tokens
     stop_ids: frozenset[int]
-    template: bool  # whether prompts go through the tokenizer's chat template
+    template: Template | None  # what prompts go through; None: text alone
+    stored: str | None = None  # how its file holds the weights, where that is not how they are run
     counters: Counters = field(default_factory=Counters)
 
     @property
@@ -50,13 +53,30 @@ class Model:
         """Where token ids go."""
         return torch.device(self.hf.get_input_embeddings().weight.device)
 
-    def templated(self, template: str) -> "Model":
-        """The same loaded model with prompts through its chat template (`auto`, where it has one) or without."""
-        return replace(self, template=template == "auto" and bool(getattr(self.tokenizer, "chat_template", None)))
+    def templated(self, template: str, date: str = Protocol.date, thinking: str = Protocol.thinking) -> "Model":
+        """The same loaded model with prompts through its chat template (`auto`, where it has one) or without.
+
+        Raises ConfigError for a template that does not let a user's turn through, or whose tokens have no embedding.
+        """
+        used = None
+        if template == "auto" and getattr(self.tokenizer, "chat_template", None):
+            used = Template(tokenizer=self.tokenizer, name=self.name, date=date, thinking=thinking == "on")
+            used.check()
+        model = replace(self, template=used)
+        model.question_ids("", "")
+        model.context_ids("")
+        return model
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens."""
+        """Token ids without special tokens. Raises ConfigError for a token that the model has no embedding for."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        held = self.hf.get_input_embeddings().weight.shape[0]
+        if ids and max(ids) >= held:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise ConfigError(
+                f"model={self.name}: its tokenizer gives the token {max(ids)} ({token}), and the model has embeddings "
+                f"for {held:,}: tokenizer and weights do not belong together"
+            )
         return ids
 
     def count_tokens(self, text: str) -> int:
@@ -67,35 +87,25 @@ class Model:
         """Text of generated ids, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def wrap(self, context: str) -> tuple[str, str]:
-        """What the model reads before a question and between question and answer prefix.
-
-        With a chat template: one user message, split where the context ends. Without: the text itself and a newline.
-        """
-        if not self.template:
-            return context, "\n"
-        turn = [{"role": "user", "content": context + _SPLIT}]
-        rendered = self.tokenizer.apply_chat_template(
-            turn, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        before, _, after = rendered.rpartition(_SPLIT)
-        return before, after
-
     def context_ids(self, context: str) -> list[int]:
         """Ids of the context as the start of a prompt: a template brings its first token, plain text gets one BOS."""
-        ids = self.encode(self.wrap(context)[0])
+        if self.template:
+            return self.encode(self.template.before(context))
         bos = self.tokenizer.bos_token_id
-        return ids if self.template or bos is None else [bos, *ids]
+        return [*([] if bos is None else [bos]), *self.encode(context)]
 
     def question_ids(self, question: str, answer_prefix: str) -> list[int]:
-        """Ids from the end of the context to the start of the answer: tokenised apart, no special tokens added."""
-        return self.encode(question + self.wrap("")[1] + answer_prefix)
+        """Ids from the end of the context to the start of the answer: tokenised apart, no special tokens added.
+
+        Without a template a line break stands before the answer.
+        """
+        after = self.template.after(question) if self.template else f"{question}\n"
+        return self.encode(after + answer_prefix)
 
     @property
     def overhead_tokens(self) -> int:
         """Tokens that the template or BOS add to context and question."""
-        plain = 0 if self.template else self.count_tokens("\n")
-        return len(self.context_ids("")) + self.count_tokens(self.wrap("")[1]) - plain
+        return len(self.context_ids("")) + (len(self.question_ids("", "")) if self.template else 0)
 
 
 def load_model(
@@ -110,49 +120,44 @@ def load_model(
     trust_remote_code: bool = False,
     max_context_length: int | None = None,
     template: str = "auto",
+    date: str = Protocol.date,
+    thinking: str = Protocol.thinking,
 ) -> Model:
     """Load a model from a folder or the local cache, never from the network.
 
     `device` auto: the first GPU, else the CPU. `dtype` auto: fp32 on the CPU, the stored one on a GPU. `template` auto
-    (use the tokenizer's chat template where it has one) or none.
+    (use the tokenizer's chat template where it has one) or none; `date` and `thinking` as in conf/protocol.
 
     Raises MissingFiles, ConfigError and UnsupportedModel.
     """
     config = read_config(name_or_path, revision, trust_remote_code)
-    where = locate(name_or_path)
+    where, at = pointed(name_or_path)
     common = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": True}
-    check_supported(config, where)
+    check_supported(config, locate(name_or_path))
     target = _device(device)
     transformers_logging.disable_progress_bar()  # ours is the one that is shown
     settings: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if attn_implementation != "auto":
         settings["attn_implementation"] = attn_implementation
+    tokenizer = load_tokenizer(name_or_path, revision, trust_remote_code)
+    kind = _dtype(dtype, target)
     try:
-        hf = AutoModelForCausalLM.from_pretrained(
-            where, config=config, dtype=_dtype(dtype, target), **common, **settings
-        )
-        tokenizer = AutoTokenizer.from_pretrained(where, **common)
+        hf, found = checkpoint.load(where, config=config, dtype=kind, **common, **at, **settings)
         hf = hf if device_map else hf.to(target)
-    except ImportError as error:
-        extra = "; install the extra: pip install 'sahub[flash-attn]'" if "flash" in attn_implementation else ""
-        raise ConfigError(f"model.attn_implementation={attn_implementation}: {_first_line(error)}{extra}") from error
     except Exception as error:
-        raise ConfigError(f"model.path={where}: could not be loaded: {_said(error)}") from error
+        raise checkpoint.explained(error, locate(name_or_path), config, attn_implementation) from error
+    checkpoint.check(locate(name_or_path), config, found)
+    hf = gguf.scaled(hf, Path(locate(name_or_path))) if at else hf
     return wrap_model(
-        hf.eval(), tokenizer, name=name or str(name_or_path), max_context_length=max_context_length, template=template
+        hf.eval(),
+        tokenizer,
+        name=name or str(name_or_path),
+        max_context_length=max_context_length,
+        template=template,
+        date=date,
+        thinking=thinking,
+        stored=gguf.stored(Path(locate(name_or_path))) if at else None,
     )
-
-
-def read_config(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> PretrainedConfig:
-    """A model's configuration without its weights. Raises MissingFiles and ConfigError."""
-    lacking = missing(name_or_path, revision)
-    if lacking:
-        raise MissingFiles(lacking)
-    where, common = locate(name_or_path), {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    try:
-        return AutoConfig.from_pretrained(where, revision=revision, **common)
-    except Exception as error:
-        raise ConfigError(f"model.path={where}: cannot be read as a transformers model: {_said(error)}") from error
 
 
 def wrap_model(
@@ -162,6 +167,9 @@ def wrap_model(
     name: str = "model",
     max_context_length: int | None = None,
     template: str = "auto",
+    date: str = Protocol.date,
+    thinking: str = Protocol.thinking,
+    stored: str | None = None,
 ) -> Model:
     """A Model around a transformers model and tokenizer that are already loaded."""
     config = hf.config.get_text_config()
@@ -174,9 +182,10 @@ def wrap_model(
         geometry=geometry(config),
         max_context_length=int(limit),
         stop_ids=_stop_ids(hf, tokenizer),
-        template=False,
+        template=None,
+        stored=stored,
         counters=Counters(loads=1),
-    ).templated(template)
+    ).templated(template, date, thinking)
 
 
 def geometry(config: PretrainedConfig) -> Geometry:
@@ -239,12 +248,3 @@ def _dtype(name: str, device: str) -> Any:
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise ConfigError(f"model.dtype={name}: must be auto, float32, bfloat16 or float16")
     return kind
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines)[:300] if lines[0].endswith(":") else lines[0]

@@ -29,6 +29,7 @@ class Request:
     question_ids: tuple[tuple[int, ...], ...]
     cut_tokens: int  # taken out of the context to make it fit
     line_stop: int | None = None  # the id of a line break, where one ends the answers
+    control: tuple[str, ...] = ()  # tokens in its texts that steer the model
 
     @cached_property
     def digest(self) -> str:
@@ -55,7 +56,7 @@ class Prepared:
         settings = cell.settings
         limits = settings.search if split == "search" else settings.validate
         seed, protocol = settings.search.seed, settings.protocol
-        model = self.model.templated(protocol.template)
+        model = under(self.model, protocol)
         most = min(limits.max_context_length, model.max_context_length)
         asked = (limits.max_requests, limits.max_context_length, limits.max_new_tokens)
         key = repr((settings.task, split, asked, protocol, seed))
@@ -83,12 +84,17 @@ def name_of(cell: Cell, split: str) -> str:
     return f"task={cell.choices.task} split={split}"
 
 
+def under(model: Model, protocol: Protocol) -> Model:
+    """The model with prompts as the protocol says. Raises ConfigError for a template that cannot be used."""
+    return model.templated(protocol.template, protocol.date, protocol.thinking)
+
+
 def prepare_under(
     model: Model, examples: Sequence[Example], protocol: Protocol, limits: Search | Validate, name: str = ""
 ) -> list[Request]:
     """`prepare` as the protocol says, within the limits of a phase."""
     return prepare(
-        model.templated(protocol.template),
+        under(model, protocol),
         examples,
         max_context_length=limits.max_context_length,
         max_new_tokens=limits.max_new_tokens,
@@ -129,13 +135,20 @@ def prepare(
         if not all(questions):
             raise DataError(f"example {example.id}: a question without any token; give it a text or an answer prefix")
         ids = model.context_ids(example.context)
-        request = Request(example=example, context_ids=(), question_ids=questions, cut_tokens=0, line_stop=line_stop)
+        request = Request(
+            example=example,
+            context_ids=(),
+            question_ids=questions,
+            cut_tokens=0,
+            line_stop=line_stop,
+            control=control_tokens(model, example),
+        )
         room = most - request.room(max_new_tokens) - len(aware)
         if room < 1:
             raise DataError(f"example {example.id}: question and answer alone fill max_context_length={most} tokens")
         kept = cut(ids, room, truncation, model.encode(example.cut_mark) if example.cut_mark else ())
         requests.append(replace(request, context_ids=(*kept, *aware), cut_tokens=len(ids) - len(kept)))
-    if line := cut_line(requests, truncation, max_new_tokens):
+    for line in lines_about(requests, truncation, max_new_tokens):
         log.warning("%s%s", f"{name} " if name else "", line)
     return requests
 
@@ -165,6 +178,30 @@ def cut_line(requests: Sequence[Request], truncation: str, max_new_tokens: int |
     )
 
 
+def lines_about(requests: Sequence[Request], truncation: str, max_new_tokens: int | None) -> list[str]:
+    """What a run says of its prepared requests."""
+    return [line for line in (cut_line(requests, truncation, max_new_tokens), control_line(requests)) if line]
+
+
+def control_line(requests: Sequence[Request]) -> str | None:
+    """How many contexts or their questions hold tokens that steer the model, and which; None where none does."""
+    found = [request.control for request in requests if request.control]
+    if not found:
+        return None
+    names = ", ".join(sorted(set().union(*found)))
+    return (
+        f"contexts={len(requests)} with_control_tokens={len(found)} ({names}): the model reads them as its own signs, "
+        "not as text"
+    )
+
+
+def control_tokens(model: Model, example: Example) -> tuple[str, ...]:
+    """The control tokens of the model's tokenizer that stand in the texts of an example."""
+    added = getattr(model.tokenizer, "added_tokens_decoder", {}).values()
+    texts = [example.context, *(question.text for question in example.questions)]
+    return tuple(token.content for token in added if token.special and any(token.content in text for text in texts))
+
+
 def cut(ids: list[int], room: int, truncation: str, mark: Sequence[int] = ()) -> list[int]:
     """At most `room` ids: the first ones and the ids of `mark` (head), or as many from both ends (middle)."""
     if len(ids) <= room:
@@ -192,7 +229,7 @@ def load(cell: Cell) -> Model:
     """The model that the cell's settings name."""
     settings = cell.settings.model
     torch.set_num_threads(cell.settings.compute.threads)
-    return load_model(
+    model = load_model(
         settings.path,
         name=cell.choices.model,
         revision=settings.revision,
@@ -203,4 +240,9 @@ def load(cell: Cell) -> Model:
         trust_remote_code=settings.trust_remote_code,
         max_context_length=settings.max_context_length,
         template=cell.settings.protocol.template,
+        date=cell.settings.protocol.date,
+        thinking=cell.settings.protocol.thinking,
     )
+    if model.template and model.template.doubt:
+        log.warning("model=%s protocol.thinking=off: %s", model.name, model.template.doubt)
+    return model

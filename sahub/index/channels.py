@@ -10,6 +10,8 @@ from typing import Any
 
 from sahub.config.choices import command
 from sahub.errors import ConfigError
+from sahub.files.pointers import ADVICE as POINTER
+from sahub.files.pointers import is_pointer
 
 SELECTIONS = ("q_proj", "k_proj", "qk_proj")
 Lists = tuple[tuple[int, ...], ...]  # one per head
@@ -40,6 +42,8 @@ def read_channels(file: str, selection: str) -> ChannelFile:
     """
     path = Path(file).expanduser()
     try:
+        if is_pointer(path):
+            raise ConfigError(f"sorted_channel_file={file}: {POINTER}")
         state = path.stat()
         return _read(str(path), selection, state.st_mtime_ns, state.st_size)
     except OSError as error:

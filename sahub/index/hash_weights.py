@@ -19,6 +19,8 @@ from torch import Tensor
 from sahub.config.choices import command
 from sahub.errors import ConfigError
 from sahub.files.package import ROOT
+from sahub.files.pointers import ADVICE as POINTER
+from sahub.files.pointers import is_pointer
 
 FORMAT = "sahub/hash_attention/1"
 INPUT = "post_rope"
@@ -62,6 +64,8 @@ def read_header(file: str) -> HashFile:
     """What a weights file holds. Raises ConfigError, naming the file and what is wrong, without reading tensors."""
     path = located(file)
     try:
+        if is_pointer(path):
+            raise ConfigError(f"weights={file}: {POINTER}")
         state = path.stat()
         return _header(str(path), state.st_mtime_ns, state.st_size)
     except OSError as error:

@@ -16,6 +16,7 @@ from sahub.files.atomic import write_json, write_text
 from sahub.report.columns import LEFT, ONLY_IN_HTML, note, texts_of
 from sahub.report.comparisons import differences
 from sahub.report.shown import Shown, work_lines
+from sahub.results.cell_files import weights_of
 from sahub.results.cell_result import CellResult
 from sahub.results.headline import benchmarks, headline_lines
 
@@ -84,6 +85,7 @@ def row(result: CellResult) -> dict[str, Any]:
         "values": _values(study.trials) if study else None,
         "calibration": None if study is None or study.tau is None else {**study.tau._asdict(), "regret": study.regret},
         "validation": result.figures or None,
+        "weights": weights_of(cell),
         "seconds": round(result.seconds, 3),
         "computed": result.computed,
         "served": result.served,
@@ -119,11 +121,17 @@ def contents(found: Sequence[CellResult], rows: Sequence[Mapping[str, Any]]) -> 
     texts = texts_of(rows)
     same = {name: {text[name] for text in texts} for name in ("objective", "asked", "n")}
     shared = {name: one for name, (one, *more) in same.items() if not more and one != "-"}
-    models = ", ".join(sorted({result.cell.choices.model for result in found}))
+    models = ", ".join(sorted({_named(result) for result in found}))
     title = ", ".join([f"model {models}", *(f"{name} {text}" for name, text in shared.items())])
     empty = {name for name in texts[0] if all(text[name] == "-" for text in texts)}
     names = [name for name in texts[0] if name not in {*shared, *empty, *ONLY_IN_HTML}]
     return title, names, [[text[name] for name in names] for text in texts]
+
+
+def _named(result: CellResult) -> str:
+    """The model, with how its weights are stored where they are unpacked to be run."""
+    weights = weights_of(result.cell)
+    return f"{result.cell.choices.model} ({weights})" if weights else result.cell.choices.model
 
 
 def page(shown: Shown) -> str:

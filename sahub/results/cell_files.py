@@ -9,8 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from sahub.config.cell import Cell
+from sahub.engine import gguf
 from sahub.engine.outcome import Outcome
 from sahub.engine.requests import Request
+from sahub.engine.weights import GGUF, locate
 from sahub.files.atomic import write_csv, write_json, write_jsonl, write_text
 from sahub.measures import MEASURES
 from sahub.results import winners
@@ -32,6 +34,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def weights_of(cell: Cell) -> str | None:
+    """How the model's file holds its weights, where that is not how they are run: `Q4_1, dequantised`."""
+    file = Path(locate(cell.settings.model.path))
+    return gguf.stored(file) if file.suffix == GGUF and file.is_file() else None
 
 
 def figures(trial: Trial) -> dict[str, Any]:
@@ -87,6 +95,7 @@ def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], ba
         "generated_figures": None if study.generated is None else figures(study.generated),
         "calibration": None if tau is None else {**tau._asdict(), "regret": study.regret},
         "protocol": asdict(cell.settings.protocol),
+        "weights": weights_of(cell),
         "seed": cell.settings.search.seed,
         "versions": versions(),
         "seconds": {"search": round(study.seconds, 3), "trial": round(best.seconds, 3)},
@@ -174,4 +183,5 @@ def _answer_row(answer: Any) -> dict[str, Any]:
 def _config(cell: Cell, overrides: tuple[str, ...] | None) -> dict[str, Any]:
     settings = json.loads(json.dumps(asdict(cell.settings), default=str))
     builder = {"dense": None} if overrides is None else cell.builder_with(overrides)["stages"]
-    return {**asdict(cell.choices), "settings": settings, "stages": builder, "versions": versions()}
+    what = {"weights": weights_of(cell), "settings": settings, "stages": builder, "versions": versions()}
+    return {**asdict(cell.choices), **what}

@@ -120,7 +120,7 @@ def show(cells: Sequence[Cell]) -> None:
         found = look_up(cell)
         sys.stdout.write("".join(f"{line}\n" for line in _described(found, cell)))
         if settings.save:
-            sys.stdout.write(save(cell, found, Path(settings.save)))
+            sys.stdout.write(save(cell, found, Path(settings.save).expanduser()))
 
 
 def save(cell: Cell, found: BestConfig, path: Path) -> str:

@@ -7,7 +7,8 @@ from sahub.attention.stack import Stack
 from sahub.builders.space import extremes, overrides_of
 from sahub.compute.devices import check_gpus
 from sahub.config.cell import Cell
-from sahub.engine.model import geometry, read_config
+from sahub.engine.model import geometry
+from sahub.engine.reading import read_config
 from sahub.engine.weights import spec_of
 from sahub.errors import ConfigError
 from sahub.extensions import member

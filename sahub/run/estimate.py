@@ -12,9 +12,11 @@ from typing import Any
 from sahub.compute.devices import number_of_workers
 from sahub.config.cell import Cell
 from sahub.config.settings import PHASES
-from sahub.engine.model import geometry, read_config
+from sahub.engine import gguf
+from sahub.engine.model import geometry
+from sahub.engine.reading import read_config
 from sahub.engine.session import PREFIX_BYTES
-from sahub.engine.weights import digest_of_model, files_of
+from sahub.engine.weights import GGUF, digest_of_model, files_of
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
 from sahub.files.journal import Journal
@@ -155,6 +157,7 @@ def _memory(cell: Cell) -> str:
     files = files_of(settings.model.path, settings.model.revision)
     weights = sum(Path(file).stat().st_size for file in files if file.suffix in {".safetensors", ".bin"})
     weights = weights * _width(kind) // _width(stored)
+    weights += sum(gguf.num_parameters(file) * _width(kind) for file in files if file.suffix == GGUF)
     limits = [getattr(settings, phase) for phase in settings.phases]
     token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
     held = [min(PREFIX_BYTES, max(1, one.max_requests or 1000) * _length(cell, one) * token) for one in limits]

@@ -19,7 +19,9 @@ class Client:
         mlflow = import_module(LIBRARY)
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # a new database is no news
         self.entities = import_module("mlflow.entities")
-        self.client = mlflow.MlflowClient(tracking_uri=settings.uri)
+        uri = settings.uri
+        at = str(Path(uri).expanduser()) if uri and uri.startswith("~") else uri
+        self.client = mlflow.MlflowClient(tracking_uri=at)
         found = self.client.get_experiment_by_name(settings.project)
         experiment = found.experiment_id if found else self.client.create_experiment(settings.project)
         self.run = self.client.create_run(experiment, run_name=name).info.run_id

@@ -22,5 +22,5 @@ def _calibrate(cfg: DictConfig) -> None:
 
     text = None if cfg.text is None else read_text(f"text={cfg.text}", cfg.text)
     model = load_model(**settings_of(cfg.model))
-    lists = write_channels(model, Path(cfg.output), text, tokens=cfg.tokens, block=cfg.block)
+    lists = write_channels(model, Path(cfg.output).expanduser(), text, tokens=cfg.tokens, block=cfg.block)
     sys.stdout.write(f"{cfg.output}: {len(lists)} lists\n")

@@ -33,7 +33,7 @@ def _train(cfg: DictConfig) -> None:
     bos, eos, pad = (tokenizer.special_id(words, token) for token in tokenizer.SPECIAL)
     shape = construction.config(words.get_vocab_size(), bos, eos, pad)
     model = construction.construct(shape, cfg.seed, tokenizer.mark_id(words))
-    checkpoint = Path(cfg.checkpoint)
+    checkpoint = Path(cfg.checkpoint).expanduser()
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("training"),
@@ -54,5 +54,5 @@ def _train(cfg: DictConfig) -> None:
                 bar, completed=step, total=total, note=f"answer tokens right {accuracy:.3f}"
             ),
         )
-    export.export(model, words, curve, Path(cfg.output))
+    export.export(model, words, curve, Path(cfg.output).expanduser())
     log.info("wrote output=%s", cfg.output)

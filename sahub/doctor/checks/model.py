@@ -7,14 +7,14 @@ from itertools import groupby
 from typing import Any
 
 from sahub.config.cell import Cell
-from sahub.doctor import anatomy, costs, selfcheck
+from sahub.doctor import anatomy, answers, costs, selfcheck
 from sahub.doctor.questions import asked_of
 from sahub.doctor.report import Report, Rows
-from sahub.engine.evaluate import evaluate
 from sahub.engine.hook import attention_modules
-from sahub.engine.model import check_supported, read_config
+from sahub.engine.model import check_supported
+from sahub.engine.reading import read_config
 from sahub.engine.requests import Prepared, load
-from sahub.engine.session import Attention, Session
+from sahub.engine.session import Session
 from sahub.engine.weights import locate
 from sahub.errors import SahubError
 from sahub.progress import Display
@@ -64,7 +64,8 @@ def accuracies(session: Session, asked: Sequence[Cell], step: Callable[[], None]
         length = cell.settings.search.max_context_length
         row: dict[str, Any] = {"task": cell.choices.task, "length": length, "n": 0, "score": None, "reason": ""}
         if length > session.model.max_context_length:
-            row["reason"] = f"longer than the {session.model.max_context_length:,} tokens that the model reads"
+            most = session.model.max_context_length
+            row["reason"] = f"longer than the {most:,} tokens that the model reads; model.max_context_length raises it"
         else:
             row |= _answered(session, cell, prepared)
         log.info("task=%s length=%d n=%d score=%s %s", row["task"], length, row["n"], row["score"], row["reason"])
@@ -79,7 +80,7 @@ def _answered(session: Session, cell: Cell, prepared: Prepared) -> dict[str, Any
     except SahubError as error:
         return {"reason": str(error)}
     plan = plan_of(cell, cell.settings.search, fidelity="generate")
-    [outcome] = evaluate(session, requests, [Attention()], plan)
+    outcome = answers.dense(session, requests, plan)
     if outcome.state != "complete":
         return {"reason": outcome.reason}
     return {"n": len(outcome.answers), "score": interval(accuracy(outcome)), "seconds": outcome.seconds}
@@ -111,6 +112,8 @@ def judge(report: Report, enough: float) -> None:
     if words["num_tokens"] > words["num_embeddings"]:
         why = f"its tokenizer has {words['num_tokens']:,} tokens and the model {words['num_embeddings']:,} embeddings"
         report.not_for.append(("texts with its last tokens", why))
+    if words["thought_doubt"]:
+        report.not_for.append(("short answers without a thought", words["thought_doubt"]))
     for task, group in groupby(report.facts["dense_accuracy"], key=lambda row: row["task"]):
         rows = list(group)
         good = [row for row in rows if row["score"] and row["score"]["mean"] >= enough]

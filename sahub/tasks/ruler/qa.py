@@ -16,6 +16,8 @@ from sahub.data import options
 from sahub.data.examples import Example, Question, TaskSpec, split_of
 from sahub.data.fitting import Budget, Draft, most, of_split
 from sahub.errors import ConfigError, DataError, MissingFiles
+from sahub.files.pointers import ADVICE as POINTER
+from sahub.files.pointers import is_pointer
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +182,8 @@ def _read(spec: TaskSpec) -> Corpus:
     file, source, corpus = _file(spec), SUBSETS[spec.subset], Corpus()
     address = f"task.options.file={file}"
     try:
+        if is_pointer(file):
+            raise DataError(f"{address}: {POINTER}")
         source.read(json.loads(file.read_text(encoding="utf-8-sig")), corpus)
     except OSError as error:
         raise DataError(f"{address}: cannot be read ({error.strerror})") from None

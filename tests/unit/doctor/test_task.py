@@ -312,6 +312,7 @@ def test_a_gold_answer_that_its_metric_cannot_find_is_below_the_ceiling() -> Non
 def test_lost_answers_are_a_doubt_up_to_half_of_them_and_a_problem_beyond() -> None:
     def phase(lost: int) -> dict[str, Any]:
         held = {"answers_in_context": 10, "answers_lost": lost, "answers_too_long": 0, "answers": 12, "longest": 99}
+        held |= {"control": 0}
         return {"search": held}
 
     assert [len(lengths.problems(phase(lost))) for lost in (0, 1, 5, 6, 10)] == [0, 0, 0, 1, 1]

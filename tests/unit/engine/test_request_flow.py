@@ -136,7 +136,7 @@ def test_query_aware_moves_the_question_into_the_context(chat: Model, template: 
         ids = [*request.context_ids, *request.question_ids[0]]
         assert ids == [*apart.context_ids, *apart.question_ids[number]]  # the same prompt, cut elsewhere
         assert list(request.context_ids) == [*apart.context_ids, *model.encode(f"\nWhy {number}?")]
-        assert list(request.question_ids[0]) == model.encode(model.wrap("")[1] + "Because")
+        assert list(request.question_ids[0]) == model.question_ids("", "Because")
 
 
 def test_a_cut_leaves_the_question_inside_the_context(chat: Model) -> None:

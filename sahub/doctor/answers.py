@@ -1,0 +1,96 @@
+"""Dense answers to a doctor's questions: a batch at a time, with the cores of this machine that are free."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from sahub import scores
+from sahub.engine import batched
+from sahub.engine.evaluate import Plan, evaluate
+from sahub.engine.model import Model
+from sahub.engine.outcome import Answer, Outcome, out_of_time
+from sahub.engine.requests import Request, limit
+from sahub.engine.session import Attention, Session
+
+
+def dense(session: Session, requests: Sequence[Request], plan: Plan) -> Outcome:
+    """The model's own answers with their scores, `failed` with the reason where it gives none.
+
+    Questions that share a context, and models with layers that do not attend to the whole past, take the road of a run,
+    one after the other.
+    """
+    apart = all(len(request.question_ids) == 1 for request in requests)
+    with free_cores():
+        if not apart or not batched.fits(session.model):
+            [outcome] = evaluate(session, requests, [Attention()], plan)
+            return outcome
+        outcome = Outcome(attention=Attention())
+        try:
+            _answer(session.model, requests, plan, outcome)
+        except Exception as error:  # noqa: BLE001  (a model of another family may raise anything)
+            first = (str(error).splitlines() or ["no message"])[0]
+            outcome.state, outcome.reason = "failed", f"{type(error).__name__}: {first}"
+    return outcome
+
+
+def _answer(model: Model, requests: Sequence[Request], plan: Plan, outcome: Outcome) -> None:
+    begin, left = time.monotonic(), sorted(requests, key=_length)
+    while left:
+        size = batched.size_of(model, _length(left[-1]) + left[-1].room(plan.max_new_tokens))
+        batch, left = left[:size], left[size:]
+        prompts = [
+            batched.Prompt(
+                ids=request.context_ids + request.question_ids[0],
+                max_new_tokens=limit(request.example.questions[0], plan.max_new_tokens),
+                line_stop=request.line_stop,
+            )
+            for request in batch
+        ]
+        found = batched.answers(model, prompts)
+        outcome.seconds = time.monotonic() - begin
+        outcome.answers += [_scored(model, one, ids, plan) for one, ids in zip(batch, found, strict=True)]
+        if outcome.seconds > plan.timeout_s:
+            outcome.state, outcome.reason = "failed", out_of_time(plan.timeout_s)
+            return
+
+
+def _length(request: Request) -> int:
+    return len(request.context_ids) + len(request.question_ids[0])
+
+
+def _scored(model: Model, request: Request, ids: list[int], plan: Plan) -> Answer:
+    [question] = request.example.questions
+    prediction, classes = model.decode(ids), question.metadata.get("all_classes")
+    score = scores.score(plan.task, prediction, question.references, classes=classes, metric=plan.metric)
+    return Answer(
+        example_id=request.example.id,
+        question_id=question.id,
+        question=f"{question.text}\n{question.answer_prefix}".strip(),
+        answer=prediction,
+        references=question.references,
+        metadata=question.metadata,
+        score=score if question.references else None,
+        measures={},
+        n_context=len(request.context_ids),
+        n_new=len(ids),
+        seconds=0.0,
+    )
+
+
+@contextmanager
+def free_cores() -> Iterator[None]:
+    """As many CPU threads as there are cores that nobody else uses; afterwards as many as before.
+
+    Threads wait for each other at every product, so one that shares its core costs more than it brings.
+    """
+    before = torch.get_num_threads()
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    others = max(0.0, os.getloadavg()[0] - 1) if hasattr(os, "getloadavg") else 0.0
+    torch.set_num_threads(max(before, here - round(others)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

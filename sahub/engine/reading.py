@@ -1,0 +1,40 @@
+"""A model's configuration and tokenizer, from a folder, a GGUF file or the local cache, without its weights."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+
+from sahub.engine import checkpoint, gguf
+from sahub.engine.weights import locate, missing, pointed
+from sahub.errors import ConfigError, MissingFiles
+
+
+def read_config(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> PretrainedConfig:
+    """A model's configuration without its weights. Raises MissingFiles and ConfigError."""
+    lacking = missing(name_or_path, revision)
+    if lacking:
+        raise MissingFiles(lacking)
+    where, at = pointed(name_or_path)
+    if at:
+        return gguf.read_config(Path(locate(name_or_path)))
+    common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        return AutoConfig.from_pretrained(where, revision=revision, **common)
+    except Exception as error:
+        raise ConfigError(
+            f"model.path={where}: cannot be read as a transformers model: {checkpoint.said(error)}"
+        ) from error
+
+
+def load_tokenizer(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> Any:
+    """A model's tokenizer, without its weights. Raises ConfigError."""
+    where, at = pointed(name_or_path)
+    common = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **common, **at)
+        return gguf.completed(tokenizer, Path(locate(name_or_path))) if at else tokenizer
+    except Exception as error:
+        raise ConfigError(
+            f"model.path={locate(name_or_path)}: its tokenizer cannot be loaded: {checkpoint.said(error)}"
+        ) from error
