@@ -14,9 +14,10 @@ from sahub.config.choices import CELL_GROUPS, conf_dir, group_choices
 from sahub.config.explain import composing
 from sahub.config.suites import expanded
 from sahub.engine import model as models
-from sahub.engine.hook import Hook, attached
-from sahub.engine.model import check_supported, geometry
+from sahub.engine.hook import Hook
+from sahub.engine.routing import attached
 from sahub.engine.session import Attention, Session
+from sahub.engine.supported import check_supported, geometry
 from sahub.errors import RunError, SparseNeverRan
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def sparse(
     check_supported(model.config, model.config.model_type)
     hook = Hook(
         stack=_stack(stack),
-        geometry=geometry(model.config.get_text_config()),
+        geometry=geometry(model.config),
         dense_layers=frozenset(dense_layers),
         measure=0,
         seed=seed,

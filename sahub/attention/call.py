@@ -14,12 +14,19 @@ from sahub.attention.rows import Rows
 
 @dataclass(frozen=True)
 class Geometry:
-    """The numbers of a model that the costs of a method depend on."""
+    """The numbers of a model that the costs of a method depend on; heads are those of the layers that can be sparse."""
 
     num_layers: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    full_layers: tuple[int, ...] | None = None  # that attend to all past keys, so that they can be sparse; None: all
+    windows: tuple[int, ...] = ()  # tokens that each layer with a window holds; what is left holds no keys
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that can be sparse."""
+        return tuple(range(self.num_layers)) if self.full_layers is None else self.full_layers
 
 
 @dataclass(frozen=True, kw_only=True)

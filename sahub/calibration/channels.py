@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sahub.engine.call_stats import Inputs
-from sahub.engine.hook import attached, attention_modules
 from sahub.engine.model import Model
+from sahub.engine.routing import attached, attention_modules
 from sahub.errors import DataError
 from sahub.files.atomic import write_json
 from sahub.files.package import ROOT

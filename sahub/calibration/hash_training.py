@@ -13,9 +13,9 @@ from sahub.config.choices import conf_dir, group_choices
 from sahub.data.examples import TaskSpec
 from sahub.data.loading import load_examples
 from sahub.engine.call_stats import Inputs
-from sahub.engine.hook import attached
 from sahub.engine.model import Model
 from sahub.engine.requests import prepare
+from sahub.engine.routing import attached
 from sahub.errors import ConfigError, DataError, did_you_mean
 from sahub.index.hash_weights import HashFile, write
 

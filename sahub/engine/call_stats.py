@@ -12,7 +12,7 @@ from sahub.attention.selection import Selection
 
 @dataclass(frozen=True)
 class Inputs:
-    """One attention call of a model: query [B, Hq, Q, D], key and value [B, Hkv, K, D], mask [B, 1, Q, K]."""
+    """One attention call of a model: query [B, Hq, Q, D], key and value [B, Hkv, K, D], mask bool [B, 1, Q, K]."""
 
     query: Tensor
     key: Tensor
@@ -20,6 +20,8 @@ class Inputs:
     mask: Tensor | None
     scale: float
     positions: Tensor | None = None
+    softcap: float | None = None  # of the logits, where the layer has one
+    sinks: Tensor | None = None  # learned logits [Hq] of the layer's softmax
 
     def dense(self) -> Tensor:
         """Attention to every valid key."""
@@ -28,7 +30,16 @@ class Inputs:
 
     def sparse(self, selection: Selection) -> Tensor:
         """Attention to the selected keys."""
-        return attend(self.query, self.key, self.value, selection, mask=self.mask, scale=self.scale)
+        return attend(
+            self.query,
+            self.key,
+            self.value,
+            selection,
+            mask=self.mask,
+            scale=self.scale,
+            softcap=self.softcap,
+            sinks=self.sinks,
+        )
 
 
 @dataclass

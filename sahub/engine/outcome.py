@@ -41,7 +41,8 @@ class Outcome:
     micro: list[dict[str, Any]] = field(default_factory=list)
     num_keys: int = 0  # of the shortest context
     aux_bits: float = 0.0
-    num_layers: int = 0  # of the model
+    full_layers: int = 0  # of the model, that attend to all past keys
+    windows: tuple[int, ...] = ()  # tokens that each of its layers with a window holds
     key_bytes: int = 0  # of a key with its value, of one KV head
 
     def measures(self) -> dict[str, float]:
@@ -62,9 +63,11 @@ class Outcome:
         return found
 
     def _over_all_layers(self, density: float) -> float:
-        """The density where layers that stay dense count as 1."""
+        """The density over all layers with keys: layers that stay dense count as 1, windows as what they hold."""
         sparse = len({row["layer"] for row in self.micro})
-        return (density * sparse + self.num_layers - sparse) / self.num_layers
+        num_keys = fmean(answer.n_context for answer in self.answers)
+        others = self.full_layers - sparse + sum(min(1.0, window / num_keys) for window in self.windows)
+        return (density * sparse + others) / (self.full_layers + len(self.windows))
 
 
 def bytes_per_step(num_keys: float, kv_density: float, aux_bits: float, key_bytes: int) -> float:
@@ -91,7 +94,7 @@ def joined(attentions: Sequence[Attention], parts: Sequence[Sequence[Outcome]], 
     for number, attention in enumerate(attentions):
         whole = Outcome(attention=attention)
         for part in (each[number] for each in parts):
-            whole.num_layers = part.num_layers or whole.num_layers
+            whole.full_layers, whole.windows = part.full_layers or whole.full_layers, part.windows or whole.windows
             whole.key_bytes = part.key_bytes or whole.key_bytes
             whole.num_keys = min(whole.num_keys or part.num_keys, part.num_keys or whole.num_keys)
             whole.aux_bits = max(whole.aux_bits, part.aux_bits)

@@ -12,8 +12,9 @@ from typing import Any
 from sahub.compute.devices import number_of_workers
 from sahub.config.cell import Cell
 from sahub.config.settings import PHASES
-from sahub.engine.model import geometry, read_config
+from sahub.engine.model import read_config
 from sahub.engine.session import PREFIX_BYTES
+from sahub.engine.supported import geometry
 from sahub.engine.weights import digest_of_model, files_of
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
@@ -148,7 +149,7 @@ def _memory(cell: Cell) -> str:
     """Of a worker: weights, and keys and values of the longest contexts, as many as are held."""
     settings = cell.settings
     config = _config(cell)
-    shape = geometry(config.get_text_config())
+    shape = geometry(config)
     stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     on_cpu = settings.model.dtype == "auto" and _is_cpu(settings.model.device)
     kind = "float32" if on_cpu else stored if settings.model.dtype == "auto" else settings.model.dtype

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from sahub.builders.build import build_stack, select
 from sahub.calibration.hash_learning import Learning, Trace, learn
 from sahub.calibration.hash_training import task_named, texts_of, traces_of, train
-from sahub.engine.hook import attached
 from sahub.engine.model import wrap_model
+from sahub.engine.routing import attached
 from sahub.errors import ConfigError
 from sahub.index.hash_weights import write
 
