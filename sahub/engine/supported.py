@@ -135,8 +135,8 @@ def _reason(config: PretrainedConfig) -> str | None:
     if config.is_encoder_decoder:
         return "encoder-decoder models are not supported; use a causal LM"
     text, layer = text_of(config), attending_layer(config)
-    if not hasattr(text, "num_hidden_layers") or not hasattr(layer, "num_attention_heads"):
-        return "it has no attention; use a causal LM such as Llama"
+    if not hasattr(text, "num_hidden_layers") or getattr(layer, "num_attention_heads", None) is None:
+        return "num_attention_heads=None: it has no attention; use a causal LM such as Llama"
     try:
         shared_keys(text)
     except (KeyError, ValueError):
