@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sahub.attention.call import capped
 from sahub.attention.gather import row_chunks, rows_at
 from sahub.attention.rows import rows_of
 from sahub.attention.selection import Kind, Selection
@@ -69,8 +70,7 @@ class _Softmax:
 
     def logits(self, dots: Tensor) -> Tensor:
         """Logits of q.k, any shape."""
-        scaled = dots * self.scale
-        return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
+        return capped(dots * self.scale, self.softcap)
 
     def weights(self, logits: Tensor) -> Tensor:
         """Softmax over the last axis, keys, of logits [b, u, q, h / u, s]; 0 where every logit is -inf."""

@@ -40,6 +40,7 @@ class Call:
     k: Tensor  # [b, g, k, d]; read only by oracles and by an index for the pages or blocks that the rows touch
     v: Tensor  # [b, g, k, dv]
     scale: float  # of q.k before the softmax
+    softcap: float | None = None  # bound of the logits, where the layer has one
     rows: Rows  # which keys each row may attend to
     valid: Tensor | None = None  # bool [b, k]: which keys were valid when they were appended; None = all
     density: float | None = None  # the budget that `of_budget` sizes are shares of, at this layer
@@ -57,6 +58,15 @@ class Call:
     def num_kv_heads(self) -> int:
         """KV heads; query head h reads KV head h // (num_heads // num_kv_heads)."""
         return self.k.shape[1]
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits as the softmax has them. Their order stays: only what counts shares of the softmax needs this."""
+        return capped(logits, self.softcap)
+
+
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    """softcap * tanh(logits / softcap), or the logits where there is no bound."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 class Picks(NamedTuple):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -28,18 +29,14 @@ class Inputs:
         rows = rows_of(self.query, self.key, self.mask)
         return self.sparse(Selection.none(rows, self.query.shape[1], self.key.shape[1]).all())
 
+    @property
+    def formula(self) -> dict[str, Any]:
+        """What a selection depends on beside queries, keys and values."""
+        return {"mask": self.mask, "scale": self.scale, "softcap": self.softcap}
+
     def sparse(self, selection: Selection) -> Tensor:
         """Attention to the selected keys."""
-        return attend(
-            self.query,
-            self.key,
-            self.value,
-            selection,
-            mask=self.mask,
-            scale=self.scale,
-            softcap=self.softcap,
-            sinks=self.sinks,
-        )
+        return attend(self.query, self.key, self.value, selection, **self.formula, sinks=self.sinks)
 
 
 @dataclass

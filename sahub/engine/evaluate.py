@@ -75,7 +75,7 @@ def _attempt(
     """One context with one stack: the only place where any exception ends in a state."""
     begin = time.monotonic()
     length = len(request.context_ids)
-    outcome.full_layers, outcome.windows = len(session.model.geometry.layers), session.model.geometry.windows
+    outcome.geometry = session.model.geometry
     outcome.key_bytes = 2 * session.model.geometry.head_dim * session.model.hf.dtype.itemsize
     outcome.num_keys = min(outcome.num_keys or length, length)
     try:

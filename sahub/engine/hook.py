@@ -76,9 +76,9 @@ class Hook:
             self.prompts += layer == self.layers[0]
         if chunk == length or self.phase in self.dense_phases:
             if chunk < length:
-                state.observe(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
+                state.observe(call.query, call.key, call.value, **call.formula)
             return call.dense()
-        selection = state.select(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
+        selection = state.select(call.query, call.key, call.value, **call.formula)
         output = call.sparse(selection)
         self._count(layer, selection, call, output)
         return output

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from sahub import measures
+from sahub.attention.call import Geometry
 from sahub.engine.session import Attention
 from sahub.errors import RunError
 
@@ -41,8 +42,7 @@ class Outcome:
     micro: list[dict[str, Any]] = field(default_factory=list)
     num_keys: int = 0  # of the shortest context
     aux_bits: float = 0.0
-    full_layers: int = 0  # of the model, that attend to all past keys
-    windows: tuple[int, ...] = ()  # tokens that each of its layers with a window holds
+    geometry: Geometry | None = None  # of the model
     key_bytes: int = 0  # of a key with its value, of one KV head
 
     def measures(self) -> dict[str, float]:
@@ -62,12 +62,23 @@ class Outcome:
             raise RunError(f"not a finite number: {', '.join(bad)}")
         return found
 
+    @property
+    def num_layers(self) -> int:
+        """Layers of the model, of every kind."""
+        return 0 if self.geometry is None else self.geometry.num_layers
+
     def _over_all_layers(self, density: float) -> float:
         """The density over all layers with keys: layers that stay dense count as 1, windows as what they hold."""
-        sparse = len({row["layer"] for row in self.micro})
+        assert self.geometry is not None
+        full, windows = len(self.geometry.layers), self.geometry.windows
         num_keys = fmean(answer.n_context for answer in self.answers)
-        others = self.full_layers - sparse + sum(min(1.0, window / num_keys) for window in self.windows)
-        return (density * sparse + others) / (self.full_layers + len(self.windows))
+        others = full - self.sparse_layers + sum(min(1.0, window / num_keys) for window in windows)
+        return (density * self.sparse_layers + others) / (full + len(windows))
+
+    @property
+    def sparse_layers(self) -> int:
+        """Layers that the densities are means over."""
+        return len({row["layer"] for row in self.micro})
 
 
 def bytes_per_step(num_keys: float, kv_density: float, aux_bits: float, key_bytes: int) -> float:
@@ -94,7 +105,7 @@ def joined(attentions: Sequence[Attention], parts: Sequence[Sequence[Outcome]], 
     for number, attention in enumerate(attentions):
         whole = Outcome(attention=attention)
         for part in (each[number] for each in parts):
-            whole.full_layers, whole.windows = part.full_layers or whole.full_layers, part.windows or whole.windows
+            whole.geometry = part.geometry or whole.geometry
             whole.key_bytes = part.key_bytes or whole.key_bytes
             whole.num_keys = min(whole.num_keys or part.num_keys, part.num_keys or whole.num_keys)
             whole.aux_bits = max(whole.aux_bits, part.aux_bits)

@@ -7,7 +7,7 @@ from sahub.config.choices import CELL_GROUPS
 from sahub.search.trial import STATES
 
 COLUMNS = (
-    "task", "tokens", "builder", "objective", "n", "dense", "sparse", "difference", "default",
+    "task", "tokens", "builder", "objective", "sparse in", "n", "dense", "sparse", "difference", "default",
     "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
 )  # fmt: skip
 LEFT = {"task", "builder", "objective"}
@@ -49,6 +49,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _short(found.get("tokens"), "{:.0f}"),
         row["builder"] + _told_apart(row),
         row["objective"],
+        _layers(found.get("layers")),
         _short(found.get("n"), "{}"),
         percent(found.get("dense_score")),
         percent(found.get("sparse_score")),
@@ -72,6 +73,11 @@ def _told_apart(row: Mapping[str, Any]) -> str:
     """What a sweep over something else than these added to the name of the cell's directory."""
     named = "_".join(row[name] for name in CELL_GROUPS).replace("/", "_")
     return " " + row["directory"].removeprefix(named).strip("_") if row["directory"].startswith(f"{named}_") else ""
+
+
+def _layers(found: Mapping[str, int] | None) -> str:
+    """How many layers are sparse, where not all of them are."""
+    return "-" if not found or found["sparse"] == found["all"] else f"{found['sparse']} of {found['all']} layers"
 
 
 def percent(interval: Mapping[str, float | None] | None, sign: bool = False) -> str:
