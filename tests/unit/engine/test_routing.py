@@ -1,0 +1,109 @@
+"""Nothing that a layer asks of its attention is ignored: masks are read, arguments are computed or refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from families import session_of, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
+from transformers import PreTrainedModel
+
+import sahub
+from sahub.engine.call_stats import Inputs
+from sahub.engine.routing import attached, attention_modules, read_mask
+from sahub.engine.session import Attention
+from sahub.errors import UnsupportedModel
+
+DENSE = Attention(stack=sahub.build_stack([{"name": "dense"}]))
+
+
+@pytest.fixture(scope="module")
+def hf(make_model) -> PreTrainedModel:
+    return make_model("llama")
+
+
+@contextmanager
+def passing(hf: PreTrainedModel, **more: object) -> Iterator[None]:
+    """The second layer gives its attention interface more arguments."""
+    attention = hf.model.layers[1].self_attn
+    handle = attention.register_forward_pre_hook(lambda _, args, kwargs: (args, kwargs | more), with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("position_bias", torch.zeros(1, 4, 1, 1), r"position_bias=a tensor \[1, 4, 1, 1\]"),
+        ("sinks", torch.zeros(4), r"sinks=a tensor \[4\]"),
+        ("sliding_window", 8, "sliding_window=8"),
+        ("indices", torch.zeros(1), r"indices=a tensor \[1\]"),
+        ("block_indices", [0], r"block_indices=\[0\]"),
+        ("head_mask", 0.5, "head_mask=0.5"),
+        ("is_causal", False, "is_causal=False"),
+        ("logit_bias", True, "logit_bias=True"),
+    ],
+)
+def test_an_argument_that_nobody_knows_is_refused_by_name(hf, name, value, shown) -> None:
+    session = session_of(hf)
+    prefix = session.prefix(tuple(range(3, 40)), 32)
+    refused = rf"LlamaAttention of layer 1 has {shown}, which sparse attention does not compute"
+    with passing(hf, **{name: value}), pytest.raises(UnsupportedModel, match=refused):
+        session.generate(prefix, [5, 6, 7], DENSE, max_new_tokens=2)
+
+
+def test_arguments_that_say_nothing_of_the_result_are_let_through(hf) -> None:
+    session = session_of(hf)
+    prefix = session.prefix(tuple(range(3, 40)), 32)
+    expected = session.generate(prefix, [5, 6, 7], DENSE, max_new_tokens=2)
+    with passing(hf, sliding_window=4096, is_causal=True, softcap=None, output_attentions=False):
+        found = session.generate(prefix, [5, 6, 7], DENSE, max_new_tokens=2)
+    assert torch.equal(found.logits, expected.logits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(0, 6), st.data())
+def test_masks_of_every_implementation_say_the_same(batch: int, rows: int, past: int, data: st.DataObject) -> None:
+    keys = rows + past
+    padding = torch.tensor([data.draw(st.integers(0, past)) for _ in range(batch)])
+    valid = torch.arange(keys) >= padding[:, None]
+    expected = valid[:, None, None] & torch.ones(rows, keys, dtype=torch.bool).tril(past)
+    floats = torch.where(expected, 0.0, torch.finfo(torch.float32).min)
+    longer = torch.nn.functional.pad(expected, (0, 3))
+    block = create_block_mask(
+        lambda b, h, q, k: (k <= q + past) & (k >= padding[b]), batch, None, rows, keys, device="cpu", BLOCK_SIZE=8
+    )
+    for mask in (expected, floats, floats.masked_fill(~expected, float("-inf")), valid, valid.long(), longer, block):
+        found = read_mask(mask, batch, rows, keys)
+        assert (found is None) == (not padding.any())
+        assert found is None or torch.equal(found, expected.expand(batch, -1, -1, -1))
+    assert read_mask(None, batch, rows, keys) is None
+
+
+def test_a_mask_that_adds_to_the_logits_is_refused() -> None:
+    bias = torch.zeros(1, 4, 3, 5)
+    bias[..., 0] = -0.5
+    with pytest.raises(UnsupportedModel, match="adds to the logits"):
+        read_mask(bias, 1, 3, 5)
+
+
+def test_only_layers_with_full_attention_are_routed_and_all_are_put_back() -> None:
+    model = tiny("gemma2")
+    before = [(module, module.config) for module in model.modules() if hasattr(module, "config")]
+    seen = []
+
+    class Spy:
+        def attend(self, layer: int, call: Inputs) -> Tensor:
+            seen.append(layer)
+            return call.dense()
+
+    with attached(model, Spy()):
+        model(input_ids=torch.arange(3, 60)[None])
+    assert seen == [1, 3] == list(attention_modules(model))
+    assert all(module.config is config for module, config in before)
