@@ -75,13 +75,13 @@ class _Softmax:
     def weights(self, logits: Tensor) -> Tensor:
         """Softmax over the last axis, keys, of logits [b, u, q, h / u, s]; 0 where every logit is -inf."""
         top = logits.amax(dim=-1, keepdim=True)
-        if self.sinks is None:
-            weights = torch.exp(logits - top.masked_fill(top == float("-inf"), 0.0))
-            return weights / weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        sinks = self.sinks.float().view(1, logits.shape[1], 1, -1, 1)
-        top = torch.maximum(top, sinks)
+        sinks = None if self.sinks is None else self.sinks.float().view(1, logits.shape[1], 1, -1, 1)
+        top = top if sinks is None else torch.maximum(top, sinks)
+        top = top.masked_fill(top == float("-inf"), 0.0)
         weights = torch.exp(logits - top)
-        return weights / (weights.sum(dim=-1, keepdim=True) + torch.exp(sinks - top))
+        total = weights.sum(dim=-1, keepdim=True)
+        total = total if sinks is None else total + torch.exp(sinks - top)
+        return weights / total.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _restricted(selection: Selection, q: Tensor, k: Tensor, mask: Tensor) -> Selection:
