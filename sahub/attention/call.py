@@ -3,6 +3,7 @@
 Axis letters: b batch, h query heads, g KV heads, q query rows of a call, k keys, d head dim, s slots, m units, p pages.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +28,12 @@ class Geometry:
     def layers(self) -> tuple[int, ...]:
         """The layers that can be sparse."""
         return tuple(range(self.num_layers)) if self.full_layers is None else self.full_layers
+
+    def layers_of(self, learned: Iterable[int]) -> str:
+        """How many layers something was learned of, for messages; with those of the model that it lacks, if few."""
+        known = set(learned)
+        lacking = [str(layer) for layer in self.layers if layer not in known]
+        return f"{len(known)} layers" + (f" (without layer {', '.join(lacking)})" if 0 < len(lacking) <= 3 else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,12 @@ from sahub.engine.model import Model
 from sahub.engine.supported import attending_layer, auto_class, text_of
 from sahub.errors import UnsupportedModel
 
+# What rotary frequencies that follow the length of context and question cost.
+PREFILLED_ANEW = {
+    "dynamic": "beyond its positions a context is prefilled anew for every other length of a question",
+    "longrope": "a context is prefilled twice where questions end on both sides of the original positions",
+}
+
 
 def architecture(config: PretrainedConfig) -> dict[str, Any]:
     """The facts of a configuration; None where it does not say."""
@@ -59,7 +65,8 @@ def _rope_text(rope: Any) -> str:
         return "; ".join(f"{kind}: {_rope_text(one)}" for kind, one in nested.items())
     kind = rope.get("rope_type", rope.get("type", "default"))
     scaled = [f"{name} {value:g}" for name, value in rope.items() if isinstance(value, int | float)]
-    return f"{kind}{', not scaled' if kind == 'default' else ''}" + (f" ({', '.join(scaled)})" if scaled else "")
+    anew = f"; {PREFILLED_ANEW[kind]}" if kind in PREFILLED_ANEW else ""
+    return f"{kind}{', not scaled' if kind == 'default' else ''}" + (f" ({', '.join(scaled)})" if scaled else "") + anew
 
 
 def skeleton(config: PretrainedConfig, name: str, *, trust_remote_code: bool) -> PreTrainedModel:

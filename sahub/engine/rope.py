@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sahub.engine.supported import text_of
+from sahub.errors import UnsupportedModel
 
 VARYING = ("dynamic", "longrope")
 FIXED = "fixed"  # no name of transformers': its update then leaves the frequencies alone
@@ -36,6 +37,17 @@ def _range(text: PretrainedConfig, parameters: dict[str, Any], length: int) -> H
     if parameters["rope_type"] == "longrope":
         return bool(length > parameters["original_max_position_embeddings"])
     return max(length, int(text.max_position_embeddings))
+
+
+def check_fixable(model: PreTrainedModel) -> None:
+    """Raise UnsupportedModel where frequencies follow the length, but not by transformers' own update."""
+    rotaries = [module for module in model.modules() if _varying(module)]
+    if frequencies(model.config, 1) is not None and not rotaries:
+        kinds = {one["rope_type"] for one in rope_parameters(text_of(model.config))} & set(VARYING)
+        raise UnsupportedModel(
+            f"model={model.config.model_type}: rope_type={', '.join(sorted(kinds))}: its rotary embedding is not "
+            "transformers' own, so that its frequencies cannot be held while a context is asked about"
+        )
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 import sahub
 from sahub.engine import session as sessions
 from sahub.engine.prefix import prefill
-from sahub.engine.rope import fixed_frequencies, frequencies
+from sahub.engine.rope import check_fixable, fixed_frequencies, frequencies
 from sahub.engine.session import Attention, Session
+from sahub.errors import UnsupportedModel
 
 DENSE = Attention(stack=sahub.build_stack([{"name": "dense"}]), measure=0)
 SWITCH = 64
@@ -103,3 +104,11 @@ def test_frequencies_are_told_apart_where_they_differ() -> None:
     assert frequencies(dynamic, 10) == frequencies(dynamic, SWITCH) != frequencies(dynamic, SWITCH + 1)
     longrope = tiny_config("phi3", rope_parameters=LONGROPE, original_max_position_embeddings=SWITCH)
     assert frequencies(longrope, SWITCH) != frequencies(longrope, SWITCH + 1) == frequencies(longrope, 900)
+
+
+def test_rotary_embeddings_of_others_are_refused_by_name() -> None:
+    model = tiny("mistral", rope_parameters=DYNAMIC)
+    model.model.rotary_emb.rope_type = "its own"
+    with pytest.raises(UnsupportedModel, match="model=mistral: rope_type=dynamic: its rotary embedding is not"):
+        check_fixable(model)
+    check_fixable(tiny("mistral", rope_parameters=DYNAMIC))
