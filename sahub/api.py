@@ -51,7 +51,7 @@ class Model(Session):
         asked = [questions] if isinstance(questions, str) else list(questions)
         ids = [self.model.question_ids(question, answer_prefix) for question in asked]
         room = max(map(len, ids), default=0) + max_new_tokens
-        prefix = self.prefix(tuple(self.model.context_ids(context)), room)
+        prefix = self.prefix(tuple(self.model.context_ids(context)), room, asked=max(map(len, ids[:1]), default=0))
         attention = Attention(
             stack=None if stack is None else _stack(stack),
             dense_layers=tuple(dense_layers),

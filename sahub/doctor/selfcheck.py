@@ -55,7 +55,7 @@ def sparse_path(model: Model, attention: Attention) -> dict[str, Any]:
     tokens = max(1, min(PROMPT_TOKENS, model.max_context_length - 64))
     ids = prompt(model, tokens)
     question = model.question_ids("Which box stands beside box 5?", "")[:48] or [ids[-1]]
-    prefix = session.prefix(ids, len(question) + ANSWER_TOKENS)
+    prefix = session.prefix(ids, len(question) + ANSWER_TOKENS, asked=len(question))
 
     def answer(how: Attention) -> tuple[Run, Tensor]:
         """Answers token by token, and the logits of the dense answer in one chunk."""

@@ -3,7 +3,6 @@
 All other layers stay the model's own: windows, chunks, linear attention, state spaces, convolutions.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from transformers import (
@@ -90,24 +89,27 @@ def windows(config: PretrainedConfig) -> tuple[int, ...]:
     )
 
 
-def geometry(config: PretrainedConfig) -> Geometry:
-    """Layers, heads and head size of the layers that can be sparse. Raises UnsupportedModel where these differ."""
-    text, kinds = text_of(config), layer_kinds(config)
+def check_supported(config: PretrainedConfig, name: str) -> None:
+    """Raise UnsupportedModel, by name, for a model none of whose layers is plain softmax attention to all past keys."""
+    geometry(config, name)
+
+
+def geometry(config: PretrainedConfig, name: str | None = None) -> Geometry:
+    """Layers, heads and head size of the layers that can be sparse. Raises UnsupportedModel where there are none."""
+    text = config if config.is_encoder_decoder else text_of(config)
+    reason = _reason(config)
+    if reason:
+        raise UnsupportedModel(f"model={name or text.model_type} ({text.model_type}): {reason}")
+    kinds = layer_kinds(text)
     full = tuple(layer for layer, kind in enumerate(kinds) if kind in FULL)
-    shapes = sorted({_shape(text.per_layer_config[layer]) for layer in full})
-    if len(shapes) > 1:
-        raise UnsupportedModel(
-            f"model={text.model_type}: its layers with full attention have different query heads, KV heads and head "
-            f"sizes, {_listed(shapes)}; they must be equal"
-        )
-    heads, kv_heads, head_dim = shapes[0]
+    [(heads, kv_heads, head_dim)] = _shapes(text)
     return Geometry(
         num_layers=len(kinds),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         full_layers=full,
-        windows=windows(config),
+        windows=windows(text),
     )
 
 
@@ -116,19 +118,15 @@ def _declared(text: PretrainedConfig) -> tuple[str, ...]:
     return tuple(get_layer_types_and_kwargs(text)[0] if named is None else named)
 
 
-def _shape(layer: PretrainedConfig) -> tuple[int, int, int]:
-    heads = layer.num_attention_heads
-    kv_heads = getattr(layer, "num_key_value_heads", None) or heads
-    return heads, kv_heads, getattr(layer, "head_dim", None) or layer.hidden_size // heads
-
-
-def check_supported(config: PretrainedConfig, name: str) -> None:
-    """Raise UnsupportedModel, by name, for a model none of whose layers is plain softmax attention to all past keys."""
-    reason = _reason(config)
-    if reason:
-        kind = config.model_type if config.is_encoder_decoder else text_of(config).model_type
-        raise UnsupportedModel(f"model={name} ({kind}): {reason}")
-    geometry(config)
+def _shapes(text: PretrainedConfig) -> set[tuple[int, int, int]]:
+    """Query heads, KV heads and head size of the layers with full attention."""
+    found = set()
+    for number in (number for number, kind in enumerate(layer_kinds(text)) if kind in FULL):
+        layer = text.per_layer_config[number]
+        heads = layer.num_attention_heads
+        kv_heads = getattr(layer, "num_key_value_heads", None) or heads
+        found.add((heads, kv_heads, getattr(layer, "head_dim", None) or layer.hidden_size // heads))
+    return found
 
 
 def _reason(config: PretrainedConfig) -> str | None:
@@ -157,8 +155,8 @@ def _reason(config: PretrainedConfig) -> str | None:
             f"kv_lora_rank={latent}: multi-head latent attention is not supported, for it keeps one compressed vector "
             "for all heads in place of keys and values"
         )
+    shapes = sorted(_shapes(text))
+    if len(shapes) > 1:
+        listed = " and ".join("/".join(map(str, shape)) for shape in shapes)
+        return f"layers with full attention differ in query heads/KV heads/head size, {listed}: they must be equal"
     return None
-
-
-def _listed(shapes: Sequence[tuple[int, int, int]]) -> str:
-    return " and ".join(f"{heads}/{kv_heads}/{head_dim}" for heads, kv_heads, head_dim in shapes)

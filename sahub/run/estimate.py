@@ -14,7 +14,7 @@ from sahub.config.cell import Cell
 from sahub.config.settings import PHASES
 from sahub.engine.model import read_config
 from sahub.engine.session import PREFIX_BYTES
-from sahub.engine.supported import geometry
+from sahub.engine.supported import geometry, shared_keys
 from sahub.engine.weights import digest_of_model, files_of
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
@@ -157,7 +157,8 @@ def _memory(cell: Cell) -> str:
     weights = sum(Path(file).stat().st_size for file in files if file.suffix in {".safetensors", ".bin"})
     weights = weights * _width(kind) // _width(stored)
     limits = [getattr(settings, phase) for phase in settings.phases]
-    token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
+    held_layers = len(shape.layers) - len(shared_keys(config).keys() & set(shape.layers))
+    token = 2 * held_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
     held = [min(PREFIX_BYTES, max(1, one.max_requests or 1000) * _length(cell, one) * token) for one in limits]
     return f"{(weights + max(held)) / 2**30:.2g} GiB"
 

@@ -84,7 +84,7 @@ def test_keys_that_layers_share_count_once() -> None:
         ),
         (
             ("LlamaConfig", {"num_hidden_layers": 2, "per_layer_config": {1: {"num_key_value_heads": 2}}}),
-            "have different query heads, KV heads and head sizes, 32/2/128 and 32/32/128; they must be equal",
+            "differ in query heads/KV heads/head size, 32/2/128 and 32/32/128: they must be equal",
         ),
     ],
 )
