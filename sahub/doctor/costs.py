@@ -33,7 +33,7 @@ def costs(model: Model, attention: Attention, tokens: int) -> dict[str, Any]:
         return _best(model.device, lambda: session.generate(prefix, last, how, max_new_tokens=DECODED))[0]
 
     per_token = prefix.buffered // (len(ids) + room)
-    fixed = 2 * (prefix.nbytes - prefix.buffered)  # as they are, and as they are kept for the next question
+    fixed = prefix.nbytes - prefix.buffered
     free = free_bytes(model.device)
     fits = None if free is None else max(0, int((USABLE * free - fixed) / per_token))
     return {

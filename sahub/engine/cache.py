@@ -120,18 +120,14 @@ def restore(layer: Any, state: State, length: int) -> None:
         layer.rewind(length)
 
 
-def nbytes(layer: Any) -> int:
-    """Bytes of all tensors of a layer."""
-    return sum(_bytes(value) for value in vars(layer).values())
+def nbytes(held: Any) -> int:
+    """Bytes of a tensor, or of all tensors in a state."""
+    if isinstance(held, dict):
+        return sum(map(nbytes, held.values()))
+    return held.nbytes if isinstance(held, Tensor) else 0
 
 
 def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copied(one) for key, one in value.items()}
     return value.clone() if isinstance(value, Tensor) else value
-
-
-def _bytes(value: Any) -> int:
-    if isinstance(value, dict):
-        return sum(_bytes(one) for one in value.values())
-    return value.nbytes if isinstance(value, Tensor) else 0

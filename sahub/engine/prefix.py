@@ -59,8 +59,8 @@ class Prefix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is held; keys that layers share count once."""
-        return sum(map(nbytes, self.cache.layers))
+        """Bytes of all that is held, copies for the next question included; keys that layers share count once."""
+        return sum(map(nbytes, [*map(vars, self.cache.layers), *self.states]))
 
     @property
     def buffered(self) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 import sahub
 from sahub.attention.selection import Selection
 from sahub.engine.call_stats import Inputs
+from sahub.engine.prefix import prefill
 from sahub.engine.session import Attention, Session
 from sahub.engine.supported import FULL, geometry, layer_kinds
 
@@ -61,12 +63,17 @@ def own_logits(hf: PreTrainedModel, *chunks: Tensor) -> Tensor:
     return logits[0].float()
 
 
-def test_the_dense_stack_is_the_model(hf: PreTrainedModel, session: Session) -> None:
-    expected = own_logits(hf, IDS[:, :80], torch.cat([IDS[:, 80:], torch.arange(9)[None] + 5], dim=1))[-10:]
+@pytest.mark.parametrize("chunk", [8192, 32])
+def test_the_dense_stack_is_the_model(hf: PreTrainedModel, session: Session, chunk: int, monkeypatch) -> None:
+    monkeypatch.setattr("sahub.engine.session.prefill", partial(prefill, chunk=chunk))
+    rest = torch.cat([IDS[:, 80:], torch.arange(9)[None] + 5], dim=1)
+    expected = own_logits(hf, *IDS[:, :80].split(chunk, dim=1), rest)[-10:]
     prefix = session.prefix(CONTEXT, 64)
     for attention in (Attention(), DENSE):
-        found = session.force(prefix, QUESTION, [5, 6, 7, 8, 9, 10, 11, 12, 13, 14], attention).logits
+        found = session.force(prefix, QUESTION, list(range(5, 15)), attention).logits
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    whole = own_logits(hf, torch.cat([IDS[:, :80], rest], dim=1))[-10:]
+    torch.testing.assert_close(expected, whole, atol=1e-3, rtol=1e-3)
 
 
 def test_the_dense_stack_generates_what_the_model_does(hf: PreTrainedModel, session: Session) -> None:

@@ -5,15 +5,17 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from families import session_of, tiny
+import transformers
+from families import SHAPE, session_of, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import sahub
 from sahub.engine.call_stats import Inputs
+from sahub.engine.model import wrap_model
 from sahub.engine.routing import attached, attention_modules, read_mask
 from sahub.engine.session import Attention
 from sahub.errors import UnsupportedModel
@@ -107,3 +109,25 @@ def test_only_layers_with_full_attention_are_routed_and_all_are_put_back() -> No
         model(input_ids=torch.arange(3, 60)[None])
     assert seen == [1, 3] == list(attention_modules(model))
     assert all(module.config is config for module, config in before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("DiffLlamaConfig", "model=diffllama: layer 0 asks transformers' attention interface 2 times in a pass"),
+        ("DogeConfig", "the mask of its attention adds to the logits"),
+    ],
+)
+def test_attention_that_is_not_plain_is_refused_when_the_model_is_loaded(kind: str, reason: str, tokenizer) -> None:
+    config = getattr(transformers, kind)(**{**SHAPE, "num_hidden_layers": 2})
+    with pytest.raises(UnsupportedModel, match=reason):
+        wrap_model(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
+
+
+def test_models_that_view_the_output_in_another_shape_get_it_whole() -> None:
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "num_dense_layers": 2, "sliding_window": 24}
+    config = transformers.AfmoeConfig(**{**SHAPE, **layers, "num_hidden_layers": 2})
+    session = session_of(AutoModelForCausalLM.from_config(config).eval())
+    prefix = session.prefix(tuple(range(3, 60)), 32)
+    own, ours = (session.generate(prefix, [5, 6, 7], one, max_new_tokens=3) for one in (Attention(), DENSE))
+    torch.testing.assert_close(ours.logits, own.logits, atol=1e-5, rtol=1e-5)
