@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from sahub.engine.model import Model
+from sahub.engine.probe import probe
 from sahub.engine.session import Session
 from sahub.engine.supported import check_supported, geometry
 
@@ -115,9 +116,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tiny(family: str, **changes: Any) -> PreTrainedModel:
-    """A seeded model of a family, fp32, its weights large enough to have opinions; `changes` of its configuration."""
+    """A seeded model of a family; `changes` are of its configuration."""
     kind, own = FAMILIES[family]
-    config = getattr(transformers, kind)(**{**SHAPE, **own, **changes})
+    return seeded(getattr(transformers, kind)(**{**SHAPE, **own, **changes}))
+
+
+def seeded(config: PretrainedConfig) -> PreTrainedModel:
+    """A seeded model, fp32, its weights large enough to have opinions."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
@@ -132,6 +137,7 @@ def tiny(family: str, **changes: Any) -> PreTrainedModel:
 def session_of(hf: PreTrainedModel) -> Session:
     """A session without a tokenizer, whose answers stop at no token."""
     check_supported(hf.config, "tiny")
+    probe(hf)
     shape = geometry(hf.config)
     return Session(
         Model(

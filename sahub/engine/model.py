@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from sahub.attention.call import Geometry
+from sahub.engine.probe import probe
 from sahub.engine.rope import check_fixable
-from sahub.engine.routing import check_routed
 from sahub.engine.supported import auto_class, check_supported, geometry, reads_at_most, wide_window
 from sahub.engine.weights import locate, missing
 from sahub.errors import ConfigError, MissingFiles
@@ -168,7 +168,7 @@ def wrap_model(
     config = hf.config
     check_supported(config, name)
     check_fixable(hf)
-    check_routed(hf)
+    probe(hf)
     window = wide_window(config)
     if window and max_context_length and max_context_length > window:
         raise ConfigError(

@@ -101,9 +101,10 @@ def prefill(model: Any, ids: Tensor, *, room: int, asked: int = 0, chunk: int = 
     Long contexts go in chunks, which bounds activations.
     """
     cache = new_cache(model.config, ids.shape[1] + room)
+    least = {"logits_to_keep": 1} if model.base_model is model else {}  # some classes have their output layer inside
     with fixed_frequencies(model, ids.shape[1] + asked):
         for start in range(0, ids.shape[1], chunk):
-            model.base_model(input_ids=ids[:, start : start + chunk], past_key_values=cache, use_cache=True)
+            model.base_model(input_ids=ids[:, start : start + chunk], past_key_values=cache, use_cache=True, **least)
     return Prefix(
         cache=cache,
         context_ids=tuple(ids[0].tolist()),

@@ -5,7 +5,6 @@ of all, stay the model's own.
 """
 
 import copy
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
@@ -160,30 +159,3 @@ def attached(model: PreTrainedModel, attends: Attends) -> Iterator[None]:
         for module, config in before.items():
             module.config = config
             _routes.pop(module, None)
-
-
-class _Probe:
-    """Attends densely, and counts how often each layer asks."""
-
-    def __init__(self) -> None:
-        self.asked: Counter[int] = Counter()
-
-    def attend(self, layer: int, call: Inputs) -> Tensor:
-        """Attention of one call of one layer."""
-        self.asked[layer] += 1
-        return call.dense()
-
-
-@torch.inference_mode()
-def check_routed(model: PreTrainedModel) -> None:
-    """Run three tokens: raise UnsupportedModel for layers that do not ask our attention, or ask what it cannot do."""
-    probe = _Probe()
-    with attached(model, probe):
-        ids = torch.zeros(1, 3, dtype=torch.long, device=model.get_input_embeddings().weight.device)
-        model.base_model(input_ids=ids, use_cache=False)
-    for layer in attention_modules(model):
-        if probe.asked[layer] != 1:
-            raise UnsupportedModel(
-                f"model={model.config.model_type}: layer {layer} asks transformers' attention interface "
-                f"{probe.asked[layer]} times in a pass, must be once: it cannot be made sparse"
-            )

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 import transformers
-from families import SHAPE, session_of, tiny
+from families import EXPERTS, SHAPE, seeded, session_of, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -114,14 +114,29 @@ def test_only_layers_with_full_attention_are_routed_and_all_are_put_back() -> No
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("DiffLlamaConfig", "model=diffllama: layer 0 asks transformers' attention interface 2 times in a pass"),
+        ("DiffLlamaConfig", "model=diffllama: layer 0 asks transformers' attention interface 4 times in two passes"),
         ("DogeConfig", "the mask of its attention adds to the logits"),
+        ("MiniMaxConfig", "model=minimax: does not run with a cache of keys and values: MiniMax uses cache of its own"),
     ],
 )
 def test_attention_that_is_not_plain_is_refused_when_the_model_is_loaded(kind: str, reason: str, tokenizer) -> None:
     config = getattr(transformers, kind)(**{**SHAPE, "num_hidden_layers": 2})
     with pytest.raises(UnsupportedModel, match=reason):
         wrap_model(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["BambaConfig", "JambaConfig"])
+def test_a_model_whose_layers_lose_their_state_between_passes_is_refused(kind: str, tokenizer) -> None:
+    layers = {
+        "BambaConfig": {"attn_layer_indices": [1]},
+        "JambaConfig": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    }
+    changes = {**EXPERTS, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 2, "mamba_dt_rank": 8}
+    known = getattr(transformers, kind)()
+    own = {name: value for name, value in changes.items() if hasattr(known, name)}
+    config = getattr(transformers, kind)(**{**SHAPE, **own, **layers[kind], "num_hidden_layers": 2})
+    with pytest.raises(UnsupportedModel, match="its layers do not continue a cached text"):
+        wrap_model(seeded(config), tokenizer)
 
 
 def test_models_that_view_the_output_in_another_shape_get_it_whole() -> None:
