@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sahub.api import load_model, optimize, optimize_matrix, replay, sparse
     from sahub.attention.attend import attend
-    from sahub.attention.stack import select
+    from sahub.attention.once import select
     from sahub.attention.stage import Stage
     from sahub.builders.build import build_stack, register_method
     from sahub.results.lookup import best_config
@@ -28,7 +28,7 @@ _HOMES = {
     "replay": "sahub.api",
     "register_method": "sahub.builders.build",
     "score": "sahub.scores",
-    "select": "sahub.attention.stack",
+    "select": "sahub.attention.once",
     "sparse": "sahub.api",
 }
 __all__ = [

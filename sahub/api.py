@@ -15,12 +15,13 @@ from sahub.config.explain import composing
 from sahub.config.suites import expanded
 from sahub.engine import model as models
 from sahub.engine.evaluate import rows_of_tallies
-from sahub.engine.hook import Hook, attached
-from sahub.engine.model import check_supported, geometry
+from sahub.engine.hook import Hook
 from sahub.engine.outcome import Outcome, weighted
 from sahub.engine.replay import Trace
 from sahub.engine.replay import replay as replayed
+from sahub.engine.routing import attached
 from sahub.engine.session import Attention, Session
+from sahub.engine.supported import check_supported, geometry
 from sahub.errors import RunError, SparseNeverRan
 from sahub.measures import of_run, of_trace
 
@@ -55,7 +56,7 @@ class Model(Session):
         asked = [questions] if isinstance(questions, str) else list(questions)
         ids = [self.model.question_ids(question, answer_prefix) for question in asked]
         room = max(map(len, ids), default=0) + max_new_tokens
-        prefix = self.prefix(tuple(self.model.context_ids(context)), room)
+        prefix = self.prefix(tuple(self.model.context_ids(context)), room, asked=max(map(len, ids[:1]), default=0))
         attention = Attention(
             stack=None if stack is None else _stack(stack),
             dense_layers=tuple(dense_layers),
@@ -106,7 +107,7 @@ def sparse(
     check_supported(model.config, model.config.model_type)
     hook = Hook(
         stack=_stack(stack),
-        geometry=geometry(model.config.get_text_config()),
+        geometry=geometry(model.config),
         dense_layers=frozenset(dense_layers),
         measure=0,
         seed=seed,

@@ -72,7 +72,7 @@ class Arithmetic:
 
     def _outcome(self, attention, batch: Batch) -> Outcome:
         quest = attention.stack.stages[-1] if attention.stack else None  # none: dense
-        found = Outcome(attention=attention, num_keys=1000, num_layers=2)
+        found = Outcome(attention=attention, num_keys=1000, geometry=GEOMETRY)
         found.aux_bits = attention.stack.aux_bits(GEOMETRY, 1000) if attention.stack else 0.0
         for request in batch.requests:
             text = request.example.context

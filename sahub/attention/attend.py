@@ -1,8 +1,15 @@
-"""Attention over a selection: softmax(q.k * scale + log_weight) v, with the row maximum over the kept keys."""
+"""Attention over a selection: softmax(cap(q.k * scale) + log_weight) v, with the row maximum over the kept keys.
+
+cap(x) = softcap * tanh(x / softcap), where a layer has one. A learned sink is one more logit of each head: it takes its
+share of the softmax, and has no value.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sahub.attention.call import capped
 from sahub.attention.gather import row_chunks, rows_at
 from sahub.attention.rows import rows_of
 from sahub.attention.selection import Kind, Selection
@@ -17,15 +24,23 @@ def attend(
     *,
     mask: Tensor | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
     backend: str = "gather",
 ) -> Tensor:
     """Attention output [b, q, h, dv] in q's dtype, computed in fp32; q [b, h, q, d], k [b, g, k, d], v [b, g, k, dv].
 
+    softcap  bounds the logits, before weights and sinks; None = no bound
+    sinks    a logit of each query head, [h], that counts in the softmax and has no value; None = no sinks
     backend  `gather` reads only the chosen keys and holds no tensor of h*q*k elements; `reference` is dense and plain.
-    A row without a valid key gives 0. An empty selection raises SahubError, an unknown backend ConfigError.
+
+    A row without a valid key gives 0. An empty selection raises SahubError; an unknown backend, a softcap that is not
+    above 0 and sinks of another shape raise ConfigError.
     """
     if backend not in _BACKENDS:
         raise ConfigError(f"backend={backend}: must be one of {', '.join(_BACKENDS)}")
+    softmax = _Softmax(scale=q.shape[-1] ** -0.5 if scale is None else scale, softcap=softcap, sinks=sinks)
+    softmax.check(q.shape[1])
     if selection.kind is Kind.NONE:
         raise SahubError(
             "nothing is selected: a stack must keep at least one key of each row (use `dense` to keep all)"
@@ -35,8 +50,38 @@ def attend(
     if selection.kind is Kind.PARTIAL and selection.indices.shape[-1] == 0:
         selection.check()  # rows without a valid key give 0, others may not be empty
         return q.new_zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[-1])
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return _BACKENDS[backend](q, k, v, selection, scale).to(q.dtype)
+    return _BACKENDS[backend](q, k, v, selection, softmax).to(q.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Softmax:
+    """What becomes of q.k: scale, bound and sinks of a layer."""
+
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
+
+    def check(self, num_heads: int) -> None:
+        """Raise ConfigError for numbers that mean nothing."""
+        if self.softcap is not None and not self.softcap > 0:
+            raise ConfigError(f"softcap={self.softcap}: must be above 0, or None")
+        if self.sinks is not None and self.sinks.shape != (num_heads,):
+            raise ConfigError(f"sinks {list(self.sinks.shape)}: must be [{num_heads}], a logit of each query head")
+
+    def logits(self, dots: Tensor) -> Tensor:
+        """Logits of q.k, any shape."""
+        return capped(dots * self.scale, self.softcap)
+
+    def weights(self, logits: Tensor) -> Tensor:
+        """Softmax over the last axis, keys, of logits [b, u, q, h / u, s]; 0 where every logit is -inf."""
+        top = logits.amax(dim=-1, keepdim=True)
+        sinks = None if self.sinks is None else self.sinks.float().view(1, logits.shape[1], 1, -1, 1)
+        top = top if sinks is None else torch.maximum(top, sinks)
+        top = top.masked_fill(top == float("-inf"), 0.0)
+        weights = torch.exp(logits - top)
+        total = weights.sum(dim=-1, keepdim=True)
+        total = total if sinks is None else total + torch.exp(sinks - top)
+        return weights / total.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _restricted(selection: Selection, q: Tensor, k: Tensor, mask: Tensor) -> Selection:
@@ -53,28 +98,20 @@ def _restricted(selection: Selection, q: Tensor, k: Tensor, mask: Tensor) -> Sel
     return bare.of(selection.indices, selection.log_weight.masked_fill(~allowed, float("-inf")))
 
 
-def _reference(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+def _reference(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
     """The formula as it is written, on dense tensors."""
     group = q.shape[1] // k.shape[1]
     keys, values = (x.float().repeat_interleave(group, dim=1) for x in (k, v))
     probabilities = selection.probabilities()
-    logits = (q.float() @ keys.transpose(-1, -2) * scale - probabilities.log()).masked_fill(
-        probabilities == 0, float("-inf")
-    )
-    return (_softmax(logits) @ values).transpose(1, 2)
+    logits = softmax.logits(q.float() @ keys.transpose(-1, -2)) - probabilities.log()
+    logits = logits.masked_fill(probabilities == 0, float("-inf"))
+    return (softmax.weights(logits[..., None, :])[..., 0, :] @ values).transpose(1, 2)
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last axis; 0 where every logit is -inf."""
-    top = logits.amax(dim=-1, keepdim=True)
-    weights = torch.exp(logits - top.masked_fill(top == float("-inf"), 0.0))
-    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
     """Read the chosen keys alone, some rows at a time; heads of a group that chose alike read them once."""
     if selection.kind is Kind.ALL:
-        return _everything(q, k, v, selection, scale)
+        return _everything(q, k, v, selection, softmax)
     batch, heads, rows, _ = q.shape
     units = k.shape[1] if selection.slots.shape[1] == 1 else heads  # blocks that are gathered, each for some heads
     step = heads // units
@@ -84,33 +121,44 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float)
     out = q.new_empty(batch, rows, heads, v.shape[-1], dtype=torch.float32)
     for part in row_chunks(rows, batch * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
         slots, weight = indices[:, :, part], weights[:, :, part]
-        logits = grouped[:, :, part] @ rows_at(k, kv_head, slots).transpose(-1, -2) * scale + weight[..., None, :]
-        block = _softmax(logits) @ rows_at(v, kv_head, slots)  # [b, u, part, step, dv]
+        dots = grouped[:, :, part] @ rows_at(k, kv_head, slots).transpose(-1, -2)
+        logits = softmax.logits(dots) + weight[..., None, :]
+        block = softmax.weights(logits) @ rows_at(v, kv_head, slots)  # [b, u, part, step, dv]
         out[:, part] = block.transpose(1, 2).flatten(2, 3)
     return out
 
 
-def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, scale: float) -> Tensor:
+def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
     """Dense attention over the valid keys, some rows at a time, each chunk over the keys that its last row can see."""
     rows = selection.rows
     queries, keys, values = q.float(), k.float(), v.float()
+    plain = softmax.softcap is None and softmax.sinks is None
     blocks = []
     for part in row_chunks(rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
         end = rows.num_keys - rows.num_rows + part.stop
         visible = rows.visible(part)
-        block = torch.nn.functional.scaled_dot_product_attention(
-            queries[:, :, part],
-            keys[:, :, :end],
-            values[:, :, :end],
-            attn_mask=None if visible is None else visible[:, None, :, :end],
-            scale=scale,
-            enable_gqa=True,
-        )
-        blocks.append(block)
+        mask = None if visible is None else visible[:, None, :, :end]
+        few = queries[:, :, part], keys[:, :, :end], values[:, :, :end]
+        blocks.append(_fused(*few, mask, softmax.scale) if plain else _block(*few, mask, softmax))
     out = torch.cat(blocks, dim=2)
     if rows.mask is not None:
         out = out.masked_fill((rows.counts == 0)[:, None, :, None], 0.0)
     return out.transpose(1, 2)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Attention to the keys of a mask bool [b or 1, 1, q, k] (None = all), by torch: [b, h, q, dv]."""
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
+
+
+def _block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softmax: _Softmax) -> Tensor:
+    """The same with the bound and the sinks of a layer."""
+    heads = k.shape[1]
+    dots = q.unflatten(1, (heads, -1)).transpose(2, 3) @ k[:, :, None].transpose(-1, -2)  # [b, g, q, h / g, k]
+    logits = softmax.logits(dots)
+    if mask is not None:
+        logits = logits.masked_fill(~mask[..., None, :], float("-inf"))
+    return (softmax.weights(logits) @ v[:, :, None]).transpose(2, 3).flatten(1, 2)
 
 
 _BACKENDS = {"gather": _gather, "reference": _reference}

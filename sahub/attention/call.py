@@ -3,6 +3,7 @@
 Axis letters: b batch, h query heads, g KV heads, q query rows of a call, k keys, d head dim, s slots, m units, p pages.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,12 +15,25 @@ from sahub.attention.rows import Rows
 
 @dataclass(frozen=True)
 class Geometry:
-    """The numbers of a model that the costs of a method depend on."""
+    """The numbers of a model that the costs of a method depend on; heads are those of the layers that can be sparse."""
 
     num_layers: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    full_layers: tuple[int, ...] | None = None  # that attend to all past keys, so that they can be sparse; None: all
+    windows: tuple[int, ...] = ()  # tokens that each layer with a window holds; what is left holds no keys
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that can be sparse."""
+        return tuple(range(self.num_layers)) if self.full_layers is None else self.full_layers
+
+    def layers_of(self, learned: Iterable[int]) -> str:
+        """How many layers something was learned of, for messages; with those of the model that it lacks, if few."""
+        known = set(learned)
+        lacking = [str(layer) for layer in self.layers if layer not in known]
+        return f"{len(known)} layers" + (f" (without layer {', '.join(lacking)})" if 0 < len(lacking) <= 3 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +47,7 @@ class Call:
     k: Tensor  # [b, g, k, d]; read only by oracles and by an index for the pages or blocks that the rows touch
     v: Tensor  # [b, g, k, dv]
     scale: float  # of q.k before the softmax
+    softcap: float | None = None  # bound of the logits, where the layer has one
     rows: Rows  # which keys each row may attend to
     valid: Tensor | None = None  # bool [b, k]: which keys were valid when they were appended; None = all
     density: float | None = None  # the budget that `of_budget` sizes are shares of, at this layer
@@ -50,6 +65,15 @@ class Call:
     def num_kv_heads(self) -> int:
         """KV heads; query head h reads KV head h // (num_heads // num_kv_heads)."""
         return self.k.shape[1]
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits as the softmax has them. Their order stays: only what counts shares of the softmax needs this."""
+        return capped(logits, self.softcap)
+
+
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    """softcap * tanh(logits / softcap), or the logits where there is no bound."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 class Picks(NamedTuple):

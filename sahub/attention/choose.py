@@ -109,6 +109,8 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     """
     if selector.keeps_all:
         return taken.all()
+    if selector.top_p is not None:
+        scores = replace(scores, logits=call.capped(scores.logits))
     scores = _shared(call, scores, selector.group)
     logits, sizes = _candidates(call, taken, scores)
     num, bound = _budget(call, taken, selector)

@@ -151,14 +151,23 @@ class StackState:
         return twin
 
     def select(
-        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None, step: int = 0
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        step: int = 0,
     ) -> Selection:
         """The keys of q's rows: q [b, h, q, d] at the end of k [b, g, k, d], v [b, g, k, dv], all of them appended.
 
-        mask  None (as appended) | bool [b, k] | bool [b, 1, q, k], True = valid
+        mask     None (as appended) | bool [b, k] | bool [b, 1, q, k], True = valid
+        softcap  bound of the logits, for what counts shares of the softmax; see `attend`
         Equal to feeding the rows one by one, each with the indexes as they were then.
         """
-        call = self._call(q, k, v, mask, scale, step)
+        call = self._call(q, k, v, mask, scale=scale, softcap=softcap, step=step)
         self._observe(call)
         taken = Selection.none(call.rows, q.shape[1], k.shape[1])
         for stage, index in zip(self._stages, self.indexes, strict=True):
@@ -168,19 +177,34 @@ class StackState:
         return taken
 
     def observe(
-        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
     ) -> None:
         """Show rows that attend to everything to the stages that watch; see `select`."""
         if any(stage.watches for stage in self.stack.stages):
-            self._observe(self._call(q, k, v, mask, scale, 0))
+            self._observe(self._call(q, k, v, mask, scale=scale, softcap=softcap, step=0))
 
     def _observe(self, call: Call) -> None:
         for stage, index in zip(self.stack.stages, self.indexes, strict=True):
             if stage.watches:
                 cast(Watching, index).observe(call)
 
-    def _call(  # noqa: PLR0917  (the arguments of select)
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, step: int
+    def _call(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        *,
+        scale: float | None,
+        softcap: float | None,
+        step: int,
     ) -> Call:
         if k.shape[2] != self.length:
             raise ConfigError(f"k has {k.shape[2]} keys, {self.length} were appended: append all keys before selecting")
@@ -192,6 +216,7 @@ class StackState:
             k=k,
             v=v,
             scale=q.shape[-1] ** -0.5 if scale is None else scale,
+            softcap=softcap,
             rows=rows,
             valid=self.valid,
             density=self._density,
@@ -213,33 +238,3 @@ class StackState:
 def says_nothing(mask: Tensor) -> bool:
     """Whether a mask is True throughout, looked at only where reading is free."""
     return free_to_read(mask) and bool(mask.all())
-
-
-def select(
-    stack: Stack,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    layer: int = 0,
-    seed: int = 0,
-    example: int = 0,
-    step: int = 0,
-) -> Selection:
-    """What a stack selects for the rows q [b, h, q, d] at the end of k [b, g, k, d], v [b, g, k, dv], from scratch.
-
-    The keys before the rows are the prefix: what an index learns from one (centroids, channels), it learns from them.
-
-    mask  None | bool [b, k] (True = valid key) | bool [b, 1, q, k] (then a key is valid if any row may see it)
-    """
-    rows_of(q, k, mask)  # shapes first
-    state = stack.new_state(layer=layer, seed=seed, example=example)
-    valid = mask.any(dim=2)[:, 0] if mask is not None and mask.dim() == 4 else mask
-    prefix = k.shape[2] - q.shape[2]
-    for part in (slice(prefix), slice(prefix, None)):
-        state.append(k[:, :, part], v[:, :, part], None if valid is None else valid[:, part])
-        if part.stop == prefix:
-            state.freeze()
-    return state.select(q, k, v, mask=mask, scale=scale, step=step)

@@ -8,7 +8,8 @@ from typing import Any
 from sahub import extensions
 from sahub.attention.budgets import Density, check_density, needs_budget
 from sahub.attention.call import Geometry
-from sahub.attention.stack import Stack, StackState, select
+from sahub.attention.once import select
+from sahub.attention.stack import Stack, StackState
 from sahub.attention.stage import Stage
 from sahub.errors import ConfigError, did_you_mean
 from sahub.extensions import method_names

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sahub.engine.call_stats import Inputs
-from sahub.engine.hook import attached, attention_modules
 from sahub.engine.model import Model
+from sahub.engine.rope import fixed_frequencies
+from sahub.engine.routing import attached, attention_modules
 from sahub.errors import DataError
 from sahub.files.atomic import write_json
 from sahub.files.package import ROOT
@@ -23,7 +24,7 @@ def calibrate(model: Model, text: str | None = None, *, tokens: int = 4096, bloc
     """Channels of each layer and head, from the largest mean to the smallest, over at most `tokens` of `text`.
 
     q_proj, k_proj   |q|, |k| as the projections make them, before the rotary embedding; left out for models that have
-                     no such projections
+                     no such projections, or whose projections hold more than queries
     qk_proj          |q * k| of each token with itself, after the rotary embedding
     text             None: the packaged essay; it is read in blocks of `block` tokens
     """
@@ -31,7 +32,7 @@ def calibrate(model: Model, text: str | None = None, *, tokens: int = 4096, bloc
     if len(ids) < 2:
         raise DataError(f"text of {len(ids)} tokens: calibration needs more, a few thousand are good")
     sums = _Sums(model.geometry.head_dim)
-    with attached(model.hf, sums), _projections(model, sums):
+    with attached(model.hf, sums), fixed_frequencies(model.hf, block), _projections(model, sums):
         for start in range(0, len(ids), block):
             chunk = torch.tensor([ids[start : start + block]], device=model.device)
             model.hf.base_model(input_ids=chunk, use_cache=False)
@@ -53,7 +54,7 @@ class _Sums:
 
     def __init__(self, head_dim: int) -> None:
         self.totals: dict[tuple[int, str], Tensor] = {}
-        self._head_dim = head_dim
+        self.head_dim = head_dim
 
     def attend(self, layer: int, call: Inputs) -> Tensor:
         """Count the products of each token's own query and key."""
@@ -63,7 +64,7 @@ class _Sums:
 
     def count(self, layer: int, name: str, values: Tensor) -> None:
         """Add the values of n tokens, [1, n, heads * d] or [1, n, heads, d]."""
-        total = values.float().abs().reshape(values.shape[1], -1, self._head_dim).sum(dim=0, dtype=torch.float64).cpu()
+        total = values.float().abs().reshape(values.shape[1], -1, self.head_dim).sum(dim=0, dtype=torch.float64).cpu()
         self.totals[layer, name] = self.totals.get((layer, name), 0) + total
 
 
@@ -74,7 +75,8 @@ def _projections(model: Model, sums: _Sums) -> Iterator[None]:
         for name in ("q_proj", "k_proj"):
             projection = getattr(module, name, None)
             if isinstance(projection, nn.Module):
-                handles.append(projection.register_forward_hook(_counter(sums, layer, name)))
+                heads = model.geometry.num_heads if name == "q_proj" else model.geometry.num_kv_heads
+                handles.append(projection.register_forward_hook(_counter(sums, layer, name, heads)))
     try:
         yield
     finally:
@@ -82,9 +84,10 @@ def _projections(model: Model, sums: _Sums) -> Iterator[None]:
             handle.remove()
 
 
-def _counter(sums: _Sums, layer: int, name: str) -> Any:
+def _counter(sums: _Sums, layer: int, name: str, heads: int) -> Any:
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
         del module, inputs
-        sums.count(layer, name, output)
+        if output.shape[-1] == heads * sums.head_dim:  # else with a gate beside each query
+            sums.count(layer, name, output)
 
     return count

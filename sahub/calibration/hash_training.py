@@ -13,9 +13,10 @@ from sahub.config.choices import conf_dir, group_choices
 from sahub.data.examples import TaskSpec
 from sahub.data.loading import load_examples
 from sahub.engine.call_stats import Inputs
-from sahub.engine.hook import attached
 from sahub.engine.model import Model
 from sahub.engine.requests import prepare
+from sahub.engine.rope import fixed_frequencies
+from sahub.engine.routing import attached
 from sahub.errors import ConfigError, DataError, did_you_mean
 from sahub.index.hash_weights import HashFile, write
 
@@ -64,14 +65,17 @@ def texts_of(model: Model, tasks: Sequence[TaskSpec], *, texts: int, length: int
 
 
 @torch.inference_mode()
-def traces_of(model: Model, texts: Sequence[Text], rows: int, seed: int) -> list[list[Trace]]:
-    """For each layer, a trace of each text: the rows of its question and answer, and `rows` of its context."""
-    layers: list[list[Trace]] = [[] for _ in range(model.geometry.num_layers)]
+def traces_of(model: Model, texts: Sequence[Text], rows: int, seed: int) -> dict[int, list[Trace]]:
+    """For each layer that can be sparse, a trace of each text: the rows of its question and answer, and `rows` before.
+
+    Those before are drawn from its context.
+    """
+    layers: dict[int, list[Trace]] = {layer: [] for layer in model.geometry.layers}
     chance = torch.Generator().manual_seed(seed)
     for ids, start in texts:
         before = torch.randperm(start, generator=chance)[:rows].sort().values
         recorder = _Recorder(torch.cat([before, torch.arange(start, len(ids))]))
-        with attached(model.hf, recorder):
+        with attached(model.hf, recorder), fixed_frequencies(model.hf, len(ids)):
             model.hf.base_model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
         for layer, trace in recorder.traces.items():
             layers[layer].append(trace)
@@ -96,7 +100,7 @@ def train(
     layers = traces_of(model, found, settings.rows, settings.seed)
     held_out = max(1, len(found) // 4)
     tensors: dict[str, Tensor] = {}
-    for layer, traces in enumerate(layers):
+    for layer, traces in layers.items():
         learned = learn(traces[held_out:], traces[:held_out], settings, layer)
         for side, mlp in learned.mlps.items():
             for i, (weight, bias) in enumerate(mlp):

@@ -4,17 +4,25 @@ from collections import Counter
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from sahub.doctor.report import Rows, bytes_text, count_text
 from sahub.engine.model import Model
+from sahub.engine.supported import attending_layer, auto_class, text_of
 from sahub.errors import UnsupportedModel
+
+# What rotary frequencies that follow the length of context and question cost.
+PREFILLED_ANEW = {
+    "dynamic": "beyond its positions a context is prefilled anew for every other length of a question",
+    "longrope": "a context is prefilled twice where questions end on both sides of the original positions",
+}
 
 
 def architecture(config: PretrainedConfig) -> dict[str, Any]:
     """The facts of a configuration; None where it does not say."""
-    text = config.get_text_config()
-    heads, width = getattr(text, "num_attention_heads", None), getattr(text, "hidden_size", None)
+    text = text_of(config)
+    layer = attending_layer(config)
+    heads, width = getattr(layer, "num_attention_heads", None), getattr(text, "hidden_size", None)
     by_default = width // heads if isinstance(heads, int) and isinstance(width, int) else None
     types = Counter(getattr(text, "layer_types", None) or ())
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
@@ -24,8 +32,8 @@ def architecture(config: PretrainedConfig) -> dict[str, Any]:
         "num_layers": getattr(text, "num_hidden_layers", None),
         "layer_types": dict(types) or None,
         "num_heads": heads,
-        "num_kv_heads": getattr(text, "num_key_value_heads", None) or heads,
-        "head_dim": getattr(text, "head_dim", None) or by_default,
+        "num_kv_heads": getattr(layer, "num_key_value_heads", None) or heads,
+        "head_dim": getattr(layer, "head_dim", None) or by_default,
         "hidden_size": width,
         "vocab_size": getattr(text, "vocab_size", None),
         "max_position_embeddings": getattr(text, "max_position_embeddings", None),
@@ -57,7 +65,8 @@ def _rope_text(rope: Any) -> str:
         return "; ".join(f"{kind}: {_rope_text(one)}" for kind, one in nested.items())
     kind = rope.get("rope_type", rope.get("type", "default"))
     scaled = [f"{name} {value:g}" for name, value in rope.items() if isinstance(value, int | float)]
-    return f"{kind}{', not scaled' if kind == 'default' else ''}" + (f" ({', '.join(scaled)})" if scaled else "")
+    anew = f"; {PREFILLED_ANEW[kind]}" if kind in PREFILLED_ANEW else ""
+    return f"{kind}{', not scaled' if kind == 'default' else ''}" + (f" ({', '.join(scaled)})" if scaled else "") + anew
 
 
 def skeleton(config: PretrainedConfig, name: str, *, trust_remote_code: bool) -> PreTrainedModel:
@@ -67,7 +76,7 @@ def skeleton(config: PretrainedConfig, name: str, *, trust_remote_code: bool) ->
     """
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            return auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
     except ValueError as error:
         raise UnsupportedModel(
             f"model={name} ({config.model_type}): transformers has no causal language model for it; use a causal LM"

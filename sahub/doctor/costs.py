@@ -24,23 +24,25 @@ T = TypeVar("T")
 def costs(model: Model, attention: Attention, tokens: int) -> dict[str, Any]:
     """Measure on a text of `tokens` tokens, or as many as the model reads; the best of a few repeats within seconds."""
     ids = prompt(model, max(1, min(tokens, model.max_context_length - DECODED - 1)))
-    room, layers = DECODED + 1, model.geometry.num_layers
+    room = DECODED + 1
     chunk = torch.tensor([ids], device=model.device)
-    seconds, prefix = _best(model.device, lambda: prefill(model.hf, chunk, num_layers=layers, room=room))
+    seconds, prefix = _best(model.device, lambda: prefill(model.hf, chunk, room=room))
     session, last = endless(model), [ids[-1]]
 
     def decode(how: Attention) -> float:
         return _best(model.device, lambda: session.generate(prefix, last, how, max_new_tokens=DECODED))[0]
 
-    per_token = prefix.nbytes // (len(ids) + room)
+    per_token = prefix.buffered // (len(ids) + room)
+    fixed = prefix.nbytes - prefix.buffered
     free = free_bytes(model.device)
-    fits = None if free is None else int(USABLE * free / per_token)
+    fits = None if free is None else max(0, int((USABLE * free - fixed) / per_token))
     return {
         "tokens": len(ids),
         "prefill_seconds_per_1k_tokens": seconds / len(ids) * 1000,
         "decode_ms_per_token": decode(Attention()) / DECODED * 1000,
         "sparse_decode_ms_per_token": decode(attention) / DECODED * 1000,
         "kv_bytes_per_1k_tokens": per_token * 1000,
+        "fixed_bytes": fixed,
         "peak_bytes": peak_bytes(model.device),
         "free_bytes": free,
         "fits_tokens": fits,
@@ -56,11 +58,13 @@ def rows(facts: dict[str, Any], builder: str) -> Rows:
     fits = "unknown" if facts["fits_tokens"] is None else f"{facts['fits_tokens']:,} tokens"
     dense, sparse = facts["decode_ms_per_token"], facts["sparse_decode_ms_per_token"]
     longest = facts["largest_context_tokens"]
+    held = facts["fixed_bytes"]
+    fixed = f", and {bytes_text(held)} of windows and states whatever the length" if held else ""
     return [
         ("measured on", f"{facts['device']}, {facts['threads']} threads, a text of {facts['tokens']:,} tokens"),
         ("prefill", f"{facts['prefill_seconds_per_1k_tokens']:.3g} s per 1,000 tokens"),
         ("decoding", f"{dense:.3g} ms per token; with {builder} {sparse:.3g} ms"),
-        ("keys and values", f"{bytes_text(facts['kv_bytes_per_1k_tokens'])} per 1,000 tokens"),
+        ("keys and values", f"{bytes_text(facts['kv_bytes_per_1k_tokens'])} per 1,000 tokens{fixed}"),
         ("memory", f"{bytes_text(facts['peak_bytes'])} at most in use so far, {free} free"),
         ("would fit", f"{fits} in {100 * USABLE:.0f} % of what is free; the model reads {longest:,} at most here"),
     ]

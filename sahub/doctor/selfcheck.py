@@ -55,7 +55,7 @@ def sparse_path(model: Model, attention: Attention) -> dict[str, Any]:
     tokens = max(1, min(PROMPT_TOKENS, model.max_context_length - 64))
     ids = prompt(model, tokens)
     question = model.question_ids("Which box stands beside box 5?", "")[:48] or [ids[-1]]
-    prefix = session.prefix(ids, len(question) + ANSWER_TOKENS)
+    prefix = session.prefix(ids, len(question) + ANSWER_TOKENS, asked=len(question))
 
     def answer(how: Attention) -> tuple[Run, Tensor]:
         """Answers token by token, and the logits of the dense answer in one chunk."""
@@ -78,7 +78,7 @@ def sparse_path(model: Model, attention: Attention) -> dict[str, Any]:
         },
         "rewound_difference": _largest([_apart(dense, again)]),
         "sparse_difference": _largest([(sparse_forced - forced).abs().max()]),
-        **_receipts(sparse, attention, model.geometry.num_layers),
+        **_receipts(sparse, attention, len(model.geometry.layers)),
     }
 
 
@@ -97,12 +97,12 @@ def _finite(number: float) -> float | None:
     return number if number - number == 0 else None
 
 
-def _receipts(run: Run, attention: Attention, num_layers: int) -> dict[str, Any]:
+def _receipts(run: Run, attention: Attention, full_layers: int) -> dict[str, Any]:
     """Sparse calls counted and expected in an answer, and the share of keys that they read."""
     assert run.hook is not None
     tallies = list(run.hook.tallies.values())
     forwards = len(run.ids) - attention.dense_question
-    layers = num_layers - len(set(attention.dense_layers))
+    layers = full_layers - len(set(attention.dense_layers))
     rows = sum(tally.rows for tally in tallies)
     return {
         "sparse_calls": sum(tally.calls for tally in tallies),

@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sahub.engine.model import Model
+from sahub.engine.rope import frequencies
+from sahub.engine.supported import layer_kinds
 
 CACHE_BYTES = 1 << 30  # of the keys and values of a batch
 MOST = 10  # prompts of a batch: more of them save little and wait for the longest
@@ -23,9 +25,9 @@ class Prompt:
 
 
 def fits(model: Model) -> bool:
-    """Whether prompts of different lengths can share a batch: every layer attends to the whole past."""
-    kinds = getattr(model.hf.config.get_text_config(), "layer_types", None) or ()
-    return set(kinds) <= {"full_attention"}
+    """Whether prompts of different lengths can share a batch: all layers attend to the whole past, wherever it ends."""
+    config = model.hf.config
+    return set(layer_kinds(config)) == {"full_attention"} and frequencies(config, 1) is None
 
 
 def size_of(model: Model, tokens: int) -> int:

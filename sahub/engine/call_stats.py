@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from sahub.attention.selection import Selection
 
 @dataclass(frozen=True)
 class Inputs:
-    """One attention call of a model: query [B, Hq, Q, D], key and value [B, Hkv, K, D], mask [B, 1, Q, K]."""
+    """One attention call of a model: query [B, Hq, Q, D], key and value [B, Hkv, K, D], mask bool [B, 1, Q, K]."""
 
     query: Tensor
     key: Tensor
@@ -20,15 +21,22 @@ class Inputs:
     mask: Tensor | None
     scale: float
     positions: Tensor | None = None
+    softcap: float | None = None  # of the logits, where the layer has one
+    sinks: Tensor | None = None  # learned logits [Hq] of the layer's softmax
 
     def dense(self) -> Tensor:
         """Attention to every valid key."""
         rows = rows_of(self.query, self.key, self.mask)
         return self.sparse(Selection.none(rows, self.query.shape[1], self.key.shape[1]).all())
 
+    @property
+    def formula(self) -> dict[str, Any]:
+        """What a selection depends on beside queries, keys and values."""
+        return {"mask": self.mask, "scale": self.scale, "softcap": self.softcap}
+
     def sparse(self, selection: Selection) -> Tensor:
         """Attention to the selected keys."""
-        return attend(self.query, self.key, self.value, selection, mask=self.mask, scale=self.scale)
+        return attend(self.query, self.key, self.value, selection, **self.formula, sinks=self.sinks)
 
 
 @dataclass

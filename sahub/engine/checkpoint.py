@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from io import StringIO
 from typing import Any
 
-from transformers import AutoModelForCausalLM, GgufConfig, PretrainedConfig, PreTrainedModel
+from transformers import GgufConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from sahub.engine.supported import auto_class
 from sahub.errors import ConfigError, SahubError
 
 SHOWN = 4  # names of a kind
@@ -29,7 +30,7 @@ def load(where: str, **settings: Any) -> tuple[PreTrainedModel, Mapping[str, Any
     transformers_logging.set_verbosity_error()
     try:
         with quiet:
-            hf, found = AutoModelForCausalLM.from_pretrained(
+            hf, found = auto_class(settings["config"]).from_pretrained(
                 where, output_loading_info=True, ignore_mismatched_sizes=True, **settings
             )
     finally:

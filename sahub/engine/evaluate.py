@@ -79,7 +79,7 @@ def _attempt(
     """One context with one stack: the only place where any exception ends in a state."""
     begin = time.monotonic()
     length = len(request.context_ids)
-    outcome.num_layers = session.model.geometry.num_layers
+    outcome.geometry = session.model.geometry
     outcome.key_bytes = 2 * session.model.geometry.head_dim * session.model.hf.dtype.itemsize
     outcome.num_keys = min(outcome.num_keys or length, length)
     try:
@@ -169,7 +169,8 @@ def _answer_all(
     answers: list[Answer] = []
     micro: list[dict[str, Any]] = []
     begin = time.monotonic()
-    prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens))
+    first = len(request.question_ids[0])
+    prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens), first)
     shared = 0.0 if attention.stack is None else time.monotonic() - begin
     for number, (ids, question) in enumerate(zip(request.question_ids, request.example.questions, strict=True)):
         if number and time.monotonic() > deadline + shared:
@@ -214,11 +215,13 @@ def _answer_all(
                 seconds=last.seconds,
             )
         )
-        micro += micro_rows(last, request.example.id, question.id, session.model.geometry.num_layers, len(ids))
+        micro += micro_rows(last, request.example.id, question.id, session.model.geometry.layers, len(ids))
     return answers, micro, shared
 
 
-def micro_rows(run: Run | Replayed, example: str, question: str, num_layers: int, chunk: int) -> list[dict[str, Any]]:
+def micro_rows(
+    run: Run | Replayed, example: str, question: str, layers: Sequence[int], chunk: int
+) -> list[dict[str, Any]]:
     """One row per sparse layer and phase: rows, e, density, kv_density, selected keys; a dense run has density 1."""
     where = {"example": example, "question": question}
     if run.hook is None:
@@ -227,7 +230,7 @@ def micro_rows(run: Run | Replayed, example: str, question: str, num_layers: int
         full = {**errors, "density": 1.0, "kv_density": 1.0, "selected": None}
         return [
             {**where, "layer": layer, "phase": phase, "rows": rows, **full}
-            for layer in range(num_layers)
+            for layer in layers
             for phase, rows in sizes.items()
             if rows
         ]

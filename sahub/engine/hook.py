@@ -1,33 +1,18 @@
-"""Sparse attention inside a transformers model, through its public attention interface, with receipts."""
+"""Sparse attention of one request, with receipts: what the layers with full attention are routed to."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Protocol, cast
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import sdpa_mask
+from torch import Tensor
 
 from sahub.attention.call import Geometry
 from sahub.attention.selection import Selection
 from sahub.attention.stack import Stack, StackState
 from sahub.engine.call_stats import Inputs, Tally
 from sahub.engine.prefix import Prefix
-from sahub.errors import SahubError, SparseNeverRan, UnsupportedModel
-
-NAME = "sahub"
-_hooks: WeakKeyDictionary[nn.Module, "Attends"] = WeakKeyDictionary()
-
-
-class Attends(Protocol):
-    """What attention is routed to."""
-
-    def attend(self, layer: int, call: Inputs) -> Tensor:
-        """Attention of one call of one layer: [B, Q, Hq, Dv]."""
+from sahub.errors import SahubError, SparseNeverRan
 
 
 @dataclass
@@ -54,7 +39,7 @@ class Hook:
     @property
     def layers(self) -> list[int]:
         """The layers that are sparse."""
-        return [layer for layer in range(self.geometry.num_layers) if layer not in self.dense_layers]
+        return [layer for layer in self.geometry.layers if layer not in self.dense_layers]
 
     def start(self, prefix: Prefix) -> None:
         """Take the state at the end of the prefix, building what no stack with the same indexes built before."""
@@ -80,9 +65,9 @@ class Hook:
             self.prompts += layer == self.layers[0]
         if chunk == length or self.phase in self.dense_phases:
             if chunk < length:
-                state.observe(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
+                state.observe(call.query, call.key, call.value, **call.formula)
             return call.dense()
-        selection = state.select(call.query, call.key, call.value, mask=call.mask, scale=call.scale)
+        selection = state.select(call.query, call.key, call.value, **call.formula)
         output = call.sparse(selection)
         self._count(layer, selection, call, output)
         return output
@@ -119,8 +104,9 @@ class Hook:
     def _guard(self, call: Inputs, chunk: int, length: int) -> None:
         """Raise SahubError where the cache is not one that grows: its last known key must stand where it stood."""
         past = length - chunk
-        if call.positions is not None and call.mask is None and int(call.positions.max()) + 1 != length:
-            raise SahubError(f"{length} keys for position {int(call.positions.max())}: static caches are not supported")
+        seen = call.positions is None or int(call.positions.max()) + 1 == length
+        if not (seen if call.mask is None else bool(call.mask[:, 0, -1, -1].any())):
+            raise SahubError(f"{length} keys, and the last row does not see the last: static caches are not supported")
         state = self.states.get(self.layers[0])
         known = self.newest if past and state is not None and state.length == past else None
         if known is not None and not torch.equal(call.key[:, :, past - 1], known):
@@ -139,71 +125,3 @@ class Hook:
         tally.add_selection(selection, call.query.shape[0] * call.query.shape[2])
         if self.measure and (tally.calls - 1) % self.measure == 0:
             tally.add_error(output, call.dense())
-
-
-def _forward(  # noqa: PLR0917  (transformers' signature)
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call = Inputs(query, key, value, attention_mask, scale, kwargs.get("position_ids"))
-    return _hooks[module].attend(layer_of(module), call), None
-
-
-def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """No mask where no key is padding: causality is then known from positions alone."""
-    if attention_mask is None or bool(attention_mask.all()):
-        return None
-    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **{**kwargs, "allow_is_causal_skip": False})
-    return mask
-
-
-AttentionInterface.register(NAME, _forward)
-AttentionMaskInterface.register(NAME, _mask)
-
-
-def layer_of(module: nn.Module) -> int:
-    """The number of the layer that an attention module belongs to."""
-    return int(cast(int, module.layer_idx))
-
-
-def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
-    """The attention module of every layer. Raises UnsupportedModel where they are not one per layer."""
-    found = {
-        layer_of(module): module
-        for module in model.modules()
-        if hasattr(module, "layer_idx") and hasattr(module, "num_key_value_groups")
-    }
-    layers = model.config.get_text_config().num_hidden_layers
-    if sorted(found) != list(range(layers)):
-        kinds = sorted({type(module).__name__ for module in model.modules() if "Attention" in type(module).__name__})
-        which = f"only layers {sorted(found)} of {layers} have" if found else f"none of {layers} layers has"
-        raise UnsupportedModel(
-            f"model={model.config.model_type}: {which} attention that can be made sparse (its attention: "
-            f"{', '.join(kinds) or 'none'}); every layer must use transformers' attention interface, as Llama's do"
-        )
-    return found
-
-
-@contextmanager
-def attached(model: PreTrainedModel, hook: Attends) -> Iterator[None]:
-    """Route the sparse layers through `hook`; whatever happens inside, the model leaves as it came.
-
-    The implementation is a setting of the whole model, so dense layers go through the hook's dense path.
-    """
-    before = model.config._attn_implementation
-    modules = attention_modules(model)
-    for module in modules.values():
-        _hooks[module] = hook
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-        for module in modules.values():
-            _hooks.pop(module, None)

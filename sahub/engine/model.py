@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sahub.attention.call import Geometry
 from sahub.config.group_schemas import Protocol
 from sahub.engine import checkpoint, gguf
+from sahub.engine.probe import probe
 from sahub.engine.reading import load_tokenizer, read_config
+from sahub.engine.rope import check_fixable
+from sahub.engine.supported import check_supported, geometry, reads_at_most, wide_window
 from sahub.engine.template import Template
 from sahub.engine.weights import locate, pointed
-from sahub.errors import ConfigError, UnsupportedModel
+from sahub.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -172,9 +175,17 @@ def wrap_model(
     stored: str | None = None,
 ) -> Model:
     """A Model around a transformers model and tokenizer that are already loaded."""
-    config = hf.config.get_text_config()
+    config = hf.config
     check_supported(config, name)
-    limit = max_context_length or getattr(config, "max_position_embeddings", None) or 2**31
+    check_fixable(hf)
+    probe(hf)
+    window = wide_window(config)
+    if window and max_context_length and max_context_length > window:
+        raise ConfigError(
+            f"model.max_context_length={max_context_length}: must be at most {window}, the model's sliding window: "
+            "no layer attends further"
+        )
+    limit = max_context_length or reads_at_most(config) or 2**31
     return Model(
         name=name,
         hf=hf,
@@ -186,44 +197,6 @@ def wrap_model(
         stored=stored,
         counters=Counters(loads=1),
     ).templated(template, date, thinking)
-
-
-def geometry(config: PretrainedConfig) -> Geometry:
-    """Layers, heads and head size, from a transformers configuration."""
-    heads = config.num_attention_heads
-    return Geometry(
-        num_layers=config.num_hidden_layers,
-        num_heads=heads,
-        num_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-    )
-
-
-def check_supported(config: PretrainedConfig, name: str) -> None:
-    """Raise UnsupportedModel, by name, for an architecture whose attention is not plain softmax over all past keys."""
-    text = config.get_text_config()
-    kind = f"{name} ({text.model_type})"
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModel(f"model={kind}: encoder-decoder models are not supported; use a causal LM")
-    heads = getattr(text, "num_attention_heads", None)
-    if not isinstance(heads, int):
-        why = "it has no attention" if heads is None else "layers must all have the same number of heads"
-        raise UnsupportedModel(f"model={kind}: num_attention_heads={heads}: {why}; use a causal LM such as Llama")
-    window, longest = getattr(text, "sliding_window", None), getattr(text, "max_position_embeddings", 0)
-    uses = getattr(text, "use_sliding_window", True)
-    layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
-    if window and uses and window < longest and (layers or getattr(text, "layer_types", None) is None):
-        raise UnsupportedModel(
-            f"model={kind}: sliding_window={window} is shorter than its context ({longest}); layers with a window are "
-            "not supported. Set sliding_window to null in a copy of its config.json if the model allows it"
-        )
-    if layers - {"sliding_attention"}:
-        raise UnsupportedModel(f"model={kind}: layers of type {', '.join(sorted(layers))} are not supported")
-    for part in ("attn_logit_softcapping", "kv_lora_rank"):
-        if getattr(text, part, None):
-            raise UnsupportedModel(f"model={kind}: {part}={getattr(text, part)} is not supported")
-    if text.model_type == "gpt_oss":
-        raise UnsupportedModel(f"model={kind}: learned attention sinks are not supported")
 
 
 def _stop_ids(hf: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from sahub import measures
+from sahub.attention.call import Geometry
 from sahub.engine.session import Attention
 from sahub.errors import RunError
 
@@ -41,7 +42,7 @@ class Outcome:
     micro: list[dict[str, Any]] = field(default_factory=list)
     num_keys: int = 0  # of the shortest context
     aux_bits: float = 0.0
-    num_layers: int = 0  # of the model
+    geometry: Geometry | None = None  # of the model
     key_bytes: int = 0  # of a key with its value, of one KV head
 
     def measures(self) -> dict[str, float]:
@@ -61,10 +62,23 @@ class Outcome:
             raise RunError(f"not a finite number: {', '.join(bad)}")
         return found
 
+    @property
+    def num_layers(self) -> int:
+        """Layers of the model, of every kind."""
+        return 0 if self.geometry is None else self.geometry.num_layers
+
     def _over_all_layers(self, density: float) -> float:
-        """The density where layers that stay dense count as 1."""
-        sparse = len({row["layer"] for row in self.micro})
-        return (density * sparse + self.num_layers - sparse) / self.num_layers
+        """The density over all layers with keys: layers that stay dense count as 1, windows as what they hold."""
+        assert self.geometry is not None
+        full, windows = len(self.geometry.layers), self.geometry.windows
+        num_keys = fmean(answer.n_context for answer in self.answers)
+        others = full - self.sparse_layers + sum(min(1.0, window / num_keys) for window in windows)
+        return (density * self.sparse_layers + others) / (full + len(windows))
+
+    @property
+    def sparse_layers(self) -> int:
+        """Layers that the densities are means over."""
+        return len({row["layer"] for row in self.micro})
 
 
 def bytes_per_step(num_keys: float, kv_density: float, aux_bits: float, key_bytes: int) -> float:
@@ -91,7 +105,7 @@ def joined(attentions: Sequence[Attention], parts: Sequence[Sequence[Outcome]], 
     for number, attention in enumerate(attentions):
         whole = Outcome(attention=attention)
         for part in (each[number] for each in parts):
-            whole.num_layers = part.num_layers or whole.num_layers
+            whole.geometry = part.geometry or whole.geometry
             whole.key_bytes = part.key_bytes or whole.key_bytes
             whole.num_keys = min(whole.num_keys or part.num_keys, part.num_keys or whole.num_keys)
             whole.aux_bits = max(whole.aux_bits, part.aux_bits)

@@ -1,97 +1,47 @@
-"""Prefilled contexts: keys and values in buffers with room to answer, rewound for every question and every stack."""
+"""Prefilled contexts: what a model holds after them, rewound for every question and every stack."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
 from sahub.attention.stack import Stack, StackState
+from sahub.engine.cache import BufferLayer, State, held, nbytes, new_cache, restore
+from sahub.engine.rope import fixed_frequencies, frequencies
+from sahub.engine.supported import shared_keys
 
 INDEX_SETS = 8  # kept per prefix: the stacks of one batch of trials
 
 
-class BufferLayer(CacheLayerMixin):
-    """Keys and values of one layer, [B, Hkv, room, D], written in place: appending a token copies one token."""
-
-    is_croppable = True
-
-    def __init__(self, room: int) -> None:
-        super().__init__()
-        self.room, self.length = room, 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers for the shape and dtype of the first keys and values."""
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = key_states.new_empty((*key_states.shape[:2], self.room, key_states.shape[3]))
-        self.values = value_states.new_empty((*value_states.shape[:2], self.room, value_states.shape[3]))
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append n tokens; returns views of all keys [B, Hkv, K, D] and values so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        if end > self.room:
-            self._grow(end)
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def _grow(self, needed: int) -> None:
-        self.room = max(needed, self.room + self.room // 4)
-        old = self.keys[:, :, : self.length], self.values[:, :, : self.length]
-        self.lazy_initialization(*old)
-        self.keys[:, :, : self.length], self.values[:, :, : self.length] = old
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Keys after appending `query_length` tokens, and their offset."""
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Tokens held."""
-        return self.length
-
-    def get_max_length(self) -> int:
-        """-1: the buffer grows when it must."""
-        return -1
-
-    def rewind(self, length: int) -> None:
-        """Forget every token after the first `length`."""
-        self.length = min(self.length, length)
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """transformers' way to rewind: a negative number of tokens."""
-        self.rewind(self.length + tokens_to_remove)
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.length = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both buffers."""
-        if not self.is_initialized:
-            return 0
-        return self.keys.nbytes + self.values.nbytes
-
-
 @dataclass
 class Prefix:
-    """A prefilled context of `length` tokens, and the method state that was built from it.
+    """A prefilled context, and the method state that was built from it.
 
     `indexes` maps (layer, the stack's index keys) to frozen indexes: stacks that differ only in budgets share them.
     """
 
     cache: Cache
-    length: int
+    context_ids: tuple[int, ...]
+    room: int  # tokens that are kept free for question and answer
+    asked: int = 0  # tokens of a question that its rotary frequencies count, where these follow the length
+    frequencies: Hashable = None  # see `sahub.engine.rope.frequencies`
+    shared: Mapping[int, int] = field(default_factory=dict)  # layers without keys of their own, and whose they read
     example: int = 0  # of the context, for random numbers
     indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
     traces: dict[Hashable, Any] = field(default_factory=dict)  # of its questions, for replay
+    states: list[State] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.states = [held(layer) for layer in self.cache.layers]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the context."""
+        return len(self.context_ids)
 
     def remember(self, key: Hashable, indexes: Any) -> None:
         """Keep indexes for the next stack; the oldest leave, for indexes can be as large as the context itself."""
@@ -106,12 +56,12 @@ class Prefix:
 
     def rewind(self) -> None:
         """Back to the end of the context."""
-        for layer in self.cache.layers:
-            layer.rewind(self.length)
+        for layer, state in zip(self.cache.layers, self.states, strict=True):
+            restore(layer, state, self.length)
 
     def keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The context's keys and values of one layer, [1, Hkv, length, D]."""
-        buffer = self.cache.layers[layer]
+        """The context's keys and values that one layer attends to, [1, Hkv, length, D]."""
+        buffer = self.cache.layers[self.shared.get(layer, layer)]
         return buffer.keys[:, :, : self.length], buffer.values[:, :, : self.length]
 
     def state(self, stack: Stack, layer: int, seed: int) -> StackState:
@@ -127,20 +77,20 @@ class Prefix:
 
     def with_tail(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The context's keys and values of a layer followed by these, in its buffer: until the next rewind."""
-        buffer = self.cache.layers[layer]
+        buffer = self.cache.layers[self.shared.get(layer, layer)]
         buffer.rewind(self.length)
         found: tuple[Tensor, Tensor] = buffer.update(keys, values)
         return found
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the key-value buffers."""
-        return sum(layer.nbytes for layer in self.cache.layers)
+        """Bytes of all that is held, copies for the next question included; keys that layers share count once."""
+        return sum(map(nbytes, [*map(vars, self.cache.layers), *self.states]))
 
-
-def new_cache(num_layers: int, room: int) -> Cache:
-    """An empty cache of buffers of `room` tokens."""
-    return Cache(layers=[BufferLayer(room) for _ in range(num_layers)])
+    @property
+    def buffered(self) -> int:
+        """Bytes of the key-value buffers alone: what grows with the context."""
+        return sum(one.keys.nbytes + one.values.nbytes for one in self.cache.layers if isinstance(one, BufferLayer))
 
 
 class PrefixStore:
@@ -167,12 +117,24 @@ class PrefixStore:
 
 
 @torch.inference_mode()
-def prefill(model: Any, ids: Tensor, *, num_layers: int, room: int, chunk: int = 8192) -> Prefix:
+def prefill(model: Any, ids: Tensor, *, room: int, asked: int = 0, chunk: int = 8192) -> Prefix:
     """Run the context `ids` [1, n] through the model's own dense attention, without its output layer.
 
-    `room`: tokens to keep free for question and answer. Long contexts go in chunks, which bounds activations.
+    room   tokens to keep free for question and answer
+    asked  tokens of the question, for rotary frequencies that follow the length of both
+
+    Long contexts go in chunks, which bounds activations.
     """
-    cache = new_cache(num_layers, ids.shape[1] + room)
-    for start in range(0, ids.shape[1], chunk):
-        model.base_model(input_ids=ids[:, start : start + chunk], past_key_values=cache, use_cache=True)
-    return Prefix(cache=cache, length=ids.shape[1])
+    cache = new_cache(model.config, ids.shape[1] + room)
+    least = {"logits_to_keep": 1} if model.base_model is model else {}  # some classes have their output layer inside
+    with fixed_frequencies(model, ids.shape[1] + asked):
+        for start in range(0, ids.shape[1], chunk):
+            model.base_model(input_ids=ids[:, start : start + chunk], past_key_values=cache, use_cache=True, **least)
+    return Prefix(
+        cache=cache,
+        context_ids=tuple(ids[0].tolist()),
+        room=room,
+        asked=asked,
+        frequencies=frequencies(model.config, ids.shape[1] + asked),
+        shared=shared_keys(model.config),
+    )

@@ -15,8 +15,8 @@ from sahub.attention.call import Geometry
 from sahub.attention.selection import Selection
 from sahub.attention.stack import Stack
 from sahub.engine.call_stats import Inputs, Tally
-from sahub.engine.hook import attached
 from sahub.engine.prefix import Prefix
+from sahub.engine.routing import attached
 
 FIRST, LAST = 64, 64  # rows of a question that are replayed: its beginning, and its end
 LOGIT_BYTES = 4 << 20  # of dense logits that a block keeps for the next stack
@@ -32,21 +32,31 @@ class Block:
     end: int
     queries: Tensor
     outputs: Tensor
+    softcap: float | None  # of the logits, and learned sinks [h], where the layer has them
+    sinks: Tensor | None
     _dense: Tensor | None = field(default=None, repr=False)
 
-    def probabilities(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits fp32 [1, h, n, end] over keys [1, g, end, d], -inf where a row does not see one, and their softmax."""
-        logits = self._dense if self._dense is not None else self._logits(keys)
-        if self._dense is None and logits.nbytes <= LOGIT_BYTES:
-            self._dense = logits
-        return logits, logits.softmax(-1)
-
-    def _logits(self, keys: Tensor) -> Tensor:
+    def logits(self, keys: Tensor) -> Tensor:
+        """Logits fp32 [1, h, n, end] over keys [1, g, end, d], -inf where a row sees none; small ones are kept."""
+        if self._dense is not None:
+            return self._dense
         rows, group = self.queries.shape[2], self.queries.shape[1] // keys.shape[1]
         grouped = self.queries.float().unflatten(1, (keys.shape[1], group)).flatten(2, 3)
         logits: Tensor = (grouped @ keys.float().transpose(-1, -2) * self.scale).unflatten(2, (group, rows))
+        if self.softcap is not None:
+            logits = (logits / self.softcap).tanh() * self.softcap
         hidden = torch.ones(rows, self.end, dtype=torch.bool, device=keys.device).triu(self.end - rows + 1)
-        return logits.flatten(1, 2).masked_fill_(hidden, _OUT)
+        logits = logits.flatten(1, 2).masked_fill_(hidden, _OUT)
+        if logits.nbytes <= LOGIT_BYTES:
+            self._dense = logits
+        return logits
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Of logits [1, h, n, end], with the layer's sinks in the sum."""
+        if self.sinks is None:
+            return logits.softmax(-1)
+        sinks = self.sinks.float()[None, :, None, None].expand(1, -1, logits.shape[2], 1)
+        return torch.cat([logits, sinks], dim=-1).softmax(-1)[..., :-1]
 
 
 @dataclass
@@ -106,6 +116,8 @@ class _Recorder:
                 end=self.prefix + part.stop,
                 queries=call.query[:, :, part].clone(),
                 outputs=output[:, part].float(),
+                softcap=call.softcap,
+                sinks=call.sinks,
             )
             for phase, part in _parts(self.question, call.query.shape[2])
         ]
@@ -163,9 +175,9 @@ def replay(
             begin = block.end
             seen = keys[:, :, : block.end], values[:, :, : block.end]
             if dense_question and block.phase != "decode":
-                state.observe(block.queries, *seen, scale=block.scale)
+                state.observe(block.queries, *seen, scale=block.scale, softcap=block.softcap)
                 continue
-            selection = state.select(block.queries, *seen, scale=block.scale)
+            selection = state.select(block.queries, *seen, scale=block.scale, softcap=block.softcap)
             tally = tallies.setdefault((number, block.phase), Tally())
             _count(tally, block, selection, *seen)
     return tallies
@@ -173,10 +185,10 @@ def replay(
 
 def _count(tally: Tally, block: Block, selection: Selection, keys: Tensor, values: Tensor) -> None:
     """Add a block's sums: what is kept, the error of the output, what is missed of the softmax."""
-    logits, dense = block.probabilities(keys)
+    logits = block.logits(keys)
     weights = selection.dense_log_weight()
-    grouped = (logits + weights).softmax(-1).unflatten(1, (values.shape[1], -1))  # [1, g, heads of a group, n, end]
+    grouped = block.softmax(logits + weights).unflatten(1, (values.shape[1], -1))  # [1, g, heads of a group, n, end]
     output = (grouped.flatten(2, 3) @ values.float()).unflatten(2, grouped.shape[2:4])
     tally.add_selection(selection, block.queries.shape[2])
     tally.add_error(output.flatten(1, 2).transpose(1, 2), block.outputs)
-    tally.add_missed(dense, weights > _OUT)
+    tally.add_missed(block.softmax(logits), weights > _OUT)

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack
-from sahub.engine.hook import Hook, attached
+from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, prefill
 from sahub.engine.replay import Replayed, Trace, record, replay
+from sahub.engine.rope import fixed_frequencies, frequencies
+from sahub.engine.routing import attached
 from sahub.errors import ConfigError, RunError
 
 PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
@@ -34,9 +36,10 @@ class Attention:
 
     def check(self, geometry: Geometry) -> None:
         """Raise ConfigError for dense layers that a model does not have, or for all of them."""
-        layers, dense = geometry.num_layers, sorted(set(self.dense_layers))
-        if any(layer >= layers for layer in dense) or len(dense) == layers:
-            raise ConfigError(f"protocol.dense_layers={dense}: must be in 0..{layers - 1}, and not every layer")
+        layers, dense = geometry.layers, sorted(set(self.dense_layers))
+        if not set(dense) < set(layers):
+            which = f"0..{layers[-1]}" if len(layers) == geometry.num_layers else ", ".join(map(str, layers))
+            raise ConfigError(f"protocol.dense_layers={dense}: must be in {which}, and not every one of them")
         if self.stack is not None:
             self.stack.check(geometry)
 
@@ -73,8 +76,12 @@ class Session:
         self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int, int | None], Run] = OrderedDict()
         self._answer_bytes = answer_bytes
 
-    def prefix(self, context_ids: tuple[int, ...], room: int) -> Prefix:
-        """The prefilled context, computed when it is not held."""
+    def prefix(self, context_ids: tuple[int, ...], room: int, asked: int = 0) -> Prefix:
+        """The prefilled context, computed when it is not held.
+
+        asked  tokens of the question that comes first, for models whose rotary frequencies follow the length: for a
+               question that needs other ones, the context is prefilled anew when it is asked
+        """
 
         def make() -> Prefix:
             counters = self.model.counters
@@ -83,11 +90,11 @@ class Session:
             counters.prefills += 1
             counters.prefill_tokens += len(context_ids)
             ids = torch.tensor([context_ids], device=self.model.device)
-            made = prefill(self.model.hf, ids, num_layers=self.model.geometry.num_layers, room=room)
+            made = prefill(self.model.hf, ids, room=room, asked=asked)
             made.example = _number_of(context_ids)
             return made
 
-        return self._prefixes.get(context_ids, make)
+        return self._prefixes.get((context_ids, frequencies(self.model.hf.config, len(context_ids) + asked)), make)
 
     def dense_answer(
         self,
@@ -121,7 +128,7 @@ class Session:
     def force(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Run:
         """Teacher-forced: question and `answer` in one chunk, or in two where the question is dense (setup A)."""
         begin = time.perf_counter()
-        with self._request(prefix, attention) as forward:
+        with self._request(prefix, len(question), attention) as forward:
             if attention.dense_question:
                 first = forward(question, "question", keep=1)
                 rest = [forward(answer[:-1], "decode", keep=len(answer) - 1)] if len(answer) > 1 else []
@@ -150,7 +157,7 @@ class Session:
         begin = time.perf_counter()
         ids: list[int] = []
         stops = self.model.stop_ids if line_stop is None else self.model.stop_ids | {line_stop}
-        with self._request(prefix, attention) as forward:
+        with self._request(prefix, len(question), attention) as forward:
             logits = [forward(question, "question", keep=1)]
             while True:
                 ids.append(_largest(logits[-1], stops if line_stop is not None and not ids else ()))
@@ -166,7 +173,9 @@ class Session:
         """What a dense run of question and `answer` leaves for replay, made once while the prefix is in use."""
         key = tuple(question), tuple(answer)
         if key not in prefix.traces:
-            prefix.traces[key] = record(self.model, prefix, question, answer)
+            right = self._right(prefix, len(question))
+            with fixed_frequencies(self.model.hf, prefix.length + len(question)):
+                prefix.traces[key] = record(self.model, right, question, answer)
         found: Trace = prefix.traces[key]
         return found
 
@@ -185,15 +194,25 @@ class Session:
         return Replayed(ids=answer, tallies=tallies, seconds=time.perf_counter() - begin)
 
     @contextmanager
-    def _request(self, prefix: Prefix, attention: Attention) -> Iterator["_Forward"]:
-        """Forward passes after a rewound prefix; the receipts are checked once they are done."""
+    def _request(self, prefix: Prefix, asked: int, attention: Attention) -> Iterator["_Forward"]:
+        """Forward passes after a rewound prefix; the receipts are checked once they are done.
+
+        Rotary frequencies that follow the length are those of context and question, also while decoding.
+        """
+        hf, prefix = self.model.hf, self._right(prefix, asked)
         prefix.rewind()
         hook = self._hook(prefix, attention)
         forward = _Forward(self.model, prefix, hook)
-        with attached(self.model.hf, hook) if hook else nullcontext():
+        with fixed_frequencies(hf, prefix.length + asked), attached(hf, hook) if hook else nullcontext():
             yield forward
         if hook:
             hook.verify(forward.calls)
+
+    def _right(self, prefix: Prefix, asked: int) -> Prefix:
+        """The context with the rotary frequencies of a question of so many tokens: prefilled anew where they differ."""
+        if prefix.frequencies == frequencies(self.model.hf.config, prefix.length + asked):
+            return prefix
+        return self.prefix(prefix.context_ids, prefix.room, asked)
 
     def _hook(self, prefix: Prefix, attention: Attention) -> Hook | None:
         if attention.stack is None:

@@ -18,21 +18,21 @@ Lists = tuple[tuple[int, ...], ...]  # one per head
 
 
 class ChannelFile:
-    """The lists of one selection: `layers[l][head]` is a permutation of the channels of a head."""
+    """The lists of one selection: `layers[l][head]` is a permutation of the channels of a head, of layers it knows."""
 
-    def __init__(self, layers: tuple[Lists, ...], digest: str) -> None:
+    def __init__(self, layers: Mapping[int, Lists], digest: str) -> None:
         self.layers = layers
         self.digest = digest  # of the file
 
     @property
     def num_heads(self) -> int:
         """Lists of each layer."""
-        return len(self.layers[0])
+        return len(next(iter(self.layers.values())))
 
     @property
     def head_dim(self) -> int:
         """Channels of a head."""
-        return len(self.layers[0][0])
+        return len(next(iter(self.layers.values()))[0])
 
 
 def read_channels(file: str, selection: str) -> ChannelFile:
@@ -66,7 +66,7 @@ def _read(path: str, selection: str, changed: int, size: int) -> ChannelFile:
     return ChannelFile(_layers(path, selection, tree), hashlib.sha256(content).hexdigest()[:16])
 
 
-def _layers(path: str, selection: str, tree: Mapping[str, Any]) -> tuple[Lists, ...]:
+def _layers(path: str, selection: str, tree: Mapping[str, Any]) -> dict[int, Lists]:
     pattern = re.compile(rf"model\.layers\.(\d+)\.self_attn\.{re.escape(selection)}")
     found = {int(match[1]): value for key, value in tree.items() if (match := pattern.fullmatch(key))}
     if not found:
@@ -75,19 +75,18 @@ def _layers(path: str, selection: str, tree: Mapping[str, Any]) -> tuple[Lists, 
             f"sorted_channel_file={path}: has no model.layers.N.self_attn.{selection} "
             f"(channel_selection={selection}); it has {', '.join(held[:8]) or 'nothing'}"
         )
-    layers: list[Lists] = []
-    for layer in range(max(found) + 1):
+    layers: dict[int, Lists] = {}
+    for layer in sorted(found):
         key = f"model.layers.{layer}.self_attn.{selection}"
-        if layer not in found:
-            raise ConfigError(f"sorted_channel_file={path}: {key} is missing, layers to {max(found)} are there")
         lists = _lists(f"sorted_channel_file={path}: {key}", found[layer])
-        if layers and (len(lists), len(lists[0])) != (len(layers[0]), len(layers[0][0])):
+        first = next(iter(layers.values()), lists)
+        if (len(lists), len(lists[0])) != (len(first), len(first[0])):
             raise ConfigError(
-                f"sorted_channel_file={path}: {key} has {len(lists)} lists of {len(lists[0])} channels, layer 0 has "
-                f"{len(layers[0])} of {len(layers[0][0])}"
+                f"sorted_channel_file={path}: {key} has {len(lists)} lists of {len(lists[0])} channels, layer "
+                f"{min(layers)} has {len(first)} of {len(first[0])}"
             )
-        layers.append(lists)
-    return tuple(layers)
+        layers[layer] = lists
+    return layers
 
 
 def _lists(address: str, value: object) -> Lists:

@@ -38,7 +38,7 @@ Mlp = tuple[tuple[Tensor, Tensor], ...]  # weight [h, in, out] and bias [h, out]
 class HashFile:
     """What a file holds, its tensors apart."""
 
-    num_layers: int  # of the model
+    layers: tuple[int, ...]  # of the model, that can be sparse
     num_heads: int
     head_dim: int
     mlp_layers: int
@@ -50,7 +50,7 @@ class HashFile:
     def __str__(self) -> str:
         """Its shapes, by the fields of the builder that must equal them."""
         return (
-            f"{self.num_layers} layers, {self.num_heads} heads of {self.head_dim}, hat_bits={self.bits} "
+            f"{len(self.layers)} layers, {self.num_heads} heads of {self.head_dim}, hat_bits={self.bits} "
             f"hat_mlp_layers={self.mlp_layers} hat_mlp_hidden_size={self.hidden_size}"
         )
 
@@ -78,8 +78,8 @@ def read_layer(file: str, layer: int, device: str) -> dict[str, Mlp]:
     """The MLPs of one layer on a device, read once per process."""
     path = located(file)
     header, state = read_header(file), path.stat()
-    if layer >= header.num_layers:
-        raise ConfigError(f"weights={file}: has no layer {layer}, only {header.num_layers}")
+    if layer not in header.layers:
+        raise ConfigError(f"weights={file}: has no layer {layer}, only {len(header.layers)} others")
     return _layer(str(path), layer, device, state.st_mtime_ns, header.mlp_layers)
 
 
@@ -118,20 +118,21 @@ def described(
     names = [match for name in shapes if (match := _NAME.fullmatch(name))]
     if not names:
         raise ConfigError(f"{address}: has no tensor layers.N.query.M.weight; it has {', '.join(sorted(shapes)[:4])}")
-    num_layers, mlp_layers = (1 + max(int(match[part]) for match in names) for part in (1, 3))
-    first = [shapes.get(f"layers.0.query.{i}.weight", ()) for i in range(mlp_layers)]
+    layers = tuple(sorted({int(match[1]) for match in names}))
+    mlp_layers = 1 + max(int(match[3]) for match in names)
+    first = [shapes.get(f"layers.{layers[0]}.query.{i}.weight", ()) for i in range(mlp_layers)]
     for i, shape in enumerate(first):
         if len(shape) != 3:
-            raise ConfigError(f"{address}: layers.0.query.{i}.weight {list(shape)} must be [heads, in, out]")
+            raise ConfigError(f"{address}: layers.{layers[0]}.query.{i}.weight {list(shape)} must be [heads, in, out]")
     heads, widths = first[0][0], [first[0][1], *(shape[2] for shape in first)]
     if len(set(widths[1:-1])) > 1:
         raise ConfigError(f"{address}: hidden layers of {widths[1:-1]} must be equally wide")
-    for layer, side, i in product(range(num_layers), SIDES, range(mlp_layers)):
+    for layer, side, i in product(layers, SIDES, range(mlp_layers)):
         at = f"layers.{layer}.{side}.{i}"
         _check(address, shapes, f"{at}.weight", (heads, *widths[i : i + 2]))
         _check(address, shapes, f"{at}.bias", (heads, widths[i + 1]))
     return HashFile(
-        num_layers=num_layers,
+        layers=layers,
         num_heads=heads,
         head_dim=widths[0],
         mlp_layers=mlp_layers,
@@ -158,7 +159,7 @@ def write(output: Path, tensors: Mapping[str, Tensor], activation: str, **about:
         "mlp_layers": found.mlp_layers,
         "hidden_size": found.hidden_size,
         "activation": activation,
-        "num_layers": found.num_layers,
+        "num_layers": len(found.layers),
         "num_heads": found.num_heads,
         "head_dim": found.head_dim,
         "dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch."),

@@ -179,7 +179,9 @@ def _logits(call: Call, queries: Tensor, places: list[int]) -> Tensor:
     """Logits of queries [b, h, n, d] at these positions for the valid keys up to their own: fp32 [b, h, n, k]."""
     group = call.num_heads // call.num_kv_heads
     grouped = queries.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
-    logits = (product(grouped, call.k.transpose(-1, -2)) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
+    logits = (
+        call.capped(product(grouped, call.k.transpose(-1, -2)) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
+    )
     seen = torch.arange(call.k.shape[2], device=queries.device) <= torch.tensor(places, device=queries.device)[:, None]
     seen = seen[None] if call.valid is None else seen & call.valid[:, None]
     masked: Tensor = logits.masked_fill(~seen[:, None], _OUT)

@@ -164,8 +164,8 @@ class _Moments(NamedTuple):
 
 def _moments(call: Call, taken: Selection, picked: Picks) -> _Moments:
     inside, certain = picked.log_weight > _OUT, taken.weights == 0
-    logits = (dots_at(call, picked.units) * call.scale).masked_fill(~inside, _OUT)
-    held = (dots_at(call, taken.slots) * call.scale).masked_fill(~certain, _OUT)
+    logits = call.capped(dots_at(call, picked.units) * call.scale).masked_fill(~inside, _OUT)
+    held = call.capped(dots_at(call, taken.slots) * call.scale).masked_fill(~certain, _OUT)
     top = torch.cat([logits, held, logits.new_full((*logits.shape[:3], 1), torch.finfo(torch.float32).min)], -1)
     top = top.amax(-1, keepdim=True)
     weight, kept = (x.sub(top).double().exp() for x in (logits, held))

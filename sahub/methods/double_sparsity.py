@@ -96,7 +96,7 @@ class DoubleSparsity(Stage):
         """No labels yet."""
         del seed, example
         found = self._file()
-        if found is not None and layer >= len(found.layers):
+        if found is not None and layer not in found.layers:
             raise ConfigError(f"sorted_channel_file={self.sorted_channel_file}: has no layer {layer}")
         lists = None if found is None else found.layers[layer]
         return Labels(self.group_factor, self.label_bits, lists, self.channel_sharing == "group")
@@ -108,12 +108,12 @@ class DoubleSparsity(Stage):
         if found is None:
             return
         heads = geometry.num_kv_heads if self.channel_selection == "k_proj" else geometry.num_heads
-        holds = len(found.layers), found.num_heads, found.head_dim
-        if holds != (geometry.num_layers, heads, geometry.head_dim):
+        holds = tuple(found.layers), found.num_heads, found.head_dim
+        if holds != (geometry.layers, heads, geometry.head_dim):
             raise ConfigError(
-                f"sorted_channel_file={self.sorted_channel_file}: {self.channel_selection} is of {holds[0]} layers, "
-                f"{holds[1]} heads and head_dim {holds[2]}; the model has {geometry.num_layers}, {heads} and "
-                f"{geometry.head_dim}"
+                f"sorted_channel_file={self.sorted_channel_file}: {self.channel_selection} is of "
+                f"{geometry.layers_of(found.layers)}, {holds[1]} heads and head_dim {holds[2]}; the model has "
+                f"{len(geometry.layers)} that can be sparse, {heads} and {geometry.head_dim}"
             )
 
     def aux_bits(self, geometry: Geometry, num_keys: int) -> float:

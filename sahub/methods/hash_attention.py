@@ -99,11 +99,11 @@ class HashAttention(Stage):
         """The weights must be this model's."""
         found = self._file()
         fits = found.num_heads in (1, geometry.num_kv_heads, geometry.num_heads)
-        if not fits or (found.num_layers, found.head_dim) != (geometry.num_layers, geometry.head_dim):
+        if not fits or (found.layers, found.head_dim) != (geometry.layers, geometry.head_dim):
             raise ConfigError(
-                f"weights={self.weights}: are for {found.num_layers} layers, {found.num_heads} heads and head_dim "
-                f"{found.head_dim}; the model has {geometry.num_layers}, {geometry.num_heads} (KV: "
-                f"{geometry.num_kv_heads}) and {geometry.head_dim}; {MAKE}"
+                f"weights={self.weights}: are for {geometry.layers_of(found.layers)}, {found.num_heads} heads and "
+                f"head_dim {found.head_dim}; the model has {len(geometry.layers)} that can be sparse, "
+                f"{geometry.num_heads} (KV: {geometry.num_kv_heads}) and {geometry.head_dim}; {MAKE}"
             )
 
     def aux_bits(self, geometry: Geometry, num_keys: int) -> float:

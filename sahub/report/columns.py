@@ -7,7 +7,7 @@ from sahub.config.choices import CELL_GROUPS
 from sahub.search.trial import STATES
 
 COLUMNS = (
-    "task", "tokens", "builder", "objective", "n", "dense", "sparse", "difference", "verdict", "default",
+    "task", "tokens", "builder", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict", "default",
     "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
 )  # fmt: skip
 LEFT = {"task", "builder", "objective"}
@@ -50,6 +50,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _short(found.get("tokens"), "{:.0f}"),
         row["builder"] + _told_apart(row),
         row["objective"],
+        _layers(found.get("layers")),
         _short(found.get("n"), "{}"),
         percent(found.get("dense_score")),
         percent(found.get("sparse_score")),
@@ -81,6 +82,11 @@ def _verdict(found: Mapping[str, Any] | None) -> str:
         return "-"
     more = found["more_contexts"]
     return f"{found['word']} (+{more})" if more else str(found["word"])
+
+
+def _layers(found: Mapping[str, int] | None) -> str:
+    """How many layers are sparse, where not all of them are."""
+    return "-" if not found or found["sparse"] == found["all"] else f"{found['sparse']} of {found['all']} layers"
 
 
 def percent(interval: Mapping[str, float] | None, sign: bool = False) -> str:

@@ -119,7 +119,7 @@ def markdown(found: Sequence[CellResult], rows: Sequence[Mapping[str, Any]]) -> 
 def contents(found: Sequence[CellResult], rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
     """Title, columns and lines of the table; what is the same in every row stands above it, to keep it narrow."""
     texts = texts_of(rows)
-    same = {name: {text[name] for text in texts} for name in ("objective", "asked", "n")}
+    same = {name: {text[name] for text in texts} for name in ("sparse in", "objective", "asked", "n")}
     shared = {name: one for name, (one, *more) in same.items() if not more and one != "-"}
     models = ", ".join(sorted({_named(result) for result in found}))
     title = ", ".join([f"model {models}", *(f"{name} {text}" for name, text in shared.items())])

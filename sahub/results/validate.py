@@ -47,6 +47,7 @@ class Validation:
             "tokens": fmean(answer.n_context for answer in self.sparse.answers),
             "contexts": len({answer.example_id for answer in self.sparse.answers}),
             "measures": measures,
+            "layers": {"sparse": self.sparse.sparse_layers, "all": self.sparse.num_layers},
             "by_phase": by_phase(self.sparse.micro),
             "feasible": all(number <= 0 for number in excess_of(self.entry.cell, measures).values()),
         }

@@ -7,8 +7,8 @@ from sahub.attention.stack import Stack
 from sahub.builders.space import extremes, overrides_of
 from sahub.compute.devices import check_gpus
 from sahub.config.cell import Cell
-from sahub.engine.model import geometry
 from sahub.engine.reading import read_config
+from sahub.engine.supported import geometry
 from sahub.engine.weights import spec_of
 from sahub.errors import ConfigError
 from sahub.extensions import member
@@ -50,7 +50,7 @@ def _check_model(cell: Cell, stack: Stack | None) -> None:
     if stack is not None and per_layer.read_geometry(stack.stages):
         model = cell.settings.model
         config = read_config(model.path, model.revision, model.trust_remote_code)
-        stack.check(geometry(config.get_text_config()))
+        stack.check(geometry(config))
 
 
 def _check_objective(cell: Cell) -> None:

@@ -13,9 +13,9 @@ from sahub.compute.devices import number_of_workers
 from sahub.config.cell import Cell
 from sahub.config.settings import PHASES
 from sahub.engine import gguf
-from sahub.engine.model import geometry
 from sahub.engine.reading import read_config
 from sahub.engine.session import PREFIX_BYTES
+from sahub.engine.supported import geometry, shared_keys
 from sahub.engine.weights import GGUF, digest_of_model, files_of
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
@@ -150,7 +150,7 @@ def _memory(cell: Cell) -> str:
     """Of a worker: weights, and keys and values of the longest contexts, as many as are held."""
     settings = cell.settings
     config = _config(cell)
-    shape = geometry(config.get_text_config())
+    shape = geometry(config)
     stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     on_cpu = settings.model.dtype == "auto" and _is_cpu(settings.model.device)
     kind = "float32" if on_cpu else stored if settings.model.dtype == "auto" else settings.model.dtype
@@ -159,7 +159,8 @@ def _memory(cell: Cell) -> str:
     weights = weights * _width(kind) // _width(stored)
     weights += sum(gguf.num_parameters(file) * _width(kind) for file in files if file.suffix == GGUF)
     limits = [getattr(settings, phase) for phase in settings.phases]
-    token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
+    held_layers = len(shape.layers) - len(shared_keys(config).keys() & set(shape.layers))
+    token = 2 * held_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
     held = [min(PREFIX_BYTES, max(1, one.max_requests or 1000) * _length(cell, one) * token) for one in limits]
     return f"{(weights + max(held)) / 2**30:.2g} GiB"
 

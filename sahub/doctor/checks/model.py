@@ -10,11 +10,11 @@ from sahub.config.cell import Cell
 from sahub.doctor import anatomy, answers, costs, selfcheck
 from sahub.doctor.questions import asked_of
 from sahub.doctor.report import Report, Rows
-from sahub.engine.hook import attention_modules
-from sahub.engine.model import check_supported
 from sahub.engine.reading import read_config
 from sahub.engine.requests import Prepared, load
+from sahub.engine.routing import attention_modules
 from sahub.engine.session import Session
+from sahub.engine.supported import check_supported
 from sahub.engine.weights import locate
 from sahub.errors import SahubError
 from sahub.progress import Display

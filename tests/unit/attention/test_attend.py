@@ -1,6 +1,7 @@
 """Attention over a selection: the formula, its numbers at the edges, and what the gather backend may read."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -26,31 +27,52 @@ def bare(q, k, mask=None):
     return Selection.none(rows_of(q, k, mask), q.shape[1], k.shape[1])
 
 
-def expected(q, k, v, chance, scale):
-    """sum_j e_j / p_j v_j / sum_j e_j / p_j over the kept keys, per row, in fp64 loops."""
+def expected(q, k, v, chance, scale, softcap=None, sinks=None):
+    """sum_j e_j / p_j v_j / (sum_j e_j / p_j + e_sink) over the kept keys, per row, in fp64 loops."""
     out = torch.zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[3], dtype=torch.float64)
     group = q.shape[1] // k.shape[1]
     for b, h, i in torch.cartesian_prod(*(torch.arange(n) for n in q.shape[:3])).tolist():
         kept = chance[b, h, i].nonzero().flatten().tolist()
         z = {j: float(q[b, h, i].double() @ k[b, h // group, j].double()) * scale for j in kept}
-        weight = {j: math.exp(z[j] - max(z.values())) / float(chance[b, h, i, j]) for j in kept}
+        if softcap is not None:
+            z = {j: softcap * math.tanh(logit / softcap) for j, logit in z.items()}
+        weight = {j: math.exp(z[j]) / float(chance[b, h, i, j]) for j in kept}
+        total = sum(weight.values()) + (0 if sinks is None else math.exp(float(sinks[h])))
         for j in kept:
-            out[b, i, h] += weight[j] / sum(weight.values()) * v[b, h // group, j].double()
+            out[b, i, h] += weight[j] / total * v[b, h // group, j].double()
     return out
+
+
+SINKS = torch.tensor([-1.0, 0.0, 2.0, 5.0])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sampled", [False, True])
-def test_the_formula(backend, sampled):
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize(("softcap", "sinks"), [(None, None), (1.5, None), (None, SINKS), (0.7, SINKS)])
+def test_the_formula(backend, sampled, heads, softcap, sinks):
     q, k, v = qkv()
-    chance = torch.rand(2, 4, 3, 20, generator=torch.Generator().manual_seed(1))
+    chance = torch.rand(2, heads, 3, 20, generator=torch.Generator().manual_seed(1))
     kept = chance > 0.6
     kept &= torch.arange(20) <= torch.arange(17, 20)[:, None]
     weights = torch.where(kept, -chance.log() if sampled else torch.zeros(()), OUT)
-    selection = bare(q, k).of(torch.arange(20).expand(2, 4, 3, 20), weights)
-    out = attend(q, k, v, selection, scale=0.7, backend=backend)
-    want = expected(q, k, v, kept * (chance if sampled else 1.0), 0.7)
+    selection = bare(q, k).of(torch.arange(20).expand(2, heads, 3, 20), weights)
+    out = attend(q, k, v, selection, scale=0.7, softcap=softcap, sinks=sinks, backend=backend)
+    want = expected(q, k, v, (kept * (chance if sampled else 1.0)).expand(2, 4, 3, 20), 0.7, softcap, sinks)
     torch.testing.assert_close(out, want.float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sink_takes_its_share_whatever_its_size_and_none_without_size(backend):
+    q, k, v = qkv()
+    selection = bare(q, k).all()
+    plain = attend(q, k, v, selection, backend=backend)
+    nothing, everything = (
+        attend(q, k, v, selection, sinks=torch.full((4,), size), backend=backend) for size in (-torch.inf, 3e4)
+    )
+    torch.testing.assert_close(nothing, plain)
+    assert not everything.any()
+    assert torch.equal(attend(q, k, v, selection, softcap=1e6, backend=backend).isfinite(), plain.isfinite())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -66,22 +88,24 @@ def test_everything_is_dense_attention(backend):
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("padded", [False, True])
-def test_everything_in_chunks_of_rows(rows, padded, monkeypatch):
+@pytest.mark.parametrize("own", [{}, {"softcap": 0.9, "sinks": SINKS}], ids=["plain", "softcap and sinks"])
+def test_everything_in_chunks_of_rows(rows, padded, own, monkeypatch):
     q, k, v = qkv(rows=rows, keys=40)
     mask = torch.arange(40) >= torch.tensor([[0], [7]]) if padded else None
     selection = bare(q, k, mask).all()
-    whole = attend(q, k, v, selection, backend="reference")
+    whole = attend(q, k, v, selection, backend="reference", **own)
     for elements in (1, 40 * 8 * 5, 10**7):
         monkeypatch.setattr("sahub.attention.gather._CHUNK_ELEMENTS", elements)
-        torch.testing.assert_close(attend(q, k, v, selection), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attend(q, k, v, selection, **own), whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rows_without_a_valid_key_give_zero(backend):
     q, k, v = qkv(rows=6, keys=6)
     mask = torch.arange(6) >= torch.tensor([[0], [3]])
-    for stages in ([{"name": "dense"}], [{"name": "local", "window_size": 2}]):
-        out = attend(q, k, v, select(build_stack(stages), q, k, v, mask=mask), backend=backend)
+    stacks = [{"name": "dense"}], [{"name": "local", "window_size": 2}]
+    for stages, sinks in product(stacks, (None, SINKS, SINKS - torch.inf)):
+        out = attend(q, k, v, select(build_stack(stages), q, k, v, mask=mask), sinks=sinks, backend=backend)
         assert (out[1, :3] == 0).all()
         assert out.isfinite().all()
         assert (out[1, 3:] != 0).all()
@@ -167,6 +191,11 @@ def test_errors_name_what_is_wrong():
         attend(q, k, v, bare(q, k))
     with pytest.raises(ConfigError, match="backend=fast: must be one of gather, reference"):
         attend(q, k, v, bare(q, k).all(), backend="fast")
+    for softcap in (0.0, -1.0, math.nan):
+        with pytest.raises(ConfigError, match=f"softcap={softcap}: must be above 0, or None"):
+            attend(q, k, v, bare(q, k).all(), softcap=softcap)
+    with pytest.raises(ConfigError, match=r"sinks \[2\]: must be \[4\], a logit of each query head"):
+        attend(q, k, v, bare(q, k).all(), sinks=torch.zeros(2))
 
 
 def test_an_empty_selection_is_zero_for_padding_and_an_error_for_rows_with_keys():

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from sahub.builders.build import build_stack, select
 from sahub.calibration.hash_learning import Learning, Trace, learn
 from sahub.calibration.hash_training import task_named, texts_of, traces_of, train
-from sahub.engine.hook import attached
 from sahub.engine.model import wrap_model
+from sahub.engine.routing import attached
 from sahub.errors import ConfigError
 from sahub.index.hash_weights import write
 
@@ -50,7 +50,7 @@ def test_traces_are_the_queries_and_keys_that_attention_gets(model):
     layers = traces_of(model, [(ids, 60)], 5, 0)
     with attached(model.hf, Spy()), torch.inference_mode():
         model.hf.base_model(input_ids=torch.tensor([ids]), use_cache=False)
-    for layer, [trace] in enumerate(layers):
+    for layer, [trace] in layers.items():
         assert trace.places.tolist()[5:] == list(range(60, 77))
         assert all(0 <= at < 60 for at in trace.places.tolist()[:5])
         assert torch.equal(trace.q, seen[layer].query[0, :, trace.places])
@@ -66,7 +66,7 @@ def test_learning_finds_more_of_the_best_keys_than_first_weights_do(heads, model
     assert sorted(told) == [0, 1]
     for learned in told.values():
         assert learned.recall > 2 * learned.untrained
-    assert (found.num_layers, found.num_heads, found.bits) == (2, 2 if heads == "kv" else 4, 12)
+    assert (len(found.layers), found.num_heads, found.bits) == (2, 2 if heads == "kv" else 4, 12)
     fields = {"weights": str(out), "hat_bits": 12, "hat_mlp_layers": 2, "hat_mlp_hidden_size": 16}
     stack = build_stack([{"name": "hash_attention", "density": 0.1, **fields}])
     stack.check(model.geometry)

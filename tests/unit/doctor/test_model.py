@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
 
 from sahub.config.cell import Cell, compose_cell
 from sahub.doctor import examine, selfcheck
@@ -94,12 +93,12 @@ def test_it_can_be_used(embedded, config):
 
 
 def unsupported(family: str):
-    from transformers import GPT2Config, MambaConfig
+    from transformers import DeepseekV3Config, GPT2Config, MambaConfig
 
     return {
         "gpt2": GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=64, n_positions=128),
         "mamba": MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=64, state_size=4),
-        "mistral": tiny_config("mistral", sliding_window=128),
+        "deepseek_v3": DeepseekV3Config(hidden_size=16, num_hidden_layers=2, vocab_size=64, kv_lora_rank=16),
     }[family]
 
 
@@ -108,7 +107,7 @@ def unsupported(family: str):
     [
         ("gpt2", "none of 2 layers has attention that can be made sparse (its attention: GPT2Attention)"),
         ("mamba", "num_attention_heads=None: it has no attention"),
-        ("mistral", "sliding_window=128 is shorter than its context (4096)"),
+        ("deepseek_v3", "kv_lora_rank=16: multi-head latent attention is not supported"),
     ],
 )
 def test_an_architecture_that_is_not_supported_is_explained_from_its_configuration(family, reason, tmp_path, capsys):
@@ -181,7 +180,7 @@ def test_attention_that_is_not_plain_is_found_out(model):
 
 
 def test_a_hook_that_is_not_asked_is_found_out(model, monkeypatch):
-    monkeypatch.setattr(type(model.hf), "set_attn_implementation", lambda self, name: None)
+    monkeypatch.setattr("sahub.engine.routing.NAME", "sdpa")
     with pytest.raises(SparseNeverRan, match="sparse attention never ran"):
         selfcheck.sparse_path(model, attention())
 

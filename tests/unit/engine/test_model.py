@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, tiny_config
+from conftest import FAMILIES
 
 import sahub
-from sahub.engine.hook import Hook, attached
-from sahub.engine.model import check_supported, wrap_model
+from sahub.engine.hook import Hook
+from sahub.engine.model import wrap_model
+from sahub.engine.routing import attached
 from sahub.engine.session import Attention, Session
-from sahub.errors import SahubError, SparseNeverRan, UnsupportedModel
+from sahub.errors import ConfigError, SahubError, SparseNeverRan
 
 DENSE = sahub.build_stack([{"name": "dense"}])
 QUEST = sahub.build_stack(
@@ -157,7 +158,7 @@ def test_the_first_token_can_stop_the_answer(make_model, tokenizer):
 
 
 def test_a_hook_that_is_not_asked_is_noticed(session, monkeypatch):
-    monkeypatch.setattr(type(session.model.hf), "set_attn_implementation", lambda self, name: None)
+    monkeypatch.setattr("sahub.engine.routing.NAME", "sdpa")
     with pytest.raises(SparseNeverRan, match="sparse attention never ran"):
         session.generate(
             prefix_of(session), session.model.question_ids(QUESTION, ""), Attention(stack=QUEST), max_new_tokens=2
@@ -186,12 +187,15 @@ def test_the_model_is_left_as_it_came_after_an_error(session):
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen3", "phi3"])
-def test_a_sliding_window_is_refused_by_name(family):
+def test_where_every_layer_has_a_window_the_model_reads_no_further(family, make_model, tokenizer):
     changes = {"sliding_window": 128}
     if family == "qwen3":
         changes |= {"use_sliding_window": True, "max_window_layers": 0}
-    with pytest.raises(UnsupportedModel, match="sliding_window=128"):
-        check_supported(tiny_config(family, **changes), family)
+    hf = make_model(family, **changes)
+    assert wrap_model(hf, tokenizer).max_context_length == 128
+    assert wrap_model(hf, tokenizer, max_context_length=100).max_context_length == 100
+    with pytest.raises(ConfigError, match=r"model.max_context_length=129: must be at most 128, the model's sliding"):
+        wrap_model(hf, tokenizer, max_context_length=129)
 
 
 def test_public_answer(make_model, tokenizer):

@@ -1,8 +1,10 @@
 """Buffers that grow, rewind and keep nothing they should not; a store within its byte budget."""
 
 import torch
+from conftest import tiny_config
 
-from sahub.engine.prefix import INDEX_SETS, BufferLayer, Prefix, PrefixStore, new_cache
+from sahub.engine.cache import BufferLayer, new_cache
+from sahub.engine.prefix import INDEX_SETS, Prefix, PrefixStore
 
 
 def chunk(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,10 +35,10 @@ def test_rewinding_forgets_and_writes_again():
 
 
 def prefix(n: int) -> Prefix:
-    cache = new_cache(2, n)
+    cache = new_cache(tiny_config("llama"), n)
     for layer in range(2):
         cache.update(*chunk(n), layer)
-    return Prefix(cache=cache, length=n)
+    return Prefix(cache=cache, context_ids=tuple(range(n)), room=0)
 
 
 def test_the_store_keeps_to_its_bytes_and_makes_again():

@@ -295,7 +295,10 @@ GEOMETRY = Geometry(num_layers=3, num_heads=4, num_kv_heads=2, head_dim=D)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tree: tree.pop("model.layers.1.self_attn.q_proj"), "layers.1.self_attn.q_proj is missing"),
+        (
+            lambda tree: tree.pop("model.layers.1.self_attn.q_proj"),
+            "of 2 layers (without layer 1), 4 heads and head_dim 8; the",
+        ),
         (
             lambda tree: tree["model.layers.1.self_attn.q_proj"][2].append(0),
             "q_proj[2]: must hold each channel",
@@ -304,7 +307,7 @@ GEOMETRY = Geometry(num_layers=3, num_heads=4, num_kv_heads=2, head_dim=D)
         (lambda tree: tree["model.layers.2.self_attn.q_proj"].pop(), "has 3 lists of 8 channels, layer 0 has 4 of 8"),
         (
             lambda tree: tree.pop("model.layers.2.self_attn.q_proj"),
-            "of 2 layers, 4 heads and head_dim 8; the",
+            "of 2 layers (without layer 2), 4 heads and head_dim 8; the model has 3 that can be sparse, 4 and 8",
         ),
         (lambda tree: tree.clear(), "has no model.layers.N.self_attn.q_proj"),
     ],
