@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack
+from sahub.engine.forward import Forward
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, prefill
@@ -194,7 +195,7 @@ class Session:
         return Replayed(ids=answer, tallies=tallies, seconds=time.perf_counter() - begin)
 
     @contextmanager
-    def _request(self, prefix: Prefix, asked: int, attention: Attention) -> Iterator["_Forward"]:
+    def _request(self, prefix: Prefix, asked: int, attention: Attention) -> Iterator[Forward]:
         """Forward passes after a rewound prefix; the receipts are checked once they are done.
 
         Rotary frequencies that follow the length are those of context and question, also while decoding.
@@ -202,7 +203,7 @@ class Session:
         hf, prefix = self.model.hf, self._right(prefix, asked)
         prefix.rewind()
         hook = self._hook(prefix, attention)
-        forward = _Forward(self.model, prefix, hook)
+        forward = Forward(self.model, prefix, hook)
         with fixed_frequencies(hf, prefix.length + asked), attached(hf, hook) if hook else nullcontext():
             yield forward
         if hook:
@@ -242,21 +243,3 @@ def _largest(logits: Tensor, but: Collection[int]) -> int:
 def _number_of(context_ids: tuple[int, ...]) -> int:
     """A number of the context's own, for its random numbers: the same whatever else is asked, and in every process."""
     return int.from_bytes(hashlib.sha256(",".join(map(str, context_ids)).encode()).digest()[:7], "big")
-
-
-class _Forward:
-    """Forward passes after a prefix, counted by phase for the receipts."""
-
-    def __init__(self, model: Model, prefix: Prefix, hook: Hook | None) -> None:
-        self.model, self.prefix, self.hook = model, prefix, hook
-        self.calls: Counter[str] = Counter()
-
-    def __call__(self, ids: list[int], phase: str, *, keep: int) -> Tensor:
-        """Logits fp32 [keep, vocabulary] after the last `keep` of `ids`."""
-        if self.hook:
-            self.hook.phase = phase
-        chunk = torch.tensor([ids], device=self.model.device)
-        output = self.model.hf(input_ids=chunk, past_key_values=self.prefix.cache, use_cache=True, logits_to_keep=keep)
-        self.calls[phase] += 1
-        logits: Tensor = output.logits[0].float()
-        return logits
