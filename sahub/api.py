@@ -15,6 +15,7 @@ from sahub.config.explain import composing
 from sahub.config.suites import expanded
 from sahub.engine import model as models
 from sahub.engine.hook import Hook
+from sahub.engine.probe import probe
 from sahub.engine.routing import attached
 from sahub.engine.session import Attention, Session
 from sahub.engine.supported import check_supported, geometry
@@ -81,6 +82,7 @@ def sparse(
     through the stack although the model decoded.
     """
     check_supported(model.config, model.config.model_type)
+    probe(model)
     hook = Hook(
         stack=_stack(stack),
         geometry=geometry(model.config),

@@ -16,6 +16,7 @@ NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
     "paired by context. KL: of the answers' tokens to dense, e: attention error. asked, density: share of keys. "
+    "sparse in: the layers that densities, bits and bytes are over, where others hold windows or states or stay dense. "
     "bits asked, bits: of an index, read per key and KV head. KV density: share of keys that a KV head reads. bytes: "
     "read by a decode step per layer and KV head, index included. "
     "trials: complete/pruned/rejected/failed. s: seconds."
