@@ -17,6 +17,7 @@ from sahub.engine import model as models
 from sahub.engine.evaluate import rows_of_tallies
 from sahub.engine.hook import Hook
 from sahub.engine.outcome import Outcome, weighted
+from sahub.engine.probe import probe
 from sahub.engine.replay import Trace
 from sahub.engine.replay import replay as replayed
 from sahub.engine.routing import attached
@@ -105,6 +106,7 @@ def sparse(
     through the stack although the model decoded.
     """
     check_supported(model.config, model.config.model_type)
+    probe(model)
     hook = Hook(
         stack=_stack(stack),
         geometry=geometry(model.config),

@@ -27,8 +27,7 @@ class Prefix:
     cache: Cache
     context_ids: tuple[int, ...]
     room: int  # tokens that are kept free for question and answer
-    asked: int = 0  # tokens of a question that its rotary frequencies count, where these follow the length
-    frequencies: Hashable = None  # see `sahub.engine.rope.frequencies`
+    frequencies: Hashable = None  # of its rotary embedding, where these follow the length, see sahub.engine.rope
     shared: Mapping[int, int] = field(default_factory=dict)  # layers without keys of their own, and whose they read
     example: int = 0  # of the context, for random numbers
     indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
@@ -134,7 +133,6 @@ def prefill(model: Any, ids: Tensor, *, room: int, asked: int = 0, chunk: int = 
         cache=cache,
         context_ids=tuple(ids[0].tolist()),
         room=room,
-        asked=asked,
         frequencies=frequencies(model.config, ids.shape[1] + asked),
         shared=shared_keys(model.config),
     )

@@ -17,7 +17,8 @@ NOTE = (
     "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
     "paired by context. verdict: lossless, where the difference is surely above minus validate.margin, worse, where "
     "it is surely below, else undecided and how many more contexts would tell. KL: of the answers' tokens to dense, "
-    "e: attention error. asked, density: share of keys. bits asked, bits: of an index, read per key and KV head. KV "
+    "e: attention error. asked, density: share of keys. sparse in: the layers that densities, bits and bytes are over, "
+    "where others hold windows or states or stay dense. bits asked, bits: of an index, read per key and KV head. KV "
     "density: share of keys that a KV head reads. bytes: read by a decode step per layer and KV head, index included. "
     "trials: complete/pruned/rejected/failed. s: seconds."
 )

@@ -15,7 +15,7 @@ from sahub.config.settings import PHASES
 from sahub.engine import gguf
 from sahub.engine.reading import read_config
 from sahub.engine.session import PREFIX_BYTES
-from sahub.engine.supported import geometry, shared_keys
+from sahub.engine.supported import geometry, reads_at_most, shared_keys
 from sahub.engine.weights import GGUF, digest_of_model, files_of
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
@@ -172,8 +172,8 @@ def _config(cell: Cell) -> Any:
 
 def _length(cell: Cell, limits: Limits) -> int:
     """The longest context: what is asked for, or what the model can read."""
-    most = cell.settings.model.max_context_length or _config(cell).get_text_config().max_position_embeddings
-    return min(limits.max_context_length, most)
+    most = cell.settings.model.max_context_length or reads_at_most(_config(cell))
+    return min(limits.max_context_length, most or limits.max_context_length)
 
 
 def _is_cpu(device: str) -> bool:

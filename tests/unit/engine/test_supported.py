@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from check_models import verdict
 from conftest import tiny_config
 from families import FAMILIES, SHAPE, session_of, tiny
 from transformers import PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 import sahub
 from sahub.engine.session import Attention
@@ -135,3 +137,12 @@ def test_only_layers_that_can_be_sparse_can_be_kept_dense() -> None:
 def test_classes_are_those_of_causal_models_where_there_are_any() -> None:
     assert auto_class(tiny_config("llama")) is transformers.AutoModelForCausalLM
     assert auto_class(config_of("Mistral3Config")) is transformers.AutoModelForImageTextToText
+
+
+@pytest.mark.slow
+def test_every_configuration_of_transformers_is_supported_or_refused() -> None:
+    found = {name: verdict(name, layers=False) for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
+    assert [name for name, (state, _) in found.items() if state == "crashed"] == []
+    ours = {*FAMILIES, "gemma3", "gemma4", "gemma3_text", "llama4", "llama4_text", "qwen3_5_text", "falcon_h1", "phi3"}
+    assert {name: found[name] for name in ours if name in found and found[name][0] != "supported"} == {}
+    assert sum(state == "supported" for state, _ in found.values()) > 140
