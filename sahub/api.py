@@ -18,6 +18,7 @@ from sahub.engine.hook import Hook, attached
 from sahub.engine.model import check_supported, geometry
 from sahub.engine.session import Attention, Session
 from sahub.errors import RunError, SparseNeverRan
+from sahub.files.names import file_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -145,7 +146,7 @@ def optimize_matrix(
     for choices in product(models, tasks, builders, objectives):
         named = [f"{group}={choice}" for group, choice in zip(CELL_GROUPS, choices, strict=True)]
         for job in expanded(named, known):
-            name = "_".join(item.partition("=")[2] for item in job).replace("/", "_")
+            name = file_name("_".join(item.partition("=")[2] for item in job))
             with composing():
                 cells.append(compose_cell([*job, *overrides], directory=root / name))
     return run_matrix(cells, root)

@@ -18,11 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 from sahub.config.arguments import replacing
 from sahub.config.builder_tree import builder_of, check_compose, check_space, resolved
 from sahub.config.choices import GROUPS, conf_dir
+from sahub.config.grammar import written
 from sahub.config.group_schemas import OF_TASK
 from sahub.config.ranges import typed
 from sahub.config.schema import opened
 from sahub.config.settings import Settings
 from sahub.errors import ConfigError
+from sahub.files.names import file_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Choices:
     @property
     def name(self) -> str:
         """The choices as a file name."""
-        return "_".join((self.model, self.task, self.builder, self.objective)).replace("/", "_")
+        return file_name("_".join((self.model, self.task, self.builder, self.objective)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +210,7 @@ def composed(
     overrides: Sequence[str], command: str = "search", config_dir: str | None = None
 ) -> tuple[DictConfig, DictConfig]:
     """What `sahub <command> <overrides>` composes, unchecked: the configuration, and Hydra's own part of it."""
-    searched = [f"hydra.searchpath=['file://{config_dir}']"] if config_dir else []
+    searched = [f"hydra.searchpath=[{written(f'file://{config_dir}')}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(command, overrides=[*replacing(overrides), *searched], return_hydra_config=True)
     hydra = cfg.hydra

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from omegaconf import open_dict
 from sahub.cli.sweep import directory_names, winner_files, winner_overrides
 from sahub.config.cell import builder_of, compose_cell, composed
 from sahub.config.choices import conf_dir, group_choices
+from sahub.config.explain import composing
+from sahub.config.grammar import parsed
 from sahub.config.schema import new_folder
 from sahub.config.settings import Settings
 from sahub.errors import ConfigError, did_you_mean
@@ -173,7 +176,7 @@ def test_winners_are_found_and_their_overrides_checked(tmp_path: Path) -> None:
     assert winner_overrides(newest) == ["builder.stages.quest.page_size=16"]
     assert len(winner_files(str(tmp_path), tmp_path)) == 2
     newest.write_text(json.dumps({"overrides": ["hydra.job.name=x"]}))
-    with pytest.raises(ConfigError, match="without hydra settings"):
+    with pytest.raises(ConfigError, match=r"hydra\.job\.name=x: a best file must not set it"):
         winner_overrides(newest)
     with pytest.raises(ConfigError, match="configs=latest"):
         winner_files("latest", tmp_path / "cell")
@@ -200,3 +203,22 @@ def test_defaults_of_the_schema_and_of_the_documentation_table_agree() -> None:
     assert (search.promote, search.calibrate, search.timeout_s) == (4, 4, 900)
     assert (search.max_requests, search.max_context_length, search.max_new_tokens) == (10, 8192, 20)
     assert (Settings().validate.max_context_length, Settings().validate.timeout_s) == (64000, 7200)
+
+
+@pytest.mark.parametrize(
+    ("override", "signs", "cure"),
+    [
+        ("task.path=I/step=1000 (best)/q", "= space ( )", """'task.path="I/step=1000 (best)/q"'"""),
+        ("task.path=a#b", "#", """'task.path="a#b"'"""),
+        ("task.path=a&b", "&", """'task.path="a&b"'"""),
+        ("task.path=~/x", "~", """'task.path="~/x"'"""),
+        ("task.path=d\u00e9j\u00e0", "\u00e9 \u00e0", """'task.path="d\u00e9j\u00e0"'"""),
+        ("task.path='open", "'", """'task.path="'"'"'open"'"""),
+    ],
+)
+def test_a_value_with_signs_is_told_the_signs_and_the_cure(override: str, signs: str, cure: str) -> None:
+    with pytest.raises(ConfigError) as caught, composing():
+        compose_cell([override])
+    assert str(caught.value) == f"{override}: {signs} cannot stand in a value without quotes; type {cure}"
+    [typed] = shlex.split(cure)
+    assert parsed(typed).value() == override.partition("=")[2]
