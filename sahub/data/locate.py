@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from sahub.data.cells import Row
 from sahub.data.examples import TaskSpec
-from sahub.data.rows import KINDS, Columns, of_split, rows_of
+from sahub.data.rows import KINDS, Columns, kind_of, of_split, rows_of, stem_of
 from sahub.errors import ConfigError, DataError, MissingFiles
 
 CONNECT_SECONDS = 3.0
@@ -48,11 +48,12 @@ def read_rows(spec: TaskSpec, *layouts: Columns, optional: Columns = (), alone: 
         needed = () if alone or (_is_named(spec, file) and not spec.where) else (column,)
         trusted = alone or (not spec.where and file.parent.name == spec.folder)  # the dataset's own folder
         read = dict.fromkeys([*(name for layout in layouts for name in layout), *optional, column])
-        for values, address in rows_of(file, list(read), _Needed(layouts, needed), _members(spec)):
+        check = _Needed(layouts, needed)
+        for values, address in rows_of(file, list(read), check, _members(spec)):
             task = values.get(column)
             if trusted or (column not in values and not spec.where) or task in names:
                 count += 1
-                yield Row(values, address)
+                yield Row(values, address, check.layout)
             else:
                 others.add(str(task)[:80])
     if count == 0:
@@ -61,13 +62,17 @@ def read_rows(spec: TaskSpec, *layouts: Columns, optional: Columns = (), alone: 
 
 
 class _Needed:
-    """Column names that are enough: all of one layout, and `also`."""
+    """Which layout the columns of a file are of: the first of which it has all, and `also`, in every row."""
 
     def __init__(self, layouts: Sequence[Columns], also: Columns) -> None:
-        self.layouts = [[*layout, *(name for name in also if name not in layout)] for layout in layouts]
+        self.layout: Columns = ()
+        self._layouts, self._also = list(layouts), also
 
     def __call__(self, names: Columns, address: str) -> None:
-        absent = min(([name for name in layout if name not in names] for layout in self.layouts), key=len)
+        lacking = [[name for name in dict.fromkeys([*one, *self._also]) if name not in names] for one in self._layouts]
+        absent = min(lacking, key=len)
+        self.layout = self._layouts[lacking.index(absent)]
+        self._layouts = [self.layout]  # a file is of one
         if absent:
             raise DataError(
                 f"{address}: missing column{'s' if len(absent) > 1 else ''} {', '.join(absent)}; "
@@ -79,7 +84,7 @@ def _is_named(spec: TaskSpec, file: Path) -> bool:
     """Whether the place of a file says that it holds the task."""
     given = spec.path is not None and file == Path(spec.path).expanduser()
     names = (spec.subset, spec.folder)
-    return given or file.stem in names or file.parent.name in names or file.suffix in (".arrow", ".zip")
+    return given or stem_of(file) in names or file.parent.name in names or file.suffix in (".arrow", ".zip")
 
 
 def _members(spec: TaskSpec) -> list[str]:
@@ -99,11 +104,12 @@ def _find(spec: TaskSpec) -> list[Path]:
 def _in_folder(root: Path, spec: TaskSpec) -> list[Path]:
     names = dict.fromkeys((spec.folder, spec.subset))
     patterns = [spec.files] if spec.files else []
-    patterns += [f"{name}/*" for name in names] + [f"{name}.*" for name in names] + ["data/*", "*"]
+    patterns += [f"{name}/{inner}" for name in names for inner in (f"{spec.split}/*.arrow", "*")]  # save_to_disk
+    patterns += [*(f"{name}.*" for name in names), "data/*", f"{spec.split}/*.arrow", "*"]
     for pattern in patterns:
         found = sorted(file for file in root.glob(pattern) if file.is_file())
         for kind in KINDS:
-            if files := of_split([file for file in found if file.suffix == f".{kind}"], spec.split):
+            if files := of_split([file for file in found if kind_of(file) == kind], spec.split):
                 return files
     return []
 

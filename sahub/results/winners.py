@@ -132,7 +132,7 @@ def every(cache_dir: str | Path | None, names: str = "*.json") -> Iterator[Winne
 
 def _winner(entry: Mapping[str, Any]) -> Winner:
     """The winner of an entry. Raises DataError for one of another shape, and ConfigError for one that must not be."""
-    best = entry.get("best")
+    best: Any = entry.get("best")
     if not fits(entry, SHAPE) or (entry["key"]["task"] is None and not best["mean_figures"]):
         raise DataError("another shape")
     if not all(fits(figures, GRADED) for figures in entry["validation"].values() if GRADED.keys() & figures.keys()):

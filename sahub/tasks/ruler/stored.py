@@ -11,6 +11,7 @@ from sahub.data import locate, tables
 from sahub.data.examples import Example, TaskSpec
 from sahub.data.tables import PROMPT
 from sahub.errors import ConfigError
+from sahub.scores import reference_check
 
 BY_LENGTH, BY_TASK = "simonjegou/ruler", "xAlg-AI/att-hub-ruler"
 LENGTHS = {4096: BY_LENGTH, 8192: BY_LENGTH, 16384: BY_LENGTH, 32768: f"{BY_TASK}-32k"}
@@ -24,7 +25,8 @@ def missing(spec: TaskSpec) -> str | None:
 def load(spec: TaskSpec, *, split: str, limit: int | None, seed: int) -> list[Example]:
     """At most `limit` contexts of the split, in an order drawn by `seed`. Raises as sahub.data.locate.read_rows."""
     rows = locate.read_rows(located(spec), (*PROMPT, "answer"))
-    return tables.examples((tables.asked(row, "answer") for row in rows), spec, split=split, limit=limit, seed=seed)
+    asked = (tables.asked(row, "answer") for row in rows)
+    return tables.examples(asked, spec, split=split, limit=limit, seed=seed, check=reference_check(spec.name))
 
 
 def located(spec: TaskSpec) -> TaskSpec:
