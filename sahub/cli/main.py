@@ -17,6 +17,8 @@ from sahub.config.arguments import options_first, replacing
 from sahub.config.choices import COMMANDS, FILE_COMMANDS, conf_dir, group_choices
 from sahub.errors import ConfigError, SahubError, did_you_mean, disk_trouble
 
+SHOWING = {"-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help"}  # Hydra's own, without cells
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -84,22 +86,18 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     """Let Hydra compose the configuration of every cell, and plan each; ConfigError in our words where it cannot."""
-    import hydra  # light: `--help` and a wrong name do not pay for it
-    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.hydra_config import HydraConfig  # light: `--help` and a wrong name do not pay for it
     from hydra.types import RunMode
-    from yaml import YAMLError
 
-    from sahub.cli.commands import command_line
-    from sahub.cli.preflight import check_read
-    from sahub.config.cell import plan, typed_overrides
-    from sahub.config.explain import COMPLAINTS, explain
-    from sahub.config.suites import swept
+    from sahub.cli.preflight import check_plugins, check_read
+    from sahub.config.cell import check_removed, plan, typed_overrides
     from sahub.files.atomic import ERROR_FILE, write_text
 
     def collect(cfg: "DictConfig") -> None:
         job = HydraConfig.get()
         planned.directory = Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir).absolute()
         try:
+            check_plugins((), job)
             check_read(command, cfg, typed_overrides(job))
             planned.cells.append(plan(cfg))
         except SahubError as error:
@@ -107,12 +105,37 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
             if job.mode == RunMode.MULTIRUN and command != "best":
                 write_text(Path(job.runtime.output_dir) / ERROR_FILE, f"{error}\n")
 
+    check_plugins(arguments)
+    given = _given(command, arguments)
+    _composed(command, given, arguments, collect)
+    for cell in planned.cells:
+        check_removed(cell)
+    if not planned.cells and not planned.problems and not {item.partition("=")[0] for item in given} & SHOWING:
+        raise ConfigError(f"{' '.join(arguments)}: asks for no cell; a sweep has one value of each key at least")
+
+
+def _given(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments as Hydra wants them: options first, suites and best files as the sweeps that they are."""
+    from sahub.config.suites import swept  # light: `--help` and a wrong name do not pay for it
+
     given = replacing(options_first(arguments))
     several = any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate"
     suites = swept(given, group_choices("task", _roots(arguments)))
     if several or suites != given:
         given = ["--multirun", *(item for item in suites if item not in {"-m", "--multirun"})]
-    given += ["hydra.run.dir=."] if command == "best" else []  # it writes nothing
+    return given + (["hydra.run.dir=."] if command == "best" else [])  # it writes nothing
+
+
+def _composed(
+    command: str, given: Sequence[str], arguments: Sequence[str], collect: "Callable[[DictConfig], None]"
+) -> None:
+    """Hand every configuration that Hydra composes to `collect`."""
+    import hydra  # light: `--help` and a wrong name do not pay for it
+    from yaml import YAMLError
+
+    from sahub.cli.commands import command_line
+    from sahub.config.explain import COMPLAINTS, explain
+
     raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         with command_line(command, given):

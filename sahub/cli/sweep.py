@@ -41,7 +41,8 @@ def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -
         found = [winner_overrides(file, typed) for file in winner_files(config.configs, Path(config.results_dir))]
         product = [[*first, *then] for first, then in itertools.product(found, product)]
     tasks = group_choices("task", folders)
-    product = [replacing(one) for job in product for one in expanded(job, tasks)]
+    every = [tuple(one) for job in product for one in expanded(job, tasks)]
+    product = [replacing(one) for one in dict.fromkeys(every)]  # the same cell twice is one
     size = batch or len(product)
     return [product[start : start + size] for start in range(0, len(product), size)]
 

@@ -6,11 +6,11 @@ SAHUB_DOWNLOAD=1 is set, HF_HUB_OFFLINE and HF_DATASETS_OFFLINE are not, and the
 
 import os
 import re
-import socket
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from huggingface_hub import constants
 
 from sahub.data.cells import Row
 from sahub.data.examples import TaskSpec
@@ -114,15 +114,9 @@ def _in_folder(root: Path, spec: TaskSpec) -> list[Path]:
     return []
 
 
-def _cache(variable: str, folder: str) -> Path:
-    """A cache folder, by the environment variables that huggingface_hub and datasets read."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(os.environ.get(variable) or Path(home, folder)).expanduser()
-
-
 def _in_hub_cache(spec: TaskSpec, dataset: str) -> list[Path]:
     """Files that `hf download` or an earlier run left: datasets--owner--name/snapshots/<commit>/."""
-    repository = _cache("HF_HUB_CACHE", "hub") / f"datasets--{dataset.replace('/', '--')}"
+    repository = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
     branch = repository / "refs" / (spec.revision or "main")
     commit = branch.read_text("utf-8").strip() if branch.is_file() else spec.revision
     root = repository / "snapshots" / commit if commit else None
@@ -135,7 +129,8 @@ def _in_datasets_cache(spec: TaskSpec, dataset: str) -> list[Path]:
     """Arrow files of `datasets.load_dataset`: owner___name/<config>/<version>/<commit>/*-<split>*.arrow, the newest."""
     owner, _, name = dataset.rpartition("/")
     snake = re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-    root = _cache("HF_DATASETS_CACHE", "datasets") / (f"{owner}___{snake}" if owner else snake)
+    folder = os.path.expandvars(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME, "datasets"))
+    root = Path(folder).expanduser() / (f"{owner}___{snake}" if owner else snake)
     pattern = f"*-{spec.split}*.arrow"
     found: list[Path] = []
     for config in (spec.folder, f"default-data_dir={spec.folder}"):
@@ -175,20 +170,19 @@ def _may_download() -> bool:
     def is_on(name: str) -> bool:
         return os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
 
-    return is_on("SAHUB_DOWNLOAD") and not (is_on("HF_HUB_OFFLINE") or is_on("HF_DATASETS_OFFLINE"))
+    return is_on("SAHUB_DOWNLOAD") and not (constants.HF_HUB_OFFLINE or is_on("HF_DATASETS_OFFLINE"))
 
 
 def _download(spec: TaskSpec) -> None:
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    host, port = endpoint.hostname or "", endpoint.port or (80 if endpoint.scheme == "http" else 443)
-    try:
-        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise MissingFiles(f"{_advice(spec)}\n  SAHUB_DOWNLOAD is set, but {host}:{port}: {error}") from None
-    from huggingface_hub import snapshot_download  # only files that need it pay for it
-    from huggingface_hub.errors import HfHubHTTPError
+    """Fetch the files of the task through the Hub's own session: its proxies, its endpoint, its cache."""
+    from huggingface_hub import get_session, snapshot_download  # only files that need it pay for it
 
     try:
+        get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS)  # its own requests wait for minutes
+    except Exception as error:  # noqa: BLE001 (of whichever library the session is)
+        raise MissingFiles(f"{_advice(spec)}\n  SAHUB_DOWNLOAD is set, but {constants.ENDPOINT}: {error}") from None
+    try:
         snapshot_download(spec.dataset or "", repo_type="dataset", revision=spec.revision, allow_patterns=_wanted(spec))
-    except (HfHubHTTPError, OSError) as error:
-        raise MissingFiles(f"{_advice(spec)}\n  the download failed: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MissingFiles(f"{_advice(spec)}\n  the download failed: {said}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import open_dict
 
+from sahub.cli.preflight import check_plugins
 from sahub.cli.sweep import directory_names, winner_files, winner_overrides
 from sahub.config.cell import builder_of, compose_cell, composed
 from sahub.config.choices import conf_dir, group_choices
@@ -17,6 +18,7 @@ from sahub.config.grammar import parsed
 from sahub.config.schema import new_folder
 from sahub.config.settings import Settings
 from sahub.errors import ConfigError, did_you_mean
+from sahub.results.reproduce import reproducing
 
 
 def test_the_shortest_command_plans_quest_at_ten_percent_on_the_embedded_model() -> None:
@@ -222,3 +224,46 @@ def test_a_value_with_signs_is_told_the_signs_and_the_cure(override: str, signs:
     assert str(caught.value) == f"{override}: {signs} cannot stand in a value without quotes; type {cure}"
     [typed] = shlex.split(cure)
     assert parsed(typed).value() == override.partition("=")[2]
+
+
+LEAVES = (
+    "builder.search.quest.density", "builder.stages.quest.page_size", "builder.search.sink", "task.options.num_examples",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_any_key_that_is_there_can_be_typed_away(leaf: str) -> None:
+    cell = compose_cell([f"~{leaf}"])
+    assert cell.pins == ()
+    above = cell.settings.task.options if leaf.startswith("task") else cell.builder[leaf.split(".")[1]].get("quest", {})
+    assert leaf.rpartition(".")[2] not in above
+    assert compose_cell(reproducing(cell)).builder == cell.builder
+
+
+def test_what_was_typed_can_be_typed_away() -> None:
+    assert "new" not in compose_cell(["+builder.limits.new=1", "~builder.limits.new"]).builder["limits"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["~builder.search.quest.densty"], "~builder.search.quest.densty: is not there; did you mean density?"),
+        (["~builder.stages.nobody.x"], "~builder.stages.nobody.x: is not there"),
+        (["~builder"], "~builder: every cell has one; choose another, builder=NAME"),
+    ],
+)
+def test_what_is_not_there_cannot_be_typed_away(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_cell(overrides)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["hydra/launcher=basic", "hydra/launcher=joblib", "hydra/sweeper=basic", "hydra.launcher._target_=os.system",
+     "+hydra/launcher=basic", "hydra.sweeper={_target_: a.b}"],
+)  # fmt: skip
+def test_launchers_and_sweepers_of_others_are_refused_by_name(item: str) -> None:
+    with pytest.raises(ConfigError, match="must be sahub; compute= spreads the work"):
+        check_plugins(["-m", item])
+    check_plugins(["hydra/launcher=sahub", "hydra.sweeper.params={}", "hydra.sweep.dir=x"])
