@@ -6,6 +6,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -131,23 +132,13 @@ def _composed(
 ) -> None:
     """Hand every configuration that Hydra composes to `collect`."""
     import hydra  # light: `--help` and a wrong name do not pay for it
-    from yaml import YAMLError
 
     from sahub.cli.commands import command_line
-    from sahub.config.explain import COMPLAINTS, explain
+    from sahub.config.explain import composing
 
     raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
-        with command_line(command, given):
-            hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
-    except COMPLAINTS as error:
-        if raw:
-            raise
-        raise ConfigError(explain(error, _roots(arguments))) from None
-    except SahubError:
-        raise
-    except (ValueError, YAMLError) as error:  # Hydra's own, of a group without a name and of a broken file
-        raise ConfigError(" ".join(str(error).split())[:600]) from None
+    with nullcontext() if raw else composing(_roots(arguments)[1:]), command_line(command, given):
+        hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
 
 
 def run_cells(planned: Run) -> int:

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from sahub.config.choices import GROUPS, conf_dir, group_choices
 from sahub.config.grammar import PLAIN, quoted
@@ -56,12 +57,28 @@ def explain(error: Exception, roots: Sequence[Path]) -> str:
 
 
 @contextmanager
-def composing() -> Iterator[None]:
-    """What Hydra complains of inside is a ConfigError."""
+def composing(roots: Sequence[Path] = ()) -> Iterator[None]:
+    """What Hydra complains of inside is a ConfigError; `roots` are the folders of configuration files beside ours."""
     try:
         yield
+    except SahubError:
+        raise
     except COMPLAINTS as error:
-        raise ConfigError(explain(error, [conf_dir()])) from error
+        raise ConfigError(explain(error, [conf_dir(), *roots])) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{_undecodable(roots) or 'a configuration file'}: not UTF-8 (byte {error.start})") from error
+    except (ValueError, TypeError, RecursionError, YAMLError) as error:  # Hydra's own, of a broken file
+        raise ConfigError(" ".join(f"{error}".split())[:600] or type(error).__name__) from error
+
+
+def _undecodable(roots: Sequence[Path]) -> Path | None:
+    """The first configuration file that is not UTF-8: Hydra does not say which it read."""
+    for file in (file for root in roots for file in sorted(root.rglob("*.yaml"))):
+        try:
+            file.read_text("utf-8")
+        except UnicodeDecodeError:
+            return file
+    return None
 
 
 def said(error: Exception) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+ANYTHING = (None, bool, float, str, list, dict)
+
 
 def fits(value: Any, shape: Any) -> bool:
     """Whether a value read from JSON has a shape.

@@ -227,7 +227,8 @@ def test_a_value_with_signs_is_told_the_signs_and_the_cure(override: str, signs:
 
 
 LEAVES = (
-    "builder.search.quest.density", "builder.stages.quest.page_size", "builder.search.sink", "task.options.num_examples",
+    "builder.search.quest.density", "builder.stages.quest.page_size", "builder.search.sink",
+    "task.options.num_examples",
 )  # fmt: skip
 
 
@@ -249,6 +250,8 @@ def test_what_was_typed_can_be_typed_away() -> None:
     [
         (["~builder.search.quest.densty"], "~builder.search.quest.densty: is not there; did you mean density?"),
         (["~builder.stages.nobody.x"], "~builder.stages.nobody.x: is not there"),
+        (["~compose"], "~compose: cannot be typed away, only set"),
+        (["~search"], "~search: cannot be typed away, only set"),
         (["~builder"], "~builder: every cell has one; choose another, builder=NAME"),
     ],
 )
