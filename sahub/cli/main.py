@@ -5,8 +5,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -18,6 +19,7 @@ from sahub.config.arguments import options_first, replacing
 from sahub.config.choices import COMMANDS, FILE_COMMANDS, conf_dir, group_choices
 from sahub.errors import ConfigError, SahubError, did_you_mean, disk_trouble
 
+log = logging.getLogger(__name__)
 SHOWING = {"-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help"}  # Hydra's own, without cells
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     planned = Run()
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the news
     try:
-        with stoppable():
+        with stoppable(), _warnings_in_the_log():
             plan_cells(planned, command, arguments)
             return {"doctor": examine_cells, "best": look_up_cells}.get(command, run_cells)(planned)
     except SahubError as error:
@@ -213,6 +215,17 @@ def _roots(arguments: Sequence[str]) -> list[Path]:
     typed = [Path(after) for item, after in pairs if item in {"--config-dir", "-cd"}]
     typed += [Path(item.partition("=")[2]) for item in arguments if item.startswith("--config-dir=")]
     return [conf_dir(), *(folder for folder in typed if folder.is_dir())]
+
+
+@contextmanager
+def _warnings_in_the_log() -> Iterator[None]:
+    """Within this, warnings of libraries stand in the log and not on the screen, unless Python was told what to do."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.showwarning = lambda message, category, file, line, *_: log.info(
+                "%s:%s: %s: %s", file, line, category.__name__, message
+            )
+        yield
 
 
 def _say(*messages: str) -> None:
