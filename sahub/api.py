@@ -24,6 +24,7 @@ from sahub.engine.routing import attached
 from sahub.engine.session import Attention, Session
 from sahub.engine.supported import check_supported, geometry
 from sahub.errors import RunError, SparseNeverRan
+from sahub.files.names import file_name
 from sahub.measures import of_run, of_trace
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def optimize_matrix(
     for choices in product(models, tasks, builders, objectives):
         named = [f"{group}={choice}" for group, choice in zip(CELL_GROUPS, choices, strict=True)]
         for job in expanded(named, known):
-            name = "_".join(item.partition("=")[2] for item in job).replace("/", "_")
+            name = file_name("_".join(item.partition("=")[2] for item in job))
             with composing():
                 cells.append(compose_cell([*job, *overrides], directory=root / name))
     return run_matrix(cells, root)

@@ -9,6 +9,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sahub.builders.conditions import Condition, fitting, look_up, ordered
+from sahub.config.grammar import written
 from sahub.errors import ConfigError
 
 LEAF_KEYS = {"choices", "low", "high", "log", "step"}
@@ -155,7 +156,7 @@ def rounded(value: Any) -> Any:
 
 def overrides_of(point: Mapping[str, Any]) -> tuple[str, ...]:
     """The point as overrides, `builder.stages.quest.page_size=32`, in the order of the space."""
-    return tuple(f"builder.stages.{leaf}={_text(rounded(value))}" for leaf, value in point.items())
+    return tuple(f"builder.stages.{leaf}={written(rounded(value))}" for leaf, value in point.items())
 
 
 def values_of(distribution: BaseDistribution) -> Sequence[Any] | None:
@@ -168,11 +169,3 @@ def values_of(distribution: BaseDistribution) -> Sequence[Any] | None:
         count = math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
         return [distribution.low + i * distribution.step for i in range(count)]
     return None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{name}:{_text(one)}" for name, one in value.items()) + "}"
-    return repr(value) if isinstance(value, float) else str(value)

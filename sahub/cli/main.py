@@ -5,7 +5,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -16,6 +18,9 @@ from sahub import extensions
 from sahub.config.arguments import options_first, replacing
 from sahub.config.choices import COMMANDS, FILE_COMMANDS, conf_dir, group_choices
 from sahub.errors import ConfigError, SahubError, did_you_mean, disk_trouble
+
+log = logging.getLogger(__name__)
+SHOWING = {"-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help"}  # Hydra's own, without cells
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,7 +68,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     planned = Run()
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the news
     try:
-        with stoppable():
+        with stoppable(), _warnings_in_the_log():
             plan_cells(planned, command, arguments)
             return {"doctor": examine_cells, "best": look_up_cells}.get(command, run_cells)(planned)
     except SahubError as error:
@@ -84,22 +89,18 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     """Let Hydra compose the configuration of every cell, and plan each; ConfigError in our words where it cannot."""
-    import hydra  # light: `--help` and a wrong name do not pay for it
-    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.hydra_config import HydraConfig  # light: `--help` and a wrong name do not pay for it
     from hydra.types import RunMode
-    from yaml import YAMLError
 
-    from sahub.cli.commands import command_line
-    from sahub.cli.preflight import check_read
-    from sahub.config.cell import plan, typed_overrides
-    from sahub.config.explain import COMPLAINTS, explain
-    from sahub.config.suites import swept
+    from sahub.cli.preflight import check_plugins, check_read
+    from sahub.config.cell import check_removed, plan, typed_overrides
     from sahub.files.atomic import ERROR_FILE, write_text
 
     def collect(cfg: "DictConfig") -> None:
         job = HydraConfig.get()
         planned.directory = Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir).absolute()
         try:
+            check_plugins((), job)
             check_read(command, cfg, typed_overrides(job))
             planned.cells.append(plan(cfg))
         except SahubError as error:
@@ -107,24 +108,39 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
             if job.mode == RunMode.MULTIRUN and command != "best":
                 write_text(Path(job.runtime.output_dir) / ERROR_FILE, f"{error}\n")
 
+    check_plugins(arguments)
+    given = _given(command, arguments)
+    _composed(command, given, arguments, collect)
+    for cell in planned.cells:
+        check_removed(cell)
+    if not planned.cells and not planned.problems and not {item.partition("=")[0] for item in given} & SHOWING:
+        raise ConfigError(f"{' '.join(arguments)}: asks for no cell; a sweep has one value of each key at least")
+
+
+def _given(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments as Hydra wants them: options first, suites and best files as the sweeps that they are."""
+    from sahub.config.suites import swept  # light: `--help` and a wrong name do not pay for it
+
     given = replacing(options_first(arguments))
     several = any(item.startswith("configs=") and item != "configs=null" for item in given) and command == "validate"
     suites = swept(given, group_choices("task", _roots(arguments)))
     if several or suites != given:
         given = ["--multirun", *(item for item in suites if item not in {"-m", "--multirun"})]
-    given += ["hydra.run.dir=."] if command == "best" else []  # it writes nothing
+    return given + (["hydra.run.dir=."] if command == "best" else [])  # it writes nothing
+
+
+def _composed(
+    command: str, given: Sequence[str], arguments: Sequence[str], collect: "Callable[[DictConfig], None]"
+) -> None:
+    """Hand every configuration that Hydra composes to `collect`."""
+    import hydra  # light: `--help` and a wrong name do not pay for it
+
+    from sahub.cli.commands import command_line
+    from sahub.config.explain import composing
+
     raw = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
-        with command_line(command, given):
-            hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
-    except COMPLAINTS as error:
-        if raw:
-            raise
-        raise ConfigError(explain(error, _roots(arguments))) from None
-    except SahubError:
-        raise
-    except (ValueError, YAMLError) as error:  # Hydra's own, of a group without a name and of a broken file
-        raise ConfigError(" ".join(str(error).split())[:600]) from None
+    with nullcontext() if raw else composing(_roots(arguments)[1:]), command_line(command, given):
+        hydra.main(config_path=str(conf_dir()), config_name=command, version_base="1.3")(collect)()
 
 
 def run_cells(planned: Run) -> int:
@@ -199,6 +215,17 @@ def _roots(arguments: Sequence[str]) -> list[Path]:
     typed = [Path(after) for item, after in pairs if item in {"--config-dir", "-cd"}]
     typed += [Path(item.partition("=")[2]) for item in arguments if item.startswith("--config-dir=")]
     return [conf_dir(), *(folder for folder in typed if folder.is_dir())]
+
+
+@contextmanager
+def _warnings_in_the_log() -> Iterator[None]:
+    """Within this, warnings of libraries stand in the log and not on the screen, unless Python was told what to do."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.showwarning = lambda message, category, file, line, *_: log.info(
+                "%s:%s: %s: %s", file, line, category.__name__, message
+            )
+        yield
 
 
 def _say(*messages: str) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 from sahub.cli import predecessor_names
 from sahub.config.cell import compose_cell, parse
 from sahub.config.choices import conf_dir, group_choices
+from sahub.config.grammar import written
 from sahub.errors import ConfigError, did_you_mean, listed
 from sahub.files.atomic import write_json
+from sahub.results import best_file
 from sahub.results.cell_files import versions
-from sahub.results.reproduce import command_line, merged, names_code, reproducing, text_of
+from sahub.results.reproduce import command_line, merged, reproducing
 from sahub.search.trial import attention_of
 
 NEEDED: dict[str, Any] = {"model": str, "task": str, "masker_name": str, "sparse_config": (dict, type(None))}
@@ -57,8 +59,8 @@ def import_file(file: str, output: str, typed: Sequence[str] = ()) -> Imported:
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ConfigError(f"{file}: sparse_config.masker_configs: {twice[0]} stands there twice; every method once")
     parse(typed)  # before anything is composed
-    if code := [item for item in typed if names_code(item) or "hydra" in item.split("=")[0]]:
-        raise ConfigError(f"{code[0]}: must be an override of a cell that a best file may hold")
+    if refused := [(item, why) for item in typed if (why := best_file.refusal(item))]:
+        raise ConfigError(": ".join(refused[0]))
     said = [*_fields(stages), *typed]
     cell = compose_cell([*_choices(file, data, labels, typed), *said])
     attention_of(cell, ())  # every stage is built: wrong values end here
@@ -172,7 +174,7 @@ def _choices(file: str, data: Mapping[str, Any], labels: tuple[str, ...], typed:
             raise ConfigError(
                 f"{file}: model={_short(data['model'])}: must be org/name; or give model=... beside the file"
             )
-        found += ["model=hf", f"model.path={text_of(data['model'])}"]
+        found += ["model=hf", f"model.path={written(data['model'])}"]
     if "task" not in given:
         task, length = predecessor_names.task_of(data["task"])
         if task not in (known := group_choices("task", [conf_dir()])):
@@ -188,7 +190,7 @@ def _choices(file: str, data: Mapping[str, Any], labels: tuple[str, ...], typed:
 
 def _fields(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return [
-        f"builder.stages.{label}.{field}={text_of(value)}"
+        f"builder.stages.{label}.{field}={written(value)}"
         for label, fields in stages
         for field, value in fields.items()
     ]

@@ -1,5 +1,6 @@
 """What a command is asked that it does not read, or that its run does not have."""
 
+import re
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
@@ -17,6 +18,18 @@ def check_compared(cells: Sequence[Cell]) -> None:
             if name not in builders:
                 known = f"must be a builder of this run, one of {', '.join(builders)}"
                 raise ConfigError(f"validate.compare_with={name}: {known}{did_you_mean(name, builders)}")
+
+
+def check_plugins(overrides: Sequence[str], hydra: DictConfig | None = None) -> None:
+    """Raise ConfigError for a launcher or a sweeper that is not ours, typed or in a file: it would lose cells."""
+    for item in overrides:
+        key, _, name = item.lstrip("+~").partition("=")
+        if re.fullmatch(r"hydra[./](launcher|sweeper)(\._target_)?", key) and name != "sahub":
+            raise ConfigError(f"{item}: must be sahub; compute= spreads the work")
+    for part in ("launcher", "sweeper"):
+        target = "hydra_plugins.sahub_matrix." if hydra is None else str(hydra[part].get("_target_"))
+        if not target.startswith("hydra_plugins.sahub_matrix."):
+            raise ConfigError(f"hydra.{part}={target}: must be sahub's; compute= spreads the work")
 
 
 def check_read(command: str, cfg: DictConfig, overrides: Sequence[str]) -> None:

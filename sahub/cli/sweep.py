@@ -19,7 +19,8 @@ from sahub.config.cell import choices_of, parse, typed_overrides
 from sahub.config.choices import CELL_GROUPS, address, group_choices
 from sahub.config.suites import expanded
 from sahub.errors import ConfigError, did_you_mean, listed
-from sahub.results.reproduce import names_code
+from sahub.files.names import file_name
+from sahub.results import best_file
 
 Job = list[str]  # the overrides of one cell
 
@@ -36,10 +37,13 @@ def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -
     ]
     [product] = BasicSweeper.split_arguments(named, None)
     if config.configs is not None:
-        found = [winner_overrides(file) for file in winner_files(config.configs, Path(config.results_dir).expanduser())]
+        typed = [override.key_or_group for override in overrides]
+        files = winner_files(config.configs, Path(config.results_dir).expanduser())
+        found = [winner_overrides(file, typed) for file in files]
         product = [[*first, *then] for first, then in itertools.product(found, product)]
     tasks = group_choices("task", folders)
-    product = [replacing(one) for job in product for one in expanded(job, tasks)]
+    every = [tuple(one) for job in product for one in expanded(job, tasks)]
+    product = [replacing(one) for one in dict.fromkeys(every)]  # the same cell twice is one
     size = batch or len(product)
     return [product[start : start + size] for start in range(0, len(product), size)]
 
@@ -83,22 +87,13 @@ def _best(folder: Path) -> Iterator[Path]:
     return (file for file in sorted(files) if not file.stem.endswith("_trials"))
 
 
-def winner_overrides(file: Path) -> Job:
-    """The overrides that a best file names.
-
-    Hydra's own settings are no part of a result, and a file must not name code to import: both are refused.
-    """
+def winner_overrides(file: Path, typed: Sequence[str] = ()) -> Job:
+    """The overrides that a best file names, as far as it may; `typed`: the keys that the person has typed beside it."""
     try:
-        overrides = json.loads(file.read_text(encoding="utf-8"))["overrides"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: is no best file ({type(error).__name__}: {error})") from error
-    if not isinstance(overrides, list) or any(
-        not isinstance(item, str) or "hydra" in item.split("=")[0] for item in overrides
-    ):
-        raise ConfigError(f"{file}: overrides must be a list of key=value, without hydra settings")
-    if code := [item for item in overrides if names_code(item)]:
-        raise ConfigError(f"{file}: {code[0]}: a best file must not name code; choose an objective file of your own")
-    return overrides
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: is no best file ({type(error).__name__}: {str(error)[:200]})") from error
+    return best_file.check(str(file), content, typed)
 
 
 def plan_jobs(launcher: Any, job_overrides: Sequence[Job], first: int) -> list[JobReturn]:
@@ -137,7 +132,7 @@ def directory_names(configs: Sequence[DictConfig], job_overrides: Sequence[Job])
     for index, job in enumerate(job_overrides):
         if counts[names[index]] > 1:
             own = [item for item in job if item not in shared and address(item) not in CELL_GROUPS]
-            names[index] = re.sub(r"[^\w.=-]+", "_", "_".join([names[index], *own]))[:150]
+            names[index] = file_name(re.sub(r"[^\w.=-]+", "_", "_".join([names[index], *own])))
     seen: Counter[str] = Counter()
     for index, name in enumerate(names):
         seen[name] += 1

@@ -21,7 +21,7 @@ from uuid import uuid4
 import psutil
 
 from sahub.compute.devices import check_gpus, number_of_workers
-from sahub.compute.signals import asked_to_stop, deaf
+from sahub.compute.signals import Stopped, asked_to_stop, deaf
 from sahub.config.settings import Compute
 from sahub.errors import RunError
 
@@ -32,6 +32,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` it would pack the working directory
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # it would be 15, although workers do the work
@@ -129,6 +130,8 @@ def _init(compute: Compute, options: dict[str, Any]) -> None:
         try:
             ray.init(**options)
             break
+        except SystemExit:  # what Ray's own handler makes of a signal
+            raise Stopped(signal.SIGTERM) from None
         except Exception as error:
             ray.shutdown()
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

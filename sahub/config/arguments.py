@@ -21,6 +21,9 @@ OPTIONS: tuple[str, ...] = (
 OPTIONS += ("-i", "--info", "-cn", "--config-name", "-cp", "--config-path", "-sc", "--shell-completion", "--hydra-help")
 
 
+DELETABLE = r"(?:builder\.(?:stages|search|grid|limits)|task\.(?:options|where|protocol))"
+
+
 def options_first(arguments: Sequence[str]) -> list[str]:
     """The same arguments with options, and the values that belong to them, before overrides: argparse wants them so.
 
@@ -46,9 +49,15 @@ def taken(arguments: Sequence[str], *names: str) -> tuple[dict[str, str], list[s
 
 
 def replacing(overrides: Sequence[str]) -> list[str]:
-    """The same overrides, a stage field that gets a list set to null before: Hydra puts no list where a mapping is."""
+    """The same overrides, with what Hydra needs before some of them.
+
+    A stage field that gets a list is null before, as Hydra puts no list where a mapping is. What is deleted is a number
+    before, as Hydra takes a value that is null for none; `plan` sees to it that it was there.
+    """
     found = []
     for item in overrides:
         field = re.match(r"(\+{0,2}builder\.stages\.[\w.]+)=\[", item)
-        found += [f"{field[1]}=null", item] if field else [item]
+        deleted = re.match(rf"~({DELETABLE}\.[\w.]+)$", item)
+        found += [f"{field[1]}=null"] if field else [f"{deleted[1]}=0"] if deleted else []
+        found.append(item)
     return found

@@ -18,12 +18,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sahub.config.arguments import replacing
 from sahub.config.builder_tree import builder_of, check_compose, check_space, resolved
-from sahub.config.choices import GROUPS, conf_dir
+from sahub.config.choices import CELL_GROUPS, GROUPS, conf_dir
+from sahub.config.deletions import check_deleted
+from sahub.config.grammar import written
 from sahub.config.group_schemas import OF_TASK
 from sahub.config.ranges import typed
 from sahub.config.schema import opened
 from sahub.config.settings import Settings
 from sahub.errors import ConfigError
+from sahub.files.names import file_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Choices:
     @property
     def name(self) -> str:
         """The choices as a file name."""
-        return "_".join((self.model, self.task, self.builder, self.objective)).replace("/", "_")
+        return file_name("_".join((self.model, self.task, self.builder, self.objective)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +210,16 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     hydra = HydraConfig.get() if hydra is None else hydra
     typed_in, groups = typed_overrides(hydra), hydra.runtime.choices
     overrides = parse(typed_in)
+    if lacking := [group for group in CELL_GROUPS if group not in groups]:
+        raise ConfigError(f"~{lacking[0]}: every cell has one; choose another, {lacking[0]}=NAME")
     settings = settings_of(cfg)
     check_space(settings.space, typed_in)
     check_compose(cfg, groups["builder"])
+    deleted = {override.key_or_group for override in overrides if override.is_delete()}
     pins = [
         leaf
         for override in overrides
-        if override.key_or_group.startswith("builder.stages") and not override.is_delete()
+        if override.key_or_group.startswith("builder.stages") and override.key_or_group not in deleted
         for leaf in _leaves(override.key_or_group.removeprefix("builder.stages").lstrip("."), override.value())
     ]
     return Cell(
@@ -229,11 +235,24 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     )
 
 
+def check_removed(cell: Cell) -> Cell:
+    """The cell. Raises ConfigError where a key was typed away that was not there."""
+    overrides = parse(cell.overrides)
+    deleted = {one.key_or_group for one in overrides if one.is_delete()}
+    if deleted:
+        chosen = [f"{group}={written(choice)}" for group, choice in cell.groups.items()]
+        root = composed(chosen, config_dir=cell.config_dir)[0]
+        given = [one.key_or_group for one in overrides if one.is_add() or one.is_force_add()]
+        others = [one.key_or_group for one in overrides if one.key_or_group not in deleted]
+        check_deleted(root, deleted, [*given, *others])
+    return cell
+
+
 def composed(
     overrides: Sequence[str], command: str = "search", config_dir: str | None = None
 ) -> tuple[DictConfig, DictConfig]:
     """What `sahub <command> <overrides>` composes, unchecked: the configuration, and Hydra's own part of it."""
-    searched = [f"hydra.searchpath=['file://{config_dir}']"] if config_dir else []
+    searched = [f"hydra.searchpath=[{written(f'file://{config_dir}')}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(command, overrides=[*replacing(overrides), *searched], return_hydra_config=True)
     hydra = cfg.hydra
@@ -247,4 +266,4 @@ def compose_cell(overrides: Sequence[str], *, command: str = "search", directory
     cfg, hydra = composed(overrides, command)
     with read_write(hydra):
         hydra.runtime.output_dir = str(directory)
-    return plan(cfg, hydra)
+    return check_removed(plan(cfg, hydra))

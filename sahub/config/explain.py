@@ -1,6 +1,7 @@
 """Hydra's and OmegaConf's complaints in our words: the key, what is wrong with it, and what could stand there."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any, get_args, get_origin
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from sahub.config.choices import GROUPS, conf_dir, group_choices
+from sahub.config.grammar import PLAIN, quoted
 from sahub.config.ranges import allowed, keys
 from sahub.config.settings import Settings
 from sahub.config.suites import suites_of
@@ -37,7 +40,7 @@ def explain(error: Exception, roots: Sequence[Path]) -> str:
     if ambiguous := re.match(r"Ambiguous value for argument '(.*)'", text):
         return f"{ambiguous[1]}: more than one value, which needs -m (or --multirun); a list is written [a,b]"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: is not of the form key=value ({text.splitlines()[0]})"
+        return _unparsed(str(error.override), text)
     if "requires --multirun" in text:
         override = text.partition("'")[2].rpartition("'")[0] or text
         return f"{override}: more than one value, which needs -m (or --multirun)"
@@ -54,12 +57,28 @@ def explain(error: Exception, roots: Sequence[Path]) -> str:
 
 
 @contextmanager
-def composing() -> Iterator[None]:
-    """What Hydra complains of inside is a ConfigError."""
+def composing(roots: Sequence[Path] = ()) -> Iterator[None]:
+    """What Hydra complains of inside is a ConfigError; `roots` are the folders of configuration files beside ours."""
     try:
         yield
+    except SahubError:
+        raise
     except COMPLAINTS as error:
-        raise ConfigError(explain(error, [conf_dir()])) from error
+        raise ConfigError(explain(error, [conf_dir(), *roots])) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{_undecodable(roots) or 'a configuration file'}: not UTF-8 (byte {error.start})") from error
+    except (ValueError, TypeError, RecursionError, YAMLError) as error:  # Hydra's own, of a broken file
+        raise ConfigError(" ".join(f"{error}".split())[:600] or type(error).__name__) from error
+
+
+def _undecodable(roots: Sequence[Path]) -> Path | None:
+    """The first configuration file that is not UTF-8: Hydra does not say which it read."""
+    for file in (file for root in roots for file in sorted(root.rglob("*.yaml"))):
+        try:
+            file.read_text("utf-8")
+        except UnicodeDecodeError:
+            return file
+    return None
 
 
 def said(error: Exception) -> str:
@@ -73,6 +92,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _unparsed(override: str, complaint: str) -> str:
+    """Signs that mean something in a value, and how they are typed as a text."""
+    cure = quoted(override)
+    signs = "".join(dict.fromkeys(sign for sign in override.partition("=")[2] if not PLAIN.fullmatch(f"a{sign}")))
+    if cure is None or not signs:
+        return f"{override}: is not of the form key=value ({complaint.splitlines()[0]})"
+    named = " ".join("space" if sign.isspace() else sign for sign in signs)
+    return f"{override}: {named} cannot stand in a value without quotes; type {shlex.quote(cure)}"
 
 
 def _typed(text: str) -> str:

@@ -21,7 +21,10 @@ def typed(cls: type, values: Mapping[str, Any], address: str = "") -> Any:
             )
     arguments: dict[str, Any] = {}
     for item in fields(cast(Any, cls)):
-        value, path = values[item.name], f"{address}{item.name}"
+        path = f"{address}{item.name}"
+        if item.name not in values:
+            raise ConfigError(f"~{path}: cannot be typed away, only set")
+        value = values[item.name]
         if is_dataclass(hints[item.name]):
             arguments[item.name] = typed(cast(type, hints[item.name]), value, f"{path}.")
             continue

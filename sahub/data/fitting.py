@@ -1,6 +1,7 @@
 """Fitting a generated text to a number of tokens."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Generic, NamedTuple, TypeVar
@@ -9,10 +10,12 @@ from sahub.data import vocabulary
 from sahub.data.examples import Example, Question, TaskSpec, example_id, split_of
 from sahub.errors import DataError
 
+log = logging.getLogger(__name__)
 Count = Callable[[str], int]
 Built = TypeVar("Built")  # a text, or one with what depends on it
 
 ATTEMPTS = 256  # draws until one is of a split: each is with a chance of at least a quarter
+PATIENCE = 64  # examples that do not fit, before any that does: then it is the length that is too short
 GUESSES = 8  # informed ones, before halving: on evenly filled texts two or three are enough
 
 
@@ -44,12 +47,16 @@ class Draft(NamedTuple):
 Draw = Callable[[Random, Budget], Draft]
 
 
+class Unfit(DataError):
+    """An example that its length cannot hold."""
+
+
 def example_of(spec: TaskSpec, drawn: Draft, budget: Budget) -> Example:
-    """The drawn example. Raises DataError where its context cannot hold what it needs."""
+    """The drawn example. Raises Unfit where its context cannot hold what it needs."""
     if drawn.context is None:
         tail = max(budget.count(f"{question.text}\n{question.answer_prefix}") for question in drawn.questions)
         answer = max(question.max_new_tokens for question in drawn.questions)
-        raise DataError(
+        raise Unfit(
             f"task={spec.name}: {budget.length} tokens cannot hold the instruction, {drawn.needs}, the question "
             f"({tail} tokens) and {answer} tokens of answer; raise max_context_length"
         )
@@ -63,6 +70,32 @@ def of_split(draw: Callable[[Random], Draft], spec: TaskSpec, budget: Budget, sp
         if split_of(found.context) == split:
             return found
     raise DataError(f"task={spec.name}: none of {ATTEMPTS} contexts is of the {split} split; give another search.seed")
+
+
+def fitting(makers: Iterable[Callable[[], Example]], spec: TaskSpec, wanted: int, split: str) -> list[Example]:
+    """The first examples of the split that can be made; those that do not fit are passed over and counted.
+
+    Raises Unfit where none of the first fits.
+    """
+    found: list[Example] = []
+    unfit: list[Unfit] = []
+    for make in makers:
+        try:
+            example = make()
+        except Unfit as error:
+            unfit.append(error)
+            if len(unfit) == PATIENCE and not found:
+                raise
+            continue
+        if split_of(example.context) == split:
+            found.append(example)
+        if len(found) == wanted:
+            break
+    if unfit and not found:
+        raise unfit[0]
+    if unfit:
+        log.warning("%s; passed over: %d such examples, others are taken", unfit[0], len(unfit))
+    return found
 
 
 class Found(NamedTuple, Generic[Built]):

@@ -6,15 +6,15 @@ SAHUB_DOWNLOAD=1 is set, HF_HUB_OFFLINE and HF_DATASETS_OFFLINE are not, and the
 
 import os
 import re
-import socket
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from huggingface_hub import constants
 
 from sahub.data.cells import Row
 from sahub.data.examples import TaskSpec
-from sahub.data.rows import KINDS, Columns, of_split, rows_of
+from sahub.data.rows import KINDS, Columns, kind_of, of_split, rows_of, stem_of
 from sahub.errors import ConfigError, DataError, MissingFiles
 
 CONNECT_SECONDS = 3.0
@@ -48,11 +48,12 @@ def read_rows(spec: TaskSpec, *layouts: Columns, optional: Columns = (), alone: 
         needed = () if alone or (_is_named(spec, file) and not spec.where) else (column,)
         trusted = alone or (not spec.where and file.parent.name == spec.folder)  # the dataset's own folder
         read = dict.fromkeys([*(name for layout in layouts for name in layout), *optional, column])
-        for values, address in rows_of(file, list(read), _Needed(layouts, needed), _members(spec)):
+        check = _Needed(layouts, needed)
+        for values, address in rows_of(file, list(read), check, _members(spec)):
             task = values.get(column)
             if trusted or (column not in values and not spec.where) or task in names:
                 count += 1
-                yield Row(values, address)
+                yield Row(values, address, check.layout)
             else:
                 others.add(str(task)[:80])
     if count == 0:
@@ -61,13 +62,17 @@ def read_rows(spec: TaskSpec, *layouts: Columns, optional: Columns = (), alone: 
 
 
 class _Needed:
-    """Column names that are enough: all of one layout, and `also`."""
+    """Which layout the columns of a file are of: the first of which it has all, and `also`, in every row."""
 
     def __init__(self, layouts: Sequence[Columns], also: Columns) -> None:
-        self.layouts = [[*layout, *(name for name in also if name not in layout)] for layout in layouts]
+        self.layout: Columns = ()
+        self._layouts, self._also = list(layouts), also
 
     def __call__(self, names: Columns, address: str) -> None:
-        absent = min(([name for name in layout if name not in names] for layout in self.layouts), key=len)
+        lacking = [[name for name in dict.fromkeys([*one, *self._also]) if name not in names] for one in self._layouts]
+        absent = min(lacking, key=len)
+        self.layout = self._layouts[lacking.index(absent)]
+        self._layouts = [self.layout]  # a file is of one
         if absent:
             raise DataError(
                 f"{address}: missing column{'s' if len(absent) > 1 else ''} {', '.join(absent)}; "
@@ -79,7 +84,7 @@ def _is_named(spec: TaskSpec, file: Path) -> bool:
     """Whether the place of a file says that it holds the task."""
     given = spec.path is not None and file == Path(spec.path).expanduser()
     names = (spec.subset, spec.folder)
-    return given or file.stem in names or file.parent.name in names or file.suffix in (".arrow", ".zip")
+    return given or stem_of(file) in names or file.parent.name in names or file.suffix in (".arrow", ".zip")
 
 
 def _members(spec: TaskSpec) -> list[str]:
@@ -99,24 +104,19 @@ def _find(spec: TaskSpec) -> list[Path]:
 def _in_folder(root: Path, spec: TaskSpec) -> list[Path]:
     names = dict.fromkeys((spec.folder, spec.subset))
     patterns = [spec.files] if spec.files else []
-    patterns += [f"{name}/*" for name in names] + [f"{name}.*" for name in names] + ["data/*", "*"]
+    patterns += [f"{name}/{inner}" for name in names for inner in (f"{spec.split}/*.arrow", "*")]  # save_to_disk
+    patterns += [*(f"{name}.*" for name in names), "data/*", f"{spec.split}/*.arrow", "*"]
     for pattern in patterns:
         found = sorted(file for file in root.glob(pattern) if file.is_file())
         for kind in KINDS:
-            if files := of_split([file for file in found if file.suffix == f".{kind}"], spec.split):
+            if files := of_split([file for file in found if kind_of(file) == kind], spec.split):
                 return files
     return []
 
 
-def _cache(variable: str, folder: str) -> Path:
-    """A cache folder, by the environment variables that huggingface_hub and datasets read."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(os.environ.get(variable) or Path(home, folder)).expanduser()
-
-
 def _in_hub_cache(spec: TaskSpec, dataset: str) -> list[Path]:
     """Files that `hf download` or an earlier run left: datasets--owner--name/snapshots/<commit>/."""
-    repository = _cache("HF_HUB_CACHE", "hub") / f"datasets--{dataset.replace('/', '--')}"
+    repository = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
     branch = repository / "refs" / (spec.revision or "main")
     commit = branch.read_text("utf-8").strip() if branch.is_file() else spec.revision
     root = repository / "snapshots" / commit if commit else None
@@ -129,7 +129,8 @@ def _in_datasets_cache(spec: TaskSpec, dataset: str) -> list[Path]:
     """Arrow files of `datasets.load_dataset`: owner___name/<config>/<version>/<commit>/*-<split>*.arrow, the newest."""
     owner, _, name = dataset.rpartition("/")
     snake = re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-    root = _cache("HF_DATASETS_CACHE", "datasets") / (f"{owner}___{snake}" if owner else snake)
+    folder = os.path.expandvars(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME, "datasets"))
+    root = Path(folder).expanduser() / (f"{owner}___{snake}" if owner else snake)
     pattern = f"*-{spec.split}*.arrow"
     found: list[Path] = []
     for config in (spec.folder, f"default-data_dir={spec.folder}"):
@@ -169,20 +170,19 @@ def _may_download() -> bool:
     def is_on(name: str) -> bool:
         return os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
 
-    return is_on("SAHUB_DOWNLOAD") and not (is_on("HF_HUB_OFFLINE") or is_on("HF_DATASETS_OFFLINE"))
+    return is_on("SAHUB_DOWNLOAD") and not (constants.HF_HUB_OFFLINE or is_on("HF_DATASETS_OFFLINE"))
 
 
 def _download(spec: TaskSpec) -> None:
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    host, port = endpoint.hostname or "", endpoint.port or (80 if endpoint.scheme == "http" else 443)
-    try:
-        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise MissingFiles(f"{_advice(spec)}\n  SAHUB_DOWNLOAD is set, but {host}:{port}: {error}") from None
-    from huggingface_hub import snapshot_download  # only files that need it pay for it
-    from huggingface_hub.errors import HfHubHTTPError
+    """Fetch the files of the task through the Hub's own session: its proxies, its endpoint, its cache."""
+    from huggingface_hub import get_session, snapshot_download  # only files that need it pay for it
 
     try:
+        get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS)  # its own requests wait for minutes
+    except Exception as error:  # noqa: BLE001 (of whichever library the session is)
+        raise MissingFiles(f"{_advice(spec)}\n  SAHUB_DOWNLOAD is set, but {constants.ENDPOINT}: {error}") from None
+    try:
         snapshot_download(spec.dataset or "", repo_type="dataset", revision=spec.revision, allow_patterns=_wanted(spec))
-    except (HfHubHTTPError, OSError) as error:
-        raise MissingFiles(f"{_advice(spec)}\n  the download failed: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MissingFiles(f"{_advice(spec)}\n  the download failed: {said}") from error

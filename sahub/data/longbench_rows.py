@@ -29,7 +29,7 @@ def _asked(row: Row, spec: TaskSpec, needs_length: bool) -> Asked:
         metadata[CLASSES] = list(row.texts(CLASSES))
     if spec.subset in ("trec", "lsht") and not metadata.get(CLASSES):
         raise row.error(CLASSES, "must hold the classes of the task")
-    if "question" in row:
+    if row.layout[: len(MIRRORED)] == MIRRORED:
         return tables.asked(row, "answers", metadata=metadata)
     references = row.texts("answers")
     if not references:
@@ -41,4 +41,5 @@ def _asked(row: Row, spec: TaskSpec, needs_length: bool) -> Asked:
         answer_prefix=prefix,
         references=references,
         metadata=metadata,
+        place=row.place("answers"),
     )

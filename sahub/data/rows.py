@@ -1,8 +1,9 @@
-"""Rows of one data file, parquet, arrow, JSON or JSON lines, also inside a zip; what is wrong is named by its place.
+"""Rows of one data file, parquet, arrow, JSON or JSON lines, also in gz and zip; what is wrong is named by its place.
 
 Every row comes with its address: `file: row 3` of a table (from 0), `file:4` of a file of lines (from 1).
 """
 
+import gzip
 import json
 import re
 import zipfile
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from sahub.errors import DataError
 from sahub.files.pointers import ADVICE, is_pointer
@@ -21,7 +22,8 @@ Values = dict[str, Any]
 
 BATCH_ROWS = 64
 TEXT_KINDS = (".jsonl", ".json")
-KINDS = ("parquet", "jsonl", "json", "zip")  # of the first kind found in a folder, all files are read
+KINDS = ("parquet", "arrow", "jsonl", "json", "zip")  # of the first kind found in a folder, all files are read
+COMPANIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # which datasets writes
 SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 
 
@@ -33,22 +35,47 @@ def rows_of(file: Path, columns: Columns, check: Check, wanted: Sequence[str]) -
     try:
         if is_pointer(file):
             raise DataError(f"{file}: {ADVICE}")
-        if file.suffix in (".parquet", ".arrow"):
+        if kind_of(file) in ("parquet", "arrow"):
             yield from _table_rows(file, columns, check)
-        elif file.suffix == ".zip":
+        elif kind_of(file) == "zip":
             yield from _zip_rows(file, columns, check, wanted)
         else:
-            with file.open("rb") as stream:
+            with _opened(file) as stream:
                 yield from _kept(_json_rows(stream, str(file)), columns, check)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: not a gz file that can be read: {error}") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
+def kind_of(file: Path) -> str:
+    """The kind of a file by its name, `jsonl` also of x.jsonl.gz; empty for a hidden file and for a companion of data.
+
+    Companions lie beside data and are none: what a Mac leaves (`._x`, `__MACOSX`), what datasets writes of a data set.
+    """
+    if file.name in COMPANIONS or any(part.startswith("._") or part == "__MACOSX" for part in file.parts[-2:]):
+        return ""
+    if file.name.startswith("."):
+        return ""
+    inner = Path(file.stem)
+    packed = file.suffix == ".gz" and inner.suffix in TEXT_KINDS
+    return (inner if packed else file).suffix.removeprefix(".")
+
+
+def stem_of(file: Path) -> str:
+    """The name of a file without its kind."""
+    return Path(file.stem).stem if file.suffix == ".gz" else file.stem
+
+
+def _opened(file: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(file)) if file.suffix == ".gz" else file.open("rb")
 
 
 def of_split(names: Sequence[Path], split: str) -> list[Path]:
     """The files that belong to a split: those named after it, else those not named after another one."""
 
     def starts(name: Path, word: str) -> bool:
-        return re.match(rf"{re.escape(word)}([-_.]|$)", name.stem) is not None
+        return re.match(rf"{re.escape(word)}([-_.]|$)", stem_of(name)) is not None
 
     own = [name for name in names if starts(name, split)]
     return own or [name for name in names if not any(starts(name, other) for other in SPLITS)]
@@ -75,18 +102,33 @@ def _table_rows(file: Path, columns: Columns, check: Check) -> Iterator[tuple[Va
 
 def _batches(file: Path, columns: Columns, check: Check) -> Iterator[Any]:
     """Record batches of few rows: long contexts repeat on every row, and only so many copies are in memory at once."""
-    import pyarrow  # only files that need it pay for it
     import pyarrow.parquet
 
     is_parquet = file.suffix == ".parquet"
-    source = pyarrow.parquet.ParquetFile(file) if is_parquet else pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+    source = pyarrow.parquet.ParquetFile(file) if is_parquet else _arrow(file)
     with source:
         held = (source.schema_arrow if is_parquet else source.schema).names
         check(held, str(file))
         names = [name for name in columns if name in held]
-        for batch in source.iter_batches(batch_size=BATCH_ROWS, columns=names) if is_parquet else source:
+        batches = source.iter_batches(batch_size=BATCH_ROWS, columns=names) if is_parquet else _batches_of(source)
+        for batch in batches:
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.slice(start, BATCH_ROWS).select(names)
+
+
+def _arrow(file: Path) -> Any:
+    """A reader of an arrow file: a stream, as datasets writes it, or the kind that ends with an index."""
+    import pyarrow  # only files that need it pay for it
+
+    mapped = pyarrow.memory_map(str(file))
+    is_indexed = mapped.read(6) == b"ARROW1"
+    mapped.seek(0)
+    return pyarrow.ipc.open_file(mapped) if is_indexed else pyarrow.ipc.open_stream(mapped)
+
+
+def _batches_of(source: Any) -> Iterator[Any]:
+    count = getattr(source, "num_record_batches", None)
+    return iter(source) if count is None else (source.get_batch(number) for number in range(count))
 
 
 def _plain(batch: Any, file: Path, first: int) -> list[Values]:
@@ -106,7 +148,7 @@ def _plain(batch: Any, file: Path, first: int) -> list[Values]:
 def _zip_rows(file: Path, columns: Columns, check: Check, wanted: Sequence[str]) -> Iterator[tuple[Values, str]]:
     try:
         with zipfile.ZipFile(file) as archive:
-            held = [Path(name) for name in archive.namelist() if name.endswith(TEXT_KINDS)]
+            held = [file for file in map(Path, archive.namelist()) if kind_of(file) and file.suffix in TEXT_KINDS]
             member = _member(held, wanted)
             if member is None:
                 names = ", ".join(sorted(name.as_posix() for name in held)[:20]) or "nothing"

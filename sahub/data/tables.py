@@ -8,7 +8,7 @@ from typing import Any
 
 from sahub.data.cells import Row
 from sahub.data.examples import Example, Question, TaskSpec, example_id, shuffled, split_of
-from sahub.errors import ConfigError
+from sahub.errors import ConfigError, DataError, ScoreError
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class Asked:
     max_new_tokens: int | None = None  # None: the task's
     metadata: Mapping[str, Any] = field(default_factory=dict)
     cut_mark: str = ""  # of its context
+    place: str = ""  # of its references: file, row and column
 
 
 def check_subset(spec: TaskSpec, subsets: Iterable[str], *options: str) -> None:
@@ -59,20 +60,24 @@ def asked(
         references=references,
         max_new_tokens=max_new_tokens,
         metadata=metadata or {},
+        place=row.place(answers),
     )
 
 
 def examples(
-    rows: Iterable[Asked | None],
+    rows: Iterable[Asked | str],
     spec: TaskSpec,
     *,
     split: str,
     limit: int | None,
     seed: int,
     group: Callable[[Mapping[str, Any]], str] = lambda metadata: "",
+    check: Callable[[Any, Any], None] = lambda references, classes: None,
 ) -> list[Example]:
-    """At most `limit` contexts of the split, in an order drawn by `seed`; a row that is None is left out.
+    """At most `limit` contexts of the split, in an order drawn by `seed`; a row that is a text is left out: why.
 
+    `check` raises ScoreError for references, given with the classes of a classification, that its scorer cannot use:
+    DataError, with their place.
     `group` names what the benchmark groups a question by, from its metadata: each group keeps its share (a context is
     in that of its first question).
 
@@ -80,11 +85,12 @@ def examples(
     """
     most = spec.options.get("questions")
     contexts: dict[str, tuple[Asked, list[Question]]] = {}
-    dropped = 0
+    unused: list[str] = []
     for row in rows:
-        if row is None:
-            dropped += 1
+        if isinstance(row, str):
+            unused.append(row)
             continue
+        _check(row, check)
         if split_of(row.context) != split:
             continue
         _, questions = contexts.setdefault(example_id(row.context), (row, []))
@@ -99,13 +105,21 @@ def examples(
                     metadata=dict(row.metadata),
                 )
             )
-    if dropped:
-        log.info("task=%s rows_left_out=%d reason=no_question_or_answer", spec.name, dropped)
+    if unused:
+        log.info("task=%s rows_left_out=%d first: %s", spec.name, len(unused), unused[0])
     found = [
         Example(id=key, context=first.context, questions=tuple(held), cut_mark=first.cut_mark)
         for key, (first, held) in contexts.items()
     ]
     return shuffled(found, seed=seed, limit=limit, group=lambda example: group(example.questions[0].metadata))
+
+
+def _check(row: Asked, check: Callable[[Any, Any], None]) -> None:
+    try:
+        if row.references:
+            check(row.references, row.metadata.get("all_classes"))
+    except ScoreError as error:
+        raise DataError(f"{row.place}: {error}") from None
 
 
 def masks(answer: Mapping[str, Any]) -> str:

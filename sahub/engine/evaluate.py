@@ -73,6 +73,13 @@ def evaluate(
     return outcomes
 
 
+ANSWER = {
+    **dict.fromkeys(("example_id", "question_id", "question", "answer"), str), "references": [str], "metadata": dict,
+    "score": (float, None), "measures": {str: float}, "n_context": int, "n_new": int, "seconds": float,
+}  # fmt: skip
+KEPT = {"answers": [ANSWER], "micro": [dict], "seconds": float}  # by the journal, of a context with a stack
+
+
 def _attempt(
     session: Session, request: Request, outcome: Outcome, plan: Plan, *, until: float, journal: Journal | None
 ) -> None:
@@ -86,10 +93,11 @@ def _attempt(
         if outcome.attention.stack is not None:
             outcome.aux_bits = max(outcome.aux_bits, outcome.attention.stack.aux_bits(session.model.geometry, length))
         key = _key(session, request, outcome.attention, plan) if journal else None
-        kept = journal.get(key) if journal and key else None
+        kept = journal.get(key, KEPT) if journal and key else None
         if kept is not None:
             session.model.counters.served += 1
-            outcome.answers += [Answer(**{**row, "references": tuple(row["references"])}) for row in kept["answers"]]
+            rows = [{name: row[name] for name in ANSWER} for row in kept["answers"]]
+            outcome.answers += [Answer(**{**row, "references": tuple(row["references"])}) for row in rows]
             outcome.micro += kept["micro"]
             outcome.seconds += kept["seconds"]
             return

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sahub.errors import DataError, NewerFormat, SahubError
 from sahub.files.atomic import cache_folder, read_sealed, write_sealed
 from sahub.files.package import ROOT
+from sahub.files.shapes import ANYTHING, fits
 
 log = logging.getLogger(__name__)
 FORMAT = 2
@@ -42,13 +43,18 @@ class Journal:
         self.force = force
         self._told: set[str] = set()
 
-    def get(self, key: Mapping[str, Any]) -> Any | None:
-        """The value of a key, None where there is none. An entry that cannot be read is named once and left out."""
+    def get(self, key: Mapping[str, Any], shape: Any = ANYTHING) -> Any | None:
+        """The value of a key, None where there is none; `shape` is what it must fit.
+
+        An entry that cannot be read, is of another key or of another shape is named once and left out.
+        """
         file = self._file(key)
         if self.force or not file.is_file():
             return None
         try:
             entry = read_sealed(file, FORMAT)
+            if entry is not None and (_name(entry.get("key")) != file.stem or not fits(entry, {"value": shape})):
+                raise DataError("another shape")
         except NewerFormat as error:
             self._tell(f"{error}; not used")
         except (SahubError, OSError) as error:
@@ -66,17 +72,17 @@ class Journal:
         except DataError:
             log.debug("not kept: %s", key)
 
-    def newest(self, most: int) -> Iterator[dict[str, Any]]:
-        """Key and value of the entries that were written last, as far as they can be read."""
+    def newest(self, most: int, shape: Any = dict) -> Iterator[dict[str, Any]]:
+        """Key and value of the entries that were written last, as far as they can be read and fit a shape."""
         files = sorted(self.folder.glob("*/*.json"), key=lambda file: -file.stat().st_mtime_ns)
         for file in files[:most]:
             with suppress(OSError, SahubError):
                 entry = read_sealed(file, FORMAT)
-                if entry is not None:
-                    yield entry
+                if fits(entry, shape):
+                    yield cast(dict[str, Any], entry)
 
     def _file(self, key: Mapping[str, Any]) -> Path:
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        name = _name(key)
         return self.folder / name[:2] / f"{name}.json"
 
     def _tell(self, message: str) -> None:
@@ -84,6 +90,10 @@ class Journal:
         if what not in self._told:
             self._told.add(what)
             log.warning("cache: %s", message)
+
+
+def _name(key: Any) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 @cache

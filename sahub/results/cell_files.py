@@ -14,9 +14,10 @@ from sahub.engine.outcome import Outcome
 from sahub.engine.requests import Request
 from sahub.engine.weights import GGUF, locate
 from sahub.files.atomic import write_csv, write_json, write_jsonl, write_text
+from sahub.files.names import file_name
 from sahub.measures import MEASURES
-from sahub.results import winners
-from sahub.results.reproduce import command_line, merged, names_code
+from sahub.results import best_file, winners
+from sahub.results.reproduce import command_line, merged
 from sahub.results.validate import Validation, accuracy, graded, interval
 from sahub.search.optuna_export import write_database
 from sahub.search.scope import seen_from
@@ -83,7 +84,8 @@ def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], ba
     tau = study.tau
     return {
         **asdict(cell.choices),
-        "overrides": [item for item in overrides if not names_code(item)],
+        "overrides": best_file.allowed(overrides),
+        "to_type": best_file.to_type(overrides),
         "commands": {one: command_line(one, overrides, cell.config_dir) for one in ("search", "validate")},
         "stage_overrides": list(best.overrides),
         "figures": figures(best),
@@ -135,8 +137,8 @@ def _analysis_row(trial: Trial) -> dict[str, Any]:
 def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, Any]) -> None:
     """Answers, metrics, configuration and micro metrics of the dense, the tuned and the default run."""
     winners.validated(cell, validation.entry.overrides, figures)
-    root = cell.directory / "benchmark_results" / cell.choices.model
-    task = cell.choices.task.replace("/", "_")
+    root = cell.directory / "benchmark_results" / file_name(cell.choices.model)
+    task = file_name(cell.choices.task)
     name = f"{cell.choices.builder}_{cell.choices.objective}"
     entry = validation.entry
     runs: list[tuple[str, Outcome | None, tuple[str, ...] | None, Any]] = [
@@ -148,7 +150,7 @@ def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, A
     for label, outcome, overrides, metrics in runs:
         if outcome is None or outcome.state != "complete":
             continue
-        folder = root / label / task
+        folder = root / file_name(label) / task
         write_csv(folder / "raw_results.csv", [_answer_row(answer) for answer in outcome.answers], RAW_COLUMNS)
         write_jsonl(folder / "micro_metrics.jsonl", outcome.micro)
         write_json(folder / "metrics.json", {**metrics, "seconds": round(outcome.seconds, 3)})

@@ -16,6 +16,7 @@ from sahub.config.choices import CELL_GROUPS, conf_dir, group_choices
 from sahub.config.explain import composing
 from sahub.errors import ConfigError
 from sahub.files.atomic import write_text
+from sahub.results import best_file
 from sahub.results.reproduce import command_line, merged, reproducing
 from sahub.results.winners import Winner, every, find, folder_of
 
@@ -88,6 +89,8 @@ def look_up(cell: Cell) -> BestConfig:
     else:
         chosen = tuple(winner.best["stage_overrides"])
     lines = merged(reproducing(cell), chosen)
+    if found is not None:  # what it was found with, and what its file must not set but the person has typed
+        lines = merged(merged(found.best["overrides"], chosen), best_file.to_type(cell.overrides))
     commands = {one: command_line(one, lines, cell.config_dir) for one in ("search", "validate")}
     return BestConfig(
         source="default" if winner is None else "task" if found else "global",
@@ -98,7 +101,7 @@ def look_up(cell: Cell) -> BestConfig:
         stage_overrides=chosen,
         stages=cell.builder_with(chosen)["stages"],
         density=float(cell.settings.objective.budget),
-        commands=found.best["commands"] if found else commands,
+        commands=commands,
         figures=winner.figures if winner else {},
         validation=winner.validation.get(cell.choices.task) if winner else None,
         winner=winner,
@@ -186,6 +189,8 @@ def _figures(figures: Mapping[str, Any]) -> str:
 def _validated(figures: Mapping[str, Any] | None) -> str:
     if figures is None:
         return "not yet"
+    if "dense_score" not in figures:
+        return f"n={figures['n']}, without gold answers"
     scores = {name: figures[f"{name}_score"]["mean"] for name in ("dense", "sparse")}
     dense, sparse = (f"{name} {100 * mean:.1f}" for name, mean in scores.items())
     return f"{dense}, {sparse} % of n={figures['n']}"

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from sahub.config.cell import Cell, composed
 from sahub.config.choices import command
-from sahub.config.ranges import leaves
+from sahub.config.grammar import addressed, written
 
 # What does not move a result, or is said by the command itself; stage fields come from the winner.
 LEFT_OUT = (
@@ -19,22 +19,17 @@ LEFT_OUT = (
 
 def reproducing(cell: Cell) -> list[str]:
     """The cell's choices, its seed, and every setting in which it differs from what the choices alone compose to."""
-    choices = [f"{group}={choice}" for group, choice in cell.groups.items() if group not in LEFT_OUT]
+    choices = [f"{group}={written(choice)}" for group, choice in cell.groups.items() if group not in LEFT_OUT]
     root = composed(choices, config_dir=cell.config_dir)[0]
     plain = cast(dict[str, Any], OmegaConf.to_container(root, resolve=False))
-    ours, theirs = (dict(leaves(tree)) for tree in (cell.composed, plain))
+    ours, theirs = (dict(addressed(tree)) for tree in (cell.composed, plain))
     changed = []
     for path, value in ours.items():
         if {path, path.split(".")[0]} & {*LEFT_OUT} or (path in theirs and theirs[path] == value):
             continue
-        changed.append(f"{'' if path in theirs else '++'}{path}={text_of(value)}")
+        changed.append(f"{'' if path in theirs else '++'}{path}={written(value)}")
     gone = [f"~{path}" for path in _removed(cell.composed, plain)]
     return merged([*choices, f"search.seed={cell.settings.search.seed}", *gone], changed)
-
-
-def names_code(override: str) -> bool:
-    """Whether an override says what to import. A person may type that; a file that is read must not."""
-    return override.lstrip("+~").startswith("objective.function") or "_target_" in override
 
 
 def command_line(name: str, overrides: Sequence[str], config_dir: str | None = None) -> str:
@@ -56,21 +51,3 @@ def merged(first: Sequence[str], then: Sequence[str]) -> list[str]:
     """Both lists, a later override of a key replacing an earlier one."""
     by_key = {override.lstrip("+").split("=")[0]: override for override in [*first, *then]}
     return list(by_key.values())
-
-
-def text_of(value: Any) -> str:
-    """A value in Hydra's override grammar."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{text_of(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(text_of, value)) + "]"
-    if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if _needs_quotes(value) else value
-    return repr(value)
-
-
-def _needs_quotes(text: str) -> bool:
-    plain = all(sign.isalnum() or sign in "_-./:~" for sign in text)
-    return not plain or text.lower() in {"", "null", "true", "false"} or text[0] in "-." or text[0].isdigit()

@@ -11,12 +11,35 @@ from typing import Any
 
 from sahub.config.cell import Cell
 from sahub.engine.weights import digest_of_model, files_of
-from sahub.errors import NewerFormat, SahubError
+from sahub.errors import DataError, NewerFormat, SahubError
 from sahub.files.atomic import cache_folder, read_sealed, write_sealed
 from sahub.files.journal import numbers_version
+from sahub.files.shapes import fits
+from sahub.results import best_file
 
 log = logging.getLogger(__name__)
 FORMAT = 2
+FIGURES, SCORE = {"value": float, "density": float}, {"mean": float}
+# What is read of an entry: whoever shares the cache may have written it.
+SHAPE = {
+    "key": {"task": (dict, None), "model": {"path": (str, None), "revision": (str, None), "files": (str, None)}},
+    "best": {
+        **dict.fromkeys(("model", "task", "builder", "objective"), str),
+        "overrides": [str],
+        "stage_overrides": [str],
+        "figures": FIGURES,
+        "mean_figures": (FIGURES, None),
+        "tasks": [str],
+        "n": int,
+        "seed": int,
+        "trials": {str: int},
+        "versions": {str: str},
+    },
+    "when": str,
+    "numbers": str,
+    "validation": {str: {"n": int}},
+}
+GRADED = {"dense_score": SCORE, "sparse_score": SCORE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +120,27 @@ def every(cache_dir: str | Path | None, names: str = "*.json") -> Iterator[Winne
     for file in sorted(folder_of(cache_dir).glob(names)):
         try:
             entry = read_sealed(file, FORMAT)
+            found = None if entry is None else _winner(entry)
         except NewerFormat as error:
             log.warning("cache: %s; not used", error)
         except (SahubError, OSError) as error:
             log.warning("cache: %s: a damaged entry (%s); not used", file, type(error).__name__)
         else:
-            if entry is not None:
-                yield Winner(**{name: entry[name] for name in ("key", "best", "when", "numbers", "validation")})
+            if found is not None:
+                yield found
+
+
+def _winner(entry: Mapping[str, Any]) -> Winner:
+    """The winner of an entry. Raises DataError for one of another shape, and ConfigError for one that must not be."""
+    best: Any = entry.get("best")
+    if not fits(entry, SHAPE) or (entry["key"]["task"] is None and not best["mean_figures"]):
+        raise DataError("another shape")
+    if not all(fits(figures, GRADED) for figures in entry["validation"].values() if GRADED.keys() & figures.keys()):
+        raise DataError("another shape")
+    best_file.check("overrides", {"overrides": [*best["overrides"], *best["stage_overrides"]]})
+    if not all(item.startswith("builder.stages.") for item in best["stage_overrides"]):
+        raise DataError("another shape")
+    return Winner(**{name: entry[name] for name in ("key", "best", "when", "numbers", "validation")})
 
 
 def _write(cell: Cell, key: Mapping[str, Any], entry: Mapping[str, Any]) -> None:

@@ -136,10 +136,15 @@ def _kept(folder: str | None) -> list[tuple[str, str, bool, int, float]]:
 
 def _read(journal: Journal, most: int = 2000) -> Iterator[tuple[str, str, bool, int, float]]:
     """Model, task, whether answers were generated, tokens and seconds of the newest entries."""
-    for entry in journal.newest(most):
+    shape = {
+        "key": {"model": {"files": str}, "plan": list},
+        "value": {"answers": [{"n_context": int}], "seconds": float},
+    }
+    for entry in journal.newest(most, shape):
         key, value = entry["key"], entry["value"]
-        task, _, generated = key["plan"]
-        yield key["model"]["files"], task, generated, value["answers"][0]["n_context"], value["seconds"]
+        if len(key["plan"]) == 3 and value["answers"]:
+            task, _, generated = key["plan"]
+            yield key["model"]["files"], task, generated, value["answers"][0]["n_context"], value["seconds"]
 
 
 def _digest(cell: Cell) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from sahub import extensions
 from sahub.errors import ConfigError, ScoreError
 from sahub.scores import headlines, infinite_bench, longbench, longbench_v2, loogle, ruler, zero_scrolls
-from sahub.scores.benchmark import Benchmark, Metrics, Number, Row, plain
+from sahub.scores.benchmark import Benchmark, Check, Metrics, Number, Row, plain
 from sahub.scores.headlines import Headline
 from sahub.scores.ruler import ruler_length_average
 
@@ -22,6 +22,7 @@ __all__ = [
     "headline",
     "metrics_of",
     "primary_metric",
+    "reference_check",
     "ruler_length_average",
     "score",
 ]
@@ -84,6 +85,15 @@ def headline(benchmark: str, numbers: Mapping[str, Number]) -> Headline:
     if found is None:
         raise ConfigError(f"benchmark={benchmark}: must be one of {', '.join(BENCHMARKS)}")
     return headlines.headline(benchmark, found, numbers)
+
+
+def reference_check(task: str) -> Check:
+    """What raises ScoreError for (references, classes) that a task's metrics cannot use, before any answer is made.
+
+    Raises ConfigError for an unknown task.
+    """
+    benchmark, subset = _find(task)
+    return benchmark.checks.get(subset, lambda references, classes: None)
 
 
 def metrics_of(task: str) -> tuple[str, ...]:

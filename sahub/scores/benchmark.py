@@ -9,6 +9,8 @@ from sahub.errors import ScoreError
 # (prediction, references in the benchmark's own shape, classes of a classification) -> score in [0, 1]
 Metric = Callable[[str, Any, Sequence[str] | None], float]
 Metrics = Mapping[str, Metric]  # by name
+# (references, classes): raises ScoreError for references that cannot be scored, or that no answer can match
+Check = Callable[[Any, Sequence[str] | None], None]
 Row = Mapping[str, Any]  # prediction, references, and what the benchmark groups by
 Number = float | dict[str, float]  # of a data set: one, or several by name
 
@@ -21,6 +23,7 @@ class Benchmark:
     # metrics that are computed only where they are asked for by name: costly ones, and `kvpress` where its rules differ
     # (None: it has none)
     on_request: Mapping[str, Mapping[str, Metric | None]] = field(default_factory=dict)
+    checks: Mapping[str, Check] = field(default_factory=dict)  # of the references of a subset, before any work
     # (metrics, rows, classes) -> the official number of a data set
     aggregate: Callable[[Metrics, Sequence[Row], Sequence[str] | None], Number]
 
@@ -43,6 +46,26 @@ def best(compare: Callable[[str, str], float]) -> Metric:
         return max(compare(prediction, reference) for reference in texts(references))
 
     return metric
+
+
+def all_fit(fits: Callable[[str], Any], must: str) -> Check:
+    """A check that every reference is of a form, without which it is refused."""
+
+    def check(references: Any, classes: Sequence[str] | None = None) -> None:
+        if wrong := [text for text in texts(references) if not fits(text)]:
+            raise ScoreError(f"references={short(wrong[0])}: must {must}")
+
+    return check
+
+
+def one_fits(fits: Callable[[str], Any], must: str) -> Check:
+    """A check that an answer can match one of the references at least."""
+
+    def check(references: Any, classes: Sequence[str] | None = None) -> None:
+        if not any(map(fits, texts(references))):
+            raise ScoreError(f"references={short(references)}: must {must}, or no answer can match")
+
+    return check
 
 
 def each(metric: Metric, rows: Sequence[Row], classes: Sequence[str] | None) -> list[float]:

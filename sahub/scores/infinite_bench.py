@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sahub.scores.benchmark import Benchmark, Metrics, Row, best, each, mean, texts
+from sahub.scores.benchmark import Benchmark, Metrics, Row, best, each, mean, one_fits, texts
 from sahub.scores.infinite_labels import choice, number, one_text, whole_number, whole_numbers
 from sahub.scores.rouge_score import rouge_lsum
 from sahub.scores.words import f1, f1_characters_zh
@@ -175,6 +175,11 @@ BENCHMARK = Benchmark(
         "longbook_choice_eng": {"kvpress": longbook_choice_kvpress},
         "longdialogue_qa_eng": {"kvpress": dialogue_kvpress},
         "code_debug": {"kvpress": code_debug_kvpress},
+    },
+    checks={
+        "passkey": one_fits(DIGITS.fullmatch, "be one number in digits"),
+        "number_string": one_fits(DIGITS.fullmatch, "be one number in digits"),
+        "kv_retrieval": one_fits(lambda text: text.translate(MARKS).split() == [text], "be one word without marks"),
     },
     aggregate=aggregate,
 )

@@ -16,7 +16,20 @@ from typing import Any
 import numpy as np
 
 from sahub.errors import ScoreError
-from sahub.scores.benchmark import Benchmark, Metric, Metrics, Row, best, each, percent, short, texts
+from sahub.scores.benchmark import (
+    Benchmark,
+    Check,
+    Metric,
+    Metrics,
+    Row,
+    all_fit,
+    best,
+    each,
+    one_fits,
+    percent,
+    short,
+    texts,
+)  # fmt: skip
 from sahub.scores.rouge import rouge_l
 from sahub.scores.words import cut_zh, f1, f1_zh
 
@@ -177,6 +190,21 @@ _IN_E = (
 )  # fmt: skip
 
 
+def _named(references: Any, classes: Sequence[str] | None = None) -> None:
+    """The labels of the classification hold one of the references."""
+    if not {*_labels(classes)} & {*texts(references)}:
+        raise ScoreError(f"references={short(references)}: must be one of the classes, {short(classes)}")
+
+
+_CHECKS: dict[str, Check] = {
+    "trec": _named,
+    "lsht": _named,
+    "passage_count": one_fits(DIGITS.fullmatch, "be a number in digits"),
+    "passage_retrieval_en": all_fit(re.compile(r"Paragraph (\d+)").search, "name a paragraph, as `Paragraph 7`"),
+    "passage_retrieval_zh": all_fit(re.compile(r"段落(\d+)").search, "name a paragraph, as `段落7`"),
+}
+
+
 def _metric(task: str) -> Metric:
     metric = _METRICS[_TASKS[task]]
     return _first_line(metric) if task in _ONE_LINE else metric
@@ -185,10 +213,12 @@ def _metric(task: str) -> Metric:
 BENCHMARK = Benchmark(
     subsets={task: {name: _metric(task)} for task, name in _TASKS.items()},
     on_request={task: {"kvpress": _kvpress(_metric(task))} for task in _TASKS},
+    checks=_CHECKS,
     aggregate=aggregate,
 )
 BENCHMARK_E = Benchmark(
     subsets={task: BENCHMARK.subsets[task] for task in _IN_E},
     on_request={task: BENCHMARK.on_request[task] for task in _IN_E},
+    checks={task: check for task, check in _CHECKS.items() if task in _IN_E},
     aggregate=aggregate_e,
 )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sahub.errors import ScoreError
-from sahub.scores.benchmark import Benchmark, Metrics, Row, best, each, percent, short
+from sahub.scores.benchmark import Benchmark, Metrics, Row, all_fit, best, each, percent, short
 
 PHRASE = "The correct answer is "
 IN_PARENTHESES, BARE = re.compile(rf"{PHRASE}\(([A-D])\)"), re.compile(rf"{PHRASE}([A-D])")
@@ -60,5 +60,8 @@ def _group(row: Mapping[str, Any], column: str, names: Sequence[str], address: s
 BENCHMARK = Benchmark(
     subsets={subset: {"accuracy": best(_accuracy)} for subset in ("0shot", "cot")},
     on_request={subset: {"kvpress": best(_kvpress)} for subset in ("0shot", "cot")},
+    checks=dict.fromkeys(
+        ("0shot", "cot"), all_fit(lambda text: text in ("A", "B", "C", "D"), "be a letter from A to D")
+    ),
     aggregate=aggregate,
 )

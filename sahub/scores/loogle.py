@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from sahub.errors import ScoreError
-from sahub.scores.benchmark import Benchmark, Metric, Metrics, Row, best, each, mean, texts
+from sahub.scores.benchmark import Benchmark, Metric, Metrics, Row, best, each, mean, short, texts
 from sahub.scores.rouge import rouge_l, rouge_n
 
 MAX_LITERAL = 100_000  # characters; a longer cloze answer counts as one that does not parse
@@ -145,6 +145,13 @@ def _masks(references: Any) -> Mapping[str, Any]:
     return found
 
 
+def _check_masks(references: Any, classes: Sequence[str] | None = None) -> None:
+    """Every mask of the cloze stands for a text: no answer can match anything else."""
+    for mask, entity in _masks(references).items():
+        if not isinstance(entity, str) or not entity.strip():
+            raise ScoreError(f"references={short(references)}: {mask} must stand for a text")
+
+
 def bert_score(prediction: str, reference: str) -> float:
     """BERTScore (roberta-large, neither idf nor rescaled) as LooGLE asks for it: sides swapped, recall.
 
@@ -210,5 +217,6 @@ BENCHMARK = Benchmark(
     | {"shortdep_cloze": {"exact_match": exact_match, "partial_match": partial_match}},
     on_request={subset: {"bert_score": _best(bert_score)} for subset in _OF_TEXT}
     | {"shortdep_cloze": {"kvpress": exact_match_kvpress}},
+    checks={"shortdep_cloze": _check_masks},
     aggregate=aggregate,
 )

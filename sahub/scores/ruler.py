@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sahub.errors import ScoreError
-from sahub.scores.benchmark import Benchmark, Metric, Metrics, Row, each, mean, texts
+from sahub.scores.benchmark import Benchmark, Metric, Metrics, Row, all_fit, each, mean, texts
 
 CONTROL = re.compile(r"[\x00-\x1f]")
 
@@ -72,5 +72,8 @@ BENCHMARK = Benchmark(
     on_request={
         subset: {"kvpress": _kvpress(metric)} for subset, metrics in _SUBSETS.items() for metric in metrics.values()
     },
+    checks=dict.fromkeys(
+        _SUBSETS, all_fit(lambda text: not CONTROL.search(text.replace("\n", "")), "have no control characters")
+    ),
     aggregate=aggregate,
 )

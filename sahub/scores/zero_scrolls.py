@@ -12,7 +12,19 @@ from collections.abc import Sequence
 from functools import partial
 
 from sahub.errors import ScoreError
-from sahub.scores.benchmark import Benchmark, Metric, Metrics, Number, Row, best, each, percent, short
+from sahub.scores.benchmark import (
+    Benchmark,
+    Metric,
+    Metrics,
+    Number,
+    Row,
+    all_fit,
+    best,
+    each,
+    one_fits,
+    percent,
+    short,
+)
 from sahub.scores.rouge_score import rouge_l, rouge_n
 from sahub.scores.words import bag_f1, normalize
 
@@ -133,5 +145,10 @@ _SUBSETS = {
 BENCHMARK = Benchmark(
     subsets=_SUBSETS,
     on_request={subset: {"kvpress": None} for subset in _SUBSETS},
+    checks={
+        "quality": all_fit(LETTER.search, "name a letter from A to D"),
+        "space_digest": one_fits(PERCENTAGE.search, "hold a percentage"),
+        "book_sum_sort": all_fit(_numbers, "be whole numbers"),
+    },
     aggregate=aggregate,
 )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from sahub.data import locate, longbench_rows, tables
 from sahub.data.examples import Example, TaskSpec
+from sahub.scores import reference_check
 
 SUBSETS = (
     "narrativeqa", "qasper", "multifieldqa_en", "multifieldqa_zh", "hotpotqa", "2wikimqa", "musique", "dureader",
@@ -35,4 +36,5 @@ def load(
     """
     del length, count_tokens
     tables.check_subset(spec, SUBSETS)
-    return tables.examples(longbench_rows.read(spec), spec, split=split, limit=limit, seed=seed)
+    rows = longbench_rows.read(spec)
+    return tables.examples(rows, spec, split=split, limit=limit, seed=seed, check=reference_check(spec.name))

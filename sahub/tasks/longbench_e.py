@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from sahub.data import locate, longbench_rows, tables
 from sahub.data.examples import Example, TaskSpec
+from sahub.scores import reference_check
 from sahub.scores.longbench import bucket
 
 SUBSETS = (
@@ -32,6 +33,7 @@ def load(
     del length, count_tokens
     tables.check_subset(spec, SUBSETS)
     rows = longbench_rows.read(spec, needs_length=True)
+    check = reference_check(spec.name)
     return tables.examples(
-        rows, spec, split=split, limit=limit, seed=seed, group=lambda metadata: bucket(metadata["length"])
+        rows, spec, split=split, limit=limit, seed=seed, group=lambda metadata: bucket(metadata["length"]), check=check
     )

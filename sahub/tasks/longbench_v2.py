@@ -12,11 +12,14 @@ from sahub.data import locate, tables
 from sahub.data.cells import Row
 from sahub.data.examples import Example, TaskSpec
 from sahub.data.tables import PROMPT, Asked
+from sahub.scores import reference_check
 
 SUBSETS = ("0shot",)
 LETTERS = "ABCD"
 CHOICES = tuple(f"choice_{letter}" for letter in LETTERS)
 GROUPS = ("difficulty", "length")
+COLUMNS = ("context", "question", "answer", *GROUPS)
+READY, BARE = (*COLUMNS, "answer_prefix"), (*COLUMNS, *CHOICES)  # a prompt, or the question beside its choices
 INSTRUCTION = "Choose one of the four and end with this sentence: The correct answer is (letter)."
 
 
@@ -38,11 +41,10 @@ def load(
     """
     del length, count_tokens
     tables.check_subset(spec, SUBSETS)
-    columns = ("context", "question", "answer", *GROUPS)
-    # Two layouts: a ready prompt, or the bare question beside its choices.
-    layouts = ((*columns, "answer_prefix"), (*columns, *CHOICES))
-    rows = locate.read_rows(spec, *layouts, optional=("answer_prefix", *CHOICES), alone=True)
-    return tables.examples(map(_asked, rows), spec, split=split, limit=limit, seed=seed, group=_group)
+    rows = locate.read_rows(spec, READY, BARE, alone=True)
+    return tables.examples(
+        map(_asked, rows), spec, split=split, limit=limit, seed=seed, group=_group, check=reference_check(spec.name)
+    )
 
 
 def _group(metadata: Mapping[str, Any]) -> str:
@@ -51,18 +53,17 @@ def _group(metadata: Mapping[str, Any]) -> str:
 
 def _asked(row: Row) -> Asked:
     found = tables.asked(row, "answer", metadata={name: row.text(name, needed=True) for name in GROUPS})
-    if len(found.references) != 1 or found.references[0].strip() not in LETTERS:
+    if len(found.references) != 1 or found.references[0].strip() not in tuple(LETTERS):
         raise row.error("answer", f"must be one of {', '.join(LETTERS)}")
     question = found.question
-    if all(name in row for name in CHOICES):
-        choices = {name: row.text(name) for name in CHOICES}
-        if not all(text.strip() in question for text in choices.values()):
-            lines = [f"({letter}) {choices[name]}" for letter, name in zip(LETTERS, CHOICES, strict=True)]
-            question = "\n".join(["", "", f"Question: {question.strip()}", *lines, "", INSTRUCTION, ""])
+    if row.layout == BARE:
+        lines = [f"({letter}) {row.text(name)}" for letter, name in zip(LETTERS, CHOICES, strict=True)]
+        question = "\n".join(["", "", f"Question: {question.strip()}", *lines, "", INSTRUCTION, ""])
     return Asked(
         context=found.context,
         question=question,
         answer_prefix=row.text(PROMPT[2]),
         references=(found.references[0].strip(),),
         metadata=found.metadata,
+        place=found.place,
     )

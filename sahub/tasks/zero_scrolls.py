@@ -13,6 +13,7 @@ from sahub.data.cells import Row
 from sahub.data.examples import Example, TaskSpec
 from sahub.data.tables import PROMPT, Asked
 from sahub.errors import DataError
+from sahub.scores import reference_check
 
 SUBSETS = (
     "gov_report", "summ_screen_fd", "qmsum", "squality", "qasper", "narrative_qa", "quality", "musique", "space_digest",
@@ -43,14 +44,14 @@ def load(
     del length, count_tokens
     tables.check_subset(spec, SUBSETS, "unscored")
     rows = _merged(spec)
-    return tables.examples(rows, spec, split=split, limit=limit, seed=seed)
+    return tables.examples(rows, spec, split=split, limit=limit, seed=seed, check=reference_check(spec.name))
 
 
 def _merged(spec: TaskSpec) -> Iterator[Asked]:
     by_id: dict[str, Asked] = {}
     layouts = (SOURCE, (*PROMPT, "answer"))
     for number, row in enumerate(locate.read_rows(spec, *layouts, optional=("id", MARK))):
-        found = _sliced(row) if "input" in row else _ready(row, number)
+        found = _sliced(row) if row.layout == SOURCE else _ready(row, number)
         if not (found.references or spec.options.get("unscored")):
             raise DataError(
                 f"{row.address}: no gold answer: task={spec.name} is scored on the validation split of tau/zero_scrolls"
@@ -75,11 +76,18 @@ def _sliced(row: Row) -> Asked:
         question=text[document:query],
         answer_prefix=text[query:].strip(),
         references=row.texts("output"),
+        place=row.place("output"),
         cut_mark=row.text(MARK),
     )
 
 
 def _ready(row: Row, number: int) -> Asked:
     context, question, prefix = (row.text(name) for name in PROMPT)
-    name = row.text("id") or str(number)
-    return Asked(id=name, context=context, question=question, answer_prefix=prefix, references=row.texts("answer"))
+    return Asked(
+        id=row.text("id") or str(number),
+        context=context,
+        question=question,
+        answer_prefix=prefix,
+        references=row.texts("answer"),
+        place=row.place("answer"),
+    )

@@ -192,3 +192,17 @@ def test_commands_that_make_files_name_a_mistake(arguments: list[str], said: str
     assert done.stderr.startswith(said)
     assert len(done.stderr.splitlines()) <= 3
     assert not list(folder.glob("*.json"))
+
+
+def test_warnings_of_libraries_stand_in_the_log_alone(folder: Path) -> None:
+    code = (
+        "import logging, sys, warnings; logging.basicConfig(level='INFO', stream=sys.stdout)\n"
+        "from sahub.cli import main\n"
+        "main.plan_cells = lambda *_: warnings.warn('of a library'); main.run_cells = lambda planned: 0\n"
+        "sys.exit(main.run('search', []))"
+    )
+    quiet = python("-c", code, cwd=folder)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert "UserWarning: of a library" in quiet.stdout
+    asked = python("-W", "always", "-c", code, cwd=folder)
+    assert "UserWarning: of a library" in asked.stderr

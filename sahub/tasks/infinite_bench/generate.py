@@ -9,10 +9,11 @@ Differs  counts of lines, pairs, numbers and functions follow from the length; w
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from sahub.data import options
 from sahub.data.examples import Example, TaskSpec
-from sahub.data.fitting import Budget, of_split
+from sahub.data.fitting import PATIENCE, Budget, fitting, of_split
 from sahub.errors import ConfigError
 from sahub.tasks.infinite_bench import generate_reasoning, generate_retrieval
 from sahub.tasks.infinite_bench.generate_prompt import Draws
@@ -53,7 +54,8 @@ def load(
     official, draws = SUBSETS[spec.subset]
     wanted = options.whole(spec, "num_examples", official, most=10**6) if limit is None else limit
     budget = Budget(length, count_tokens)
-    return [
-        of_split(draws(spec, budget, place), spec, budget, split, f"{seed}/{spec.name}/{length}/{place}")
-        for place in range(wanted)
-    ]
+
+    def make(place: int) -> Example:
+        return of_split(draws(spec, budget, place), spec, budget, split, f"{seed}/{spec.name}/{length}/{place}")
+
+    return fitting((partial(make, place) for place in range(2 * wanted + PATIENCE)), spec, wanted, split)

@@ -11,12 +11,15 @@ from sahub.data.examples import Example, TaskSpec
 from sahub.data.prompts import prompts
 from sahub.data.tables import PROMPT, Asked
 from sahub.errors import ScoreError
+from sahub.scores import reference_check
 from sahub.scores.infinite_labels import repair_label
 
 SUBSETS = (
     "passkey", "number_string", "kv_retrieval", "longbook_sum_eng", "longbook_choice_eng", "longbook_qa_eng",
     "longbook_qa_chn", "longdialogue_qa_eng", "math_find", "math_calc", "code_run", "code_debug",
 )  # fmt: skip
+READY = (*PROMPT, "answer")
+NUMBERS = ("math_find", "math_calc", "code_run")  # whose labels are numbers, math_calc's also as text in brackets
 CHOICES = ("longbook_choice_eng", "code_debug")
 
 
@@ -34,14 +37,17 @@ def load(spec: TaskSpec, *, split: str, limit: int | None, seed: int) -> list[Ex
     """
     tables.check_subset(spec, SUBSETS, "num_examples")
     bare = ("context", "input", "answer", *(["options"] if spec.subset in CHOICES else []))
-    rows = locate.read_rows(spec, (*PROMPT, "answer"), bare, optional=("options",))
-    return tables.examples((_asked(row, spec) for row in rows), spec, split=split, limit=limit, seed=seed)
+    rows = locate.read_rows(spec, READY, bare, optional=("options",))
+    asked = (_asked(row, spec) for row in rows)
+    return tables.examples(asked, spec, split=split, limit=limit, seed=seed, check=reference_check(spec.name))
 
 
 def _asked(row: Row, spec: TaskSpec) -> Asked:
-    if "question" in row:
+    place = row.place("answer")
+    if row.layout == READY:
         context, question, prefix = row.text("context", needed=True), row.text("question"), row.text("answer_prefix")
-        return Asked(context=context, question=question, answer_prefix=prefix, references=_label(row, spec, question))
+        references = _label(row, spec, question)
+        return Asked(context=context, question=question, answer_prefix=prefix, references=references, place=place)
     before, after, prefix = prompts("infinite_bench")[spec.subset]
     options = row.texts("options") if spec.subset in CHOICES else ()
     lines = "\n".join(f"{chr(65 + place)}. {text}" for place, text in enumerate(options))
@@ -51,6 +57,7 @@ def _asked(row: Row, spec: TaskSpec) -> Asked:
         question=question,
         answer_prefix=prefix,
         references=_of_option(row, options) if options else _label(row, spec, question),
+        place=place,
     )
 
 
@@ -63,7 +70,7 @@ def _of_option(row: Row, options: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _label(row: Row, spec: TaskSpec, question: str) -> tuple[str, ...]:
-    answer = row.values["answer"]
+    answer = row.values["answer"] if spec.subset in NUMBERS else list(row.texts("answer"))
     if answer is None or answer in ("", []) or (isinstance(answer, float) and not is_number(answer)):
         raise row.error("answer", "must hold an answer")
     try:

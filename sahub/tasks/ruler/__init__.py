@@ -6,11 +6,12 @@ Differs  a prompt is fitted by one search per sample, which never overflows and 
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from sahub.data import options
-from sahub.data.examples import Example, TaskSpec, split_of
-from sahub.data.fitting import Budget, Draw, example_of
+from sahub.data.examples import Example, TaskSpec
+from sahub.data.fitting import Budget, Draw, example_of, fitting
 from sahub.errors import ConfigError, MissingFiles
 from sahub.tasks.ruler import niah, qa, stored, variables, words
 
@@ -54,16 +55,12 @@ def load(
         return qa.load(spec, split=split, limit=limit, length=length, count_tokens=count_tokens, seed=seed)
     draw, budget = _draws(spec), Budget(length, count_tokens)
     wanted = options.whole(spec, "num_examples", 500, most=10**6) if limit is None else limit
-    found: list[Example] = []
+
+    def make(index: int) -> Example:
+        return example_of(spec, draw(Random(f"{seed}/{spec.subset}/{length}/{index}"), budget), budget)
+
     # A quarter of all contexts is for search: 64 draws per wanted example cannot run short by chance.
-    for index in range(64 * wanted):
-        drawn = draw(Random(f"{seed}/{spec.subset}/{length}/{index}"), budget)
-        example = example_of(spec, drawn, budget)
-        if split_of(example.context) == split:
-            found.append(example)
-            if len(found) == wanted:
-                break
-    return found
+    return fitting((partial(make, index) for index in range(64 * wanted)), spec, wanted, split)
 
 
 def _draws(spec: TaskSpec) -> Draw:

@@ -8,13 +8,14 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from sahub.data import options
 from sahub.data.examples import Example, Question, TaskSpec, split_of
-from sahub.data.fitting import Budget, Draft, most, of_split
+from sahub.data.fitting import Budget, Draft, fitting, most, of_split
 from sahub.errors import ConfigError, DataError, MissingFiles
 from sahub.files.pointers import ADVICE as POINTER
 from sahub.files.pointers import is_pointer
@@ -137,10 +138,12 @@ def load(
     items = [item for item in corpus.items if split_of(item.question) == split]
     Random(f"{seed}/{spec.name}").shuffle(items)
     budget, texts = Budget(length, count_tokens), list(corpus.documents)
-    found = [
-        of_split(_draws(item, texts, spec, budget), spec, budget, split, f"{seed}/{spec.name}/{length}/{item.question}")
-        for item in items[:wanted]
-    ]
+
+    def make(item: Item) -> Example:
+        draw = _draws(item, texts, spec, budget)
+        return of_split(draw, spec, budget, split, f"{seed}/{spec.name}/{length}/{item.question}")
+
+    found = fitting((partial(make, item) for item in items), spec, wanted, split)
     if full := sum(f"\nDocument {len(texts)}:\n" in example.context for example in found):
         log.warning("task=%s contexts=%d hold all %d documents, there are no more", spec.name, full, len(texts))
     return found

@@ -15,6 +15,7 @@ from sahub.data.cells import Row
 from sahub.data.examples import Example, TaskSpec
 from sahub.data.tables import PROMPT, Asked
 from sahub.errors import ConfigError
+from sahub.scores import reference_check
 
 BY_LENGTH, BY_TASK = "simonjegou/ruler", "xAlg-AI/att-hub-ruler"
 WHOLE = ("input", "outputs")
@@ -31,7 +32,8 @@ def missing(spec: TaskSpec) -> str | None:
 def load(spec: TaskSpec, *, split: str, limit: int | None, seed: int) -> list[Example]:
     """At most `limit` contexts of the split, in an order drawn by `seed`. Raises as sahub.data.locate.read_rows."""
     rows = locate.read_rows(located(spec), (*PROMPT, "answer"), WHOLE, optional=("answer_prefix",))
-    return tables.examples((_asked(row) for row in rows), spec, split=split, limit=limit, seed=seed)
+    asked = (_asked(row) for row in rows)
+    return tables.examples(asked, spec, split=split, limit=limit, seed=seed, check=reference_check(spec.name))
 
 
 def _asked(row: Row) -> Asked:

@@ -157,7 +157,7 @@ def test_files_are_not_overwritten_and_code_is_not_named(tmp_path):
     imported(tmp_path, result(QUEST))
     with pytest.raises(ConfigError, match="exists; give another folder"):
         imported(tmp_path, result(QUEST))
-    with pytest.raises(ConfigError, match=r"objective.function._target_=os.system: must be an override of a cell"):
+    with pytest.raises(ConfigError, match=r"objective.function._target_=os.system: a best file must not name code"):
         imported(tmp_path, result(QUEST), "objective.function._target_=os.system")
     with pytest.raises(ConfigError, match="cannot be read"):
         import_file(str(tmp_path / "nowhere.json"), str(tmp_path))

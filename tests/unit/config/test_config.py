@@ -3,17 +3,22 @@
 import dataclasses
 import json
 import logging
+import shlex
 from pathlib import Path
 
 import pytest
 from omegaconf import open_dict
 
+from sahub.cli.preflight import check_plugins
 from sahub.cli.sweep import directory_names, winner_files, winner_overrides
 from sahub.config.cell import builder_of, compose_cell, composed
 from sahub.config.choices import conf_dir, group_choices
+from sahub.config.explain import composing
+from sahub.config.grammar import parsed
 from sahub.config.schema import new_folder
 from sahub.config.settings import Settings
 from sahub.errors import ConfigError, did_you_mean
+from sahub.results.reproduce import reproducing
 
 
 def test_the_shortest_command_plans_quest_at_ten_percent_on_the_embedded_model() -> None:
@@ -173,7 +178,7 @@ def test_winners_are_found_and_their_overrides_checked(tmp_path: Path) -> None:
     assert winner_overrides(newest) == ["builder.stages.quest.page_size=16"]
     assert len(winner_files(str(tmp_path), tmp_path)) == 2
     newest.write_text(json.dumps({"overrides": ["hydra.job.name=x"]}))
-    with pytest.raises(ConfigError, match="without hydra settings"):
+    with pytest.raises(ConfigError, match=r"hydra\.job\.name=x: a best file must not set it"):
         winner_overrides(newest)
     with pytest.raises(ConfigError, match="configs=latest"):
         winner_files("latest", tmp_path / "cell")
@@ -200,3 +205,68 @@ def test_defaults_of_the_schema_and_of_the_documentation_table_agree() -> None:
     assert (search.promote, search.calibrate, search.timeout_s) == (4, 4, 900)
     assert (search.max_requests, search.max_context_length, search.max_new_tokens) == (10, 8192, 20)
     assert (Settings().validate.max_context_length, Settings().validate.timeout_s) == (64000, 7200)
+
+
+@pytest.mark.parametrize(
+    ("override", "signs", "cure"),
+    [
+        ("task.path=I/step=1000 (best)/q", "= space ( )", """'task.path="I/step=1000 (best)/q"'"""),
+        ("task.path=a#b", "#", """'task.path="a#b"'"""),
+        ("task.path=a&b", "&", """'task.path="a&b"'"""),
+        ("task.path=~/x", "~", """'task.path="~/x"'"""),
+        ("task.path=d\u00e9j\u00e0", "\u00e9 \u00e0", """'task.path="d\u00e9j\u00e0"'"""),
+        ("task.path='open", "'", """'task.path="'"'"'open"'"""),
+    ],
+)
+def test_a_value_with_signs_is_told_the_signs_and_the_cure(override: str, signs: str, cure: str) -> None:
+    with pytest.raises(ConfigError) as caught, composing():
+        compose_cell([override])
+    assert str(caught.value) == f"{override}: {signs} cannot stand in a value without quotes; type {cure}"
+    [typed] = shlex.split(cure)
+    assert parsed(typed).value() == override.partition("=")[2]
+
+
+LEAVES = (
+    "builder.search.quest.density", "builder.stages.quest.page_size", "builder.search.sink",
+    "task.options.num_examples",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_any_key_that_is_there_can_be_typed_away(leaf: str) -> None:
+    cell = compose_cell([f"~{leaf}"])
+    assert cell.pins == ()
+    above = cell.settings.task.options if leaf.startswith("task") else cell.builder[leaf.split(".")[1]].get("quest", {})
+    assert leaf.rpartition(".")[2] not in above
+    assert compose_cell(reproducing(cell)).builder == cell.builder
+
+
+def test_what_was_typed_can_be_typed_away() -> None:
+    assert "new" not in compose_cell(["+builder.limits.new=1", "~builder.limits.new"]).builder["limits"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["~builder.search.quest.densty"], "~builder.search.quest.densty: is not there; did you mean density?"),
+        (["~builder.stages.nobody.x"], "~builder.stages.nobody.x: is not there"),
+        (["~compose"], "~compose: cannot be typed away, only set"),
+        (["~search"], "~search: cannot be typed away, only set"),
+        (["~builder"], "~builder: every cell has one; choose another, builder=NAME"),
+    ],
+)
+def test_what_is_not_there_cannot_be_typed_away(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_cell(overrides)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["hydra/launcher=basic", "hydra/launcher=joblib", "hydra/sweeper=basic", "hydra.launcher._target_=os.system",
+     "+hydra/launcher=basic", "hydra.sweeper={_target_: a.b}"],
+)  # fmt: skip
+def test_launchers_and_sweepers_of_others_are_refused_by_name(item: str) -> None:
+    with pytest.raises(ConfigError, match="must be sahub; compute= spreads the work"):
+        check_plugins(["-m", item])
+    check_plugins(["hydra/launcher=sahub", "hydra.sweeper.params={}", "hydra.sweep.dir=x"])

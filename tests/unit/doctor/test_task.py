@@ -214,7 +214,8 @@ def test_a_missing_column_is_a_finding_with_its_place(tmp_path: Path) -> None:
 
 
 def test_missing_data_are_named_with_the_command_without_a_model(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     with pytest.raises(MissingFiles, match="hf download --repo-type dataset simonjegou/loogle"):
         examine(doctor(tmp_path, TASK))
     with pytest.raises(MissingFiles) as caught:

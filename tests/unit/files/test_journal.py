@@ -190,3 +190,27 @@ def test_a_byte_in_a_room_moves_the_version_of_numbers_where_the_room_decides_nu
         assert (numbers_version.__wrapped__() != before) == (room in NUMERIC), room
         file.write_text("x = 1\n")
     assert numbers_version.__wrapped__() == before
+
+
+def test_an_entry_of_another_shape_or_another_key_is_not_used(tmp_path, caplog):
+    journal, shape = Journal(tmp_path), {"answers": [{"score": (float, None)}], "seconds": float}
+    good = {"answers": [{"score": 1}, {"score": None}], "seconds": 0.5}
+    for value in (
+        good,
+        {**good, "answers": [{"score": True}]},
+        {"seconds": 1.0},
+        [good],
+        "x",
+        {**good, "seconds": "1"},
+    ):
+        journal.put({"a": 1}, value)
+        assert (Journal(tmp_path).get({"a": 1}, shape) == value) == (value is good)
+        assert len(list(journal.newest(9, {"value": shape}))) == (value is good)
+    journal.put({"a": 1}, good)
+    [file] = entries(tmp_path)
+    other = journal._file({"a": 2})
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_bytes(file.read_bytes())
+    assert Journal(tmp_path).get({"a": 2}, shape) is None
+    assert Journal(tmp_path).get({"a": 1}, shape) == good
+    assert "a damaged entry" in caplog.text

@@ -29,7 +29,8 @@ def best_of(cell: Cell, chosen: tuple[str, ...] = CHOSEN, **changes: object) -> 
         "builder": cell.choices.builder,
         "objective": cell.choices.objective,
         "stage_overrides": list(chosen),
-        "commands": {"search": "python -m pipelines.search a=b", "validate": "python -m pipelines.validate a=b"},
+        "overrides": ["builder=quest", "search.seed=5", *chosen],
+        "to_type": [],
         "figures": figures,
         "mean_figures": {**figures, "value": 0.5},
         "tasks": ["ruler/vt", "ruler/cwe"],
@@ -55,7 +56,7 @@ def test_a_look_up_falls_back_from_the_task_to_all_tasks_to_the_default():
     winners.keep(cell, best_of(cell))
     found = best_config(task="ruler/vt")
     assert (found.source, found.figures["value"], found.stages["quest"]["page_size"]) == ("task", 0.25, 8)
-    assert found.commands == best_of(cell)["commands"]
+    assert found.commands["search"] == "python -m pipelines.search builder=quest search.seed=5 " + " ".join(CHOSEN)
     assert best_config(task="ruler/cwe").source == "global"
     stack = build_stack(found.stages, density=found.density)
     assert (stack.density, stack.stages[-1].page_size, stack.stages[-1].label_bits) == (0.1, 8, 2)
@@ -209,3 +210,16 @@ def test_what_there_is_not_is_named():
         show([cell_of("show=all", "save=a.yaml")])
     with pytest.raises(ConfigError, match="must be one winner; leave out -m"):
         show([cell_of("save=a.yaml")] * 2)
+
+
+def test_a_winner_of_a_shared_cache_sets_stages_alone(caplog):
+    cell = cell_of()
+    for chosen in (["builder.stages.quest.page_size=${new_folder:x}"], ["model.name=x"], ["builder.limits.aux_bits=1"]):
+        winners.keep(cell, best_of(cell, tuple(chosen)))
+        assert look_up(cell).source == "default"
+    for change in ({"n": "many"}, {"figures": {}}, {"stage_overrides": "x"}, {"versions": [1]}, {"overrides": [1]}):
+        winners.keep(cell, best_of(cell) | change)
+        assert look_up(cell).source == "default"
+    assert caplog.text.count("a damaged entry") == 8 * 1
+    winners.keep(cell, best_of(cell))
+    assert look_up(cell).source == "task"

@@ -189,7 +189,12 @@ def test_a_function_beside_the_files_of_config_dir_is_found(own: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "override", ["objective.function._target_=os.system", "++objective.function={_target_: a.b}", "x={_target_: a.b}"]
+    "override",
+    [
+        "objective.function._target_=os.system",
+        "++objective.function={_target_: a.b}",
+        "builder.limits.check={_target_: a.b}",
+    ],
 )
 def test_a_best_file_does_not_name_code(tmp_path: Path, override: str):
     best = tmp_path / "best.json"

@@ -1,6 +1,8 @@
 """The LooGLE loader on local folders of the documented schema, and on the caches that other tools fill."""
 
 import json
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from commands import environment, python
 
 from sahub.data.examples import Example, TaskSpec, example_id, split_of
 from sahub.data.loading import load_examples, missing
@@ -189,9 +192,11 @@ def test_unknown_names_list_the_choices() -> None:
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "SAHUB_DOWNLOAD"):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for name in ("HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE", "SAHUB_DOWNLOAD"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     return tmp_path / "home"
 
 
@@ -211,10 +216,57 @@ def test_missing_data_are_told_at_once_with_the_command() -> None:
 @pytest.mark.usefixtures("empty_cache")
 def test_a_host_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAHUB_DOWNLOAD", "1")
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert missing(spec(None)) is None
-    with pytest.raises(MissingFiles, match=r"SAHUB_DOWNLOAD is set, but 127\.0\.0\.1:9"):
+    with pytest.raises(MissingFiles, match=r"SAHUB_DOWNLOAD is set, but http://127\.0\.0\.1:9"):
         load(spec(None))
+
+
+VARIABLES = (
+    ("HF_HOME", "{}/home", "home/hub"), ("HF_HUB_CACHE", "{}/a", "a"), ("HUGGINGFACE_HUB_CACHE", "{}/b", "b"),
+    ("HF_HOME", "$OTHER/home", "home/hub"), ("XDG_CACHE_HOME", "{}/x", "x/huggingface/hub"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("variable", "value", "folder"), VARIABLES)
+def test_the_hubs_own_variables_say_where_its_cache_is(variable: str, value: str, folder: str, tmp_path: Path) -> None:
+    repository = tmp_path / folder / "datasets--simonjegou--loogle"
+    write(repository / "snapshots" / "c0ffee" / "shortdep_qa" / "test-00000-of-00001.parquet", ROWS)
+    code = (
+        "from sahub.data.examples import TaskSpec; from sahub.data.loading import missing; print(missing(TaskSpec("
+        "benchmark='loogle', subset='shortdep_qa', metric='bleu1', max_new_tokens=9, dataset='simonjegou/loogle', "
+        "revision='c0ffee')))"
+    )
+    others = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    env = {name: held for name, held in environment().items() if name not in others}
+    done = python("-c", code, cwd=tmp_path, env={**env, "OTHER": str(tmp_path), variable: value.format(tmp_path)})
+    assert done.stdout == "None\n", done.stderr
+
+
+def test_a_download_goes_through_the_proxy(tmp_path: Path) -> None:
+    """Only the proxy can be reached: it is asked, and what it answers is told."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        answered = threading.Thread(target=refuse, args=(proxy,), daemon=True)
+        answered.start()
+        code = (
+            "from sahub.data.examples import TaskSpec; from sahub.data.locate import read_rows\n"
+            "task = TaskSpec(benchmark='loogle', subset='x', metric='bleu1', max_new_tokens=9, dataset='a/b')\n"
+            "list(read_rows(task, ('c',)))"
+        )
+        at = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        env = {name: held for name, held in environment().items() if name.upper() not in ("HF_HUB_OFFLINE", "NO_PROXY")}
+        more = {"SAHUB_DOWNLOAD": "1", "HTTP_PROXY": at, "HF_ENDPOINT": "http://hub.invalid", "HF_HOME": str(tmp_path)}
+        done = python("-c", code, cwd=tmp_path, env={**env, "http_proxy": at, **more})
+        assert "MissingFiles" in done.stderr
+        assert "502" in done.stderr.splitlines()[-1]
+
+
+def refuse(proxy: socket.socket) -> None:
+    while True:
+        asked, _ = proxy.accept()
+        with asked:
+            asked.recv(4096)
+            asked.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 def test_a_wrong_path_is_named(tmp_path: Path) -> None:

@@ -242,3 +242,21 @@ def test_wrong_options_and_lengths_are_named(folder: Path) -> None:
         missing(replace(spec("qa_1", file), options={"file": 3}))
     with pytest.raises(DataError, match=r"qa_1: 60 tokens cannot hold the instruction, 1 document with the answer"):
         draw("qa_1", folder, 60)
+
+
+def test_a_question_whose_documents_do_not_fit_is_passed_over(tmp_path: Path, folder: Path, caplog) -> None:
+    data = json.loads((folder / FILES["qa_1"]).read_text())
+    file = tmp_path / "dev-v2.0.json"
+    long = 0
+    for article in data["data"]:
+        for paragraph in article["paragraphs"][::3]:  # one in three is too long for any prompt
+            paragraph["context"] += " and so on" * 400
+            long += 1
+    file.write_text(json.dumps(data))
+    found = load_examples(spec("qa_1", file), split="validate", limit=20, length=600, count_tokens=COUNTERS["words"])
+    assert len(found) == 20
+    assert not any("and so on and so on" in example.context for example in found)
+    assert "cannot hold the instruction, 1 document with the answer" in caplog.text
+    assert "such examples, others are taken" in caplog.text
+    first = load_examples(spec("qa_1", file), split="validate", limit=5, length=600, count_tokens=COUNTERS["words"])
+    assert first == found[:5]

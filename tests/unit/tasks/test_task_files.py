@@ -27,8 +27,9 @@ COUNTS = {
 
 @pytest.fixture(autouse=True)
 def _empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "SAHUB_DOWNLOAD"):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    for name in ("HF_DATASETS_CACHE", "SAHUB_DOWNLOAD"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,0 +1,128 @@
+"""One small validation on machines as people have them: each environment is made, tried, and told in a line.
+
+    python benchmarks/machines.py [names=HOME unset,umask 077,...]
+
+Exit status 1 where a run ends otherwise than it must: with its result, or with a message of ours in a few lines.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RUN = [
+    "builder=dense", "validate.max_requests=1", "validate.max_context_length=256", "validate.max_new_tokens=4",
+    "task=ruler/niah_single_1",
+]  # fmt: skip
+NOTEBOOK = """
+import asyncio, sys
+from sahub.cli.main import run
+async def cell():
+    return run("validate", sys.argv[1:])
+sys.exit(asyncio.run(cell()))
+"""
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "0",
+    "SLURM_NODELIST": "n[1-4]",
+    "SLURM_LOCALID": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """An environment: variables (None: unset), a folder, what is run before, more arguments, and how it must end."""
+
+    variables: dict[str, str | None] = field(default_factory=dict)
+    folder: str = "work"
+    shell: str = ""
+    arguments: tuple[str, ...] = ("compute=inline",)
+    code: str = ""
+    stop_after: float | None = None  # seconds until SIGTERM
+    status: int = 0
+
+
+def early(delay: float) -> Machine:
+    """SIGTERM, so many seconds after the start."""
+    return Machine(arguments=("compute=local",), stop_after=delay, status=143)
+
+
+UV = {"UV_RUN_RECURSION_DEPTH": "1", "UV": "/usr/bin/uv"}
+MACHINES = {
+    "plain": Machine(),
+    "HOME unset": Machine(variables={"HOME": None, "XDG_CACHE_HOME": None}),
+    "a home that cannot be written": Machine(variables={"HOME": "/proc", "XDG_CACHE_HOME": None}),
+    "umask 077": Machine(shell="umask 077; "),
+    "128 open files": Machine(shell="ulimit -n 128; "),
+    "a folder with spaces and signs": Machine(folder="my data (1) = é #2 'x' $HOME"),
+    "a folder of 200 letters": Machine(folder="x" * 200),
+    "SLURM's variables": Machine(variables=SLURM, arguments=("compute=local",)),
+    "RAY_ADDRESS of nobody": Machine(variables={"RAY_ADDRESS": "10.0.0.1:6379"}, arguments=("compute=local",)),
+    "a long TMPDIR": Machine(variables={"TMPDIR": "{folder}/" + "t" * 90}, arguments=("compute=local",)),
+    "under uv run": Machine(variables=UV, arguments=("compute=local",)),
+    "the C locale, no terminal": Machine(variables={"LC_ALL": "C", "TERM": "dumb", "PYTHONUTF8": "0", "COLUMNS": None}),
+    "a notebook: an event loop runs": Machine(code=NOTEBOOK),
+    "a full disk for results": Machine(arguments=("compute=inline", "results_dir=/dev/full/x"), status=1),
+    "a proxy of nobody": Machine(variables={"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}),
+    **{f"SIGTERM after {delay} s, while Ray starts": early(delay) for delay in (4, 8, 12)},
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Try the machines; the exit status."""
+    given = dict(item.partition("=")[::2] for item in arguments)
+    names = given["names"].split(",") if "names" in given else list(MACHINES)
+    wrong = 0
+    for name in names:
+        begin = time.monotonic()
+        status, said = tried(MACHINES[name])
+        lines = said.strip().splitlines()
+        good = status == MACHINES[name].status and "Traceback" not in said and len(lines) <= 8
+        wrong += not good
+        seconds, last = time.monotonic() - begin, lines[-1][:160] if lines else ""
+        sys.stdout.write(f"{'right' if good else 'WRONG'} | {name} | {status} | {seconds:.0f} s | {last}\n")
+        sys.stdout.flush()
+    return 1 if wrong else 0
+
+
+def tried(machine: Machine) -> tuple[int, str]:
+    """Exit status and standard error of a run on a machine."""
+    root = Path(tempfile.mkdtemp(prefix="sahub-machine-"))
+    folder = root / machine.folder
+    folder.mkdir()
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(root / "cache")}
+    for name, value in machine.variables.items():
+        env.pop(name, None)
+        if value is not None:
+            env[name] = value.format(folder=folder)
+            if name == "TMPDIR":
+                Path(env[name]).mkdir()
+    command = [sys.executable, *(["-c", machine.code] if machine.code else ["-m", "pipelines.validate"])]
+    line = [*command, *RUN, *machine.arguments]
+    if machine.shell:
+        line = ["/bin/sh", "-c", f'{machine.shell} exec "$@"', "sh", *line]
+    with subprocess.Popen(
+        line, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, errors="replace", start_new_session=True,
+    ) as running:  # fmt: skip
+        if machine.stop_after is not None:
+            time.sleep(machine.stop_after)
+            running.send_signal(signal.SIGTERM)
+        try:
+            said = running.communicate(timeout=280)[1]
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            said = f"{running.communicate()[1]}\nhangs"
+    shutil.rmtree(root, ignore_errors=True)
+    return running.returncode, said
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
