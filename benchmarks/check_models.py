@@ -15,8 +15,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sahub.engine.routing import attention_modules
-from sahub.engine.supported import check_supported, geometry
 from sahub.errors import UnsupportedModel
+from sahub.models.supported import check_supported, geometry
 
 
 def verdict(name: str, layers: bool) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from sahub.data.loading import load_examples
 from sahub.engine import batched
 from sahub.engine.model import Model
 from sahub.engine.requests import load
-from sahub.engine.weights import spec_of
+from sahub.models.weights import spec_of
 from sahub.stats.intervals import wilson
 
 TASKS = (

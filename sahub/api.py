@@ -14,18 +14,18 @@ from sahub.config.choices import CELL_GROUPS, conf_dir, group_choices
 from sahub.config.explain import composing
 from sahub.config.suites import expanded
 from sahub.engine import model as models
-from sahub.engine.evaluate import rows_of_tallies
 from sahub.engine.hook import Hook
+from sahub.engine.micro_rows import rows_of_tallies
 from sahub.engine.outcome import Outcome, weighted
 from sahub.engine.probe import probe
 from sahub.engine.replay import Trace
 from sahub.engine.replay import replay as replayed
 from sahub.engine.routing import attached
 from sahub.engine.session import Attention, Session
-from sahub.engine.supported import check_supported, geometry
 from sahub.errors import RunError, SparseNeverRan
 from sahub.files.names import file_name
 from sahub.measures import of_run, of_trace
+from sahub.models.supported import check_supported, geometry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

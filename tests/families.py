@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from sahub.engine.model import Model
 from sahub.engine.probe import probe
 from sahub.engine.session import Session
-from sahub.engine.supported import check_supported, geometry
+from sahub.models.supported import check_supported, geometry
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 512,

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sahub.engine.call_stats import Inputs
 from sahub.engine.model import Model
-from sahub.engine.rope import fixed_frequencies
 from sahub.engine.routing import attached, attention_modules
 from sahub.errors import DataError
 from sahub.files.atomic import write_json
 from sahub.files.package import ROOT
+from sahub.models.rope import fixed_frequencies
 
 ESSAY = ROOT / "texts" / "essay.txt"
 

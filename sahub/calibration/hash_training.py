@@ -15,10 +15,10 @@ from sahub.data.loading import load_examples
 from sahub.engine.call_stats import Inputs
 from sahub.engine.model import Model
 from sahub.engine.requests import prepare
-from sahub.engine.rope import fixed_frequencies
 from sahub.engine.routing import attached
 from sahub.errors import ConfigError, DataError, did_you_mean
 from sahub.index.hash_weights import HashFile, write
+from sahub.models.rope import fixed_frequencies
 
 Report = Callable[[int, Learned], None]
 

@@ -93,7 +93,8 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     from hydra.types import RunMode
 
     from sahub.cli.preflight import check_plugins, check_read
-    from sahub.config.cell import check_removed, plan, typed_overrides
+    from sahub.config.cell import check_removed, plan
+    from sahub.config.overrides import typed_overrides
     from sahub.files.atomic import ERROR_FILE, write_text
 
     def collect(cfg: "DictConfig") -> None:
@@ -146,7 +147,7 @@ def _composed(
 def run_cells(planned: Run) -> int:
     """Check the stages of every cell, then run all cells that can be; the exit status."""
     from sahub.cli.preflight import check_compared  # light: `--help` and a wrong name do not pay for it
-    from sahub.engine.weights import check_files
+    from sahub.models.weights import check_files
 
     check_compared(planned.cells)
     refused = _refused(planned.cells, check_files)

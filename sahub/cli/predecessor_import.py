@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sahub.cli import predecessor_names
-from sahub.config.cell import compose_cell, parse
+from sahub.config.cell import compose_cell
 from sahub.config.choices import conf_dir, group_choices
 from sahub.config.grammar import written
+from sahub.config.overrides import parse
 from sahub.errors import ConfigError, did_you_mean, listed
 from sahub.files.atomic import write_json
 from sahub.results import best_file

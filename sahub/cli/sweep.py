@@ -15,8 +15,9 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from omegaconf import DictConfig, open_dict, read_write
 
 from sahub.config.arguments import replacing
-from sahub.config.cell import choices_of, parse, typed_overrides
+from sahub.config.cell import choices_of
 from sahub.config.choices import CELL_GROUPS, address, group_choices
+from sahub.config.overrides import parse, typed_overrides
 from sahub.config.suites import expanded
 from sahub.errors import ConfigError, did_you_mean, listed
 from sahub.files.names import file_name

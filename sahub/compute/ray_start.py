@@ -50,10 +50,7 @@ AGAIN = "run the same command again: what was finished is kept"
 
 @contextlib.contextmanager
 def started(compute: Compute) -> Iterator[None]:
-    """Ray, started for the run, or joined where a cluster has an address or this process runs it already.
-
-    Raises RunError where it cannot start, and where it dies before the run ends.
-    """
+    """Ray, started, or joined where a cluster has an address or this process runs it. Raises RunError where it dies."""
     check_gpus(compute)
     _prepare(compute)
     import ray  # not before it was told how to behave

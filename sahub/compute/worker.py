@@ -15,8 +15,8 @@ from sahub.engine.model import Counters
 from sahub.engine.outcome import Outcome
 from sahub.engine.requests import Prepared, Request, load
 from sahub.engine.session import Attention, Session
-from sahub.engine.weights import digest_of_model
 from sahub.files.journal import Journal
+from sahub.models.weights import digest_of_model
 
 
 def nothing() -> None:

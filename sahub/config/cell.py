@@ -11,10 +11,8 @@ from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from sahub.config.arguments import replacing
 from sahub.config.builder_tree import builder_of, check_compose, check_space, resolved
@@ -22,6 +20,7 @@ from sahub.config.choices import CELL_GROUPS, GROUPS, conf_dir
 from sahub.config.deletions import check_deleted
 from sahub.config.grammar import written
 from sahub.config.group_schemas import OF_TASK
+from sahub.config.overrides import apply, parse, typed_overrides
 from sahub.config.ranges import typed
 from sahub.config.schema import opened
 from sahub.config.settings import Settings
@@ -103,36 +102,8 @@ class Cell:
         for override in parse(overrides):
             if not override.key_or_group.startswith("builder."):
                 raise ConfigError(f"{override.input_line}: must be an override of builder.*")
-            _apply(root, override)
+            apply(root, override)
         return builder_of(root)
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides in Hydra's grammar, one value each."""
-    parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
-    for override in parsed:
-        if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: must be one value, not a sweep")
-    return parsed
-
-
-def typed_overrides(hydra: DictConfig) -> list[str]:
-    """What was typed for a job, as it was typed: interpolations in it are not resolved."""
-    return cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
-
-
-def _apply(root: DictConfig, override: Override) -> None:
-    path, forced = override.key_or_group, override.is_add() or override.is_force_add()
-    try:
-        if override.is_delete():
-            parent, _, last = path.rpartition(".")
-            del OmegaConf.select(root, parent)[last]
-        else:
-            if isinstance(override.value(), list):
-                OmegaConf.update(root, path, None, force_add=forced)  # or it could not replace a mapping
-            OmegaConf.update(root, path, override.value(), merge=True, force_add=forced)
-    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
 
 
 def settings_of(cfg: DictConfig) -> Settings:

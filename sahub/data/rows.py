@@ -102,7 +102,7 @@ def _table_rows(file: Path, columns: Columns, check: Check) -> Iterator[tuple[Va
 
 def _batches(file: Path, columns: Columns, check: Check) -> Iterator[Any]:
     """Record batches of few rows: long contexts repeat on every row, and only so many copies are in memory at once."""
-    import pyarrow.parquet
+    import pyarrow.parquet  # only files that need it pay for it
 
     is_parquet = file.suffix == ".parquet"
     source = pyarrow.parquet.ParquetFile(file) if is_parquet else _arrow(file)

@@ -10,10 +10,10 @@ from sahub.config.cell import Cell
 from sahub.config.choices import names_task
 from sahub.doctor.questions import asked_of, check_data
 from sahub.doctor.report import Report, show
-from sahub.engine.weights import check_files
 from sahub.errors import SahubError
 from sahub.extensions import all_of
 from sahub.files.atomic import write_json, write_text
+from sahub.models.weights import check_files
 
 log = logging.getLogger(__name__)
 

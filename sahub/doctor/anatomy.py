@@ -8,8 +8,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sahub.doctor.report import Rows, bytes_text, count_text
 from sahub.engine.model import Model
-from sahub.engine.supported import attending_layer, auto_class, text_of
 from sahub.errors import UnsupportedModel
+from sahub.models.supported import attending_layer, auto_class, text_of
 
 # What rotary frequencies that follow the length of context and question cost.
 PREFILLED_ANEW = {

@@ -14,8 +14,8 @@ from sahub.engine.model import Model
 from sahub.engine.outcome import Outcome
 from sahub.engine.requests import first_questions, prepare_under
 from sahub.engine.session import Session
-from sahub.engine.weights import spec_of
 from sahub.errors import RunError
+from sahub.models.weights import spec_of
 from sahub.report.columns import percent
 from sahub.results.validate import accuracy, difference, interval
 from sahub.search.trial import plan_of

@@ -11,8 +11,8 @@ from sahub.data.examples import Example
 from sahub.doctor import anatomy
 from sahub.doctor.report import Rows
 from sahub.engine.model import Model, wrap_model
-from sahub.engine.reading import load_tokenizer, read_config
 from sahub.engine.requests import Request, limit, prepare_under
+from sahub.models.reading import load_tokenizer, read_config
 
 MEASURED = 200  # contexts of a split at most that are turned into tokens
 LOST = 0.5  # share of the answers; where more are cut away, a run measures guesses

@@ -7,8 +7,8 @@ from sahub.config.cell import Cell, composed, settings_of
 from sahub.config.choices import conf_dir, group_choices
 from sahub.config.group_schemas import Task
 from sahub.data.loading import missing
-from sahub.engine.weights import check_files, spec_of
 from sahub.errors import ConfigError, did_you_mean, listed
+from sahub.models.weights import check_files, spec_of
 
 
 def asked_of(cell: Cell) -> list[Cell]:

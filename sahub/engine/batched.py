@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sahub.engine.model import Model
-from sahub.engine.rope import frequencies
-from sahub.engine.supported import layer_kinds
+from sahub.models.rope import frequencies
+from sahub.models.supported import layer_kinds
 
 CACHE_BYTES = 1 << 30  # of the keys and values of a batch
 MOST = 10  # prompts of a batch: more of them save little and wait for the longest

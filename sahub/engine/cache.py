@@ -16,7 +16,7 @@ from transformers.cache_utils import (
     get_layer_types_and_kwargs,
 )
 
-from sahub.engine.supported import layer_kinds, shared_keys, text_of
+from sahub.models.supported import layer_kinds, shared_keys, text_of
 
 
 class BufferLayer(CacheLayerMixin):

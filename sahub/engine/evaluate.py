@@ -9,7 +9,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,11 +19,10 @@ from uuid import uuid4
 
 from sahub import scores
 from sahub.engine import alarm
-from sahub.engine.call_stats import Tally
+from sahub.engine.micro_rows import micro_rows
 from sahub.engine.outcome import Answer, Outcome, out_of_time
-from sahub.engine.replay import Replayed
 from sahub.engine.requests import Request, limit
-from sahub.engine.session import Attention, OutOfTime, Run, Session
+from sahub.engine.session import Attention, OutOfTime, Session
 from sahub.fidelities import FIDELITIES, Asked
 from sahub.files.journal import Journal, numbers_version
 from sahub.measures import of_answer, of_trace
@@ -225,30 +224,3 @@ def _answer_all(
         )
         micro += micro_rows(last, request.example.id, question.id, session.model.geometry.layers, len(ids))
     return answers, micro, shared
-
-
-def micro_rows(
-    run: Run | Replayed, example: str, question: str, layers: Sequence[int], chunk: int
-) -> list[dict[str, Any]]:
-    """One row per sparse layer and phase: rows, e, density, kv_density, selected keys; a dense run has density 1."""
-    where = {"example": example, "question": question}
-    if run.hook is None:
-        sizes = {"question": chunk, "decode": len(run.ids) - 1}
-        errors: dict[str, Any] = {"error": 0.0, "norm": 1.0, "elements": 1, "e": 0.0}
-        full = {**errors, "density": 1.0, "kv_density": 1.0, "selected": None}
-        return [
-            {**where, "layer": layer, "phase": phase, "rows": rows, **full}
-            for layer in layers
-            for phase, rows in sizes.items()
-            if rows
-        ]
-    return rows_of_tallies(run.hook.tallies, example, question)
-
-
-def rows_of_tallies(tallies: Mapping[tuple[int, str], Tally], example: str, question: str) -> list[dict[str, Any]]:
-    """One row per sparse layer and phase of a question."""
-    where = {"example": example, "question": question}
-    return [
-        {**where, "layer": layer, "phase": phase, **tally.summary()}
-        for (layer, phase), tally in sorted(tallies.items())
-    ]

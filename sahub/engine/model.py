@@ -12,14 +12,14 @@ from transformers.utils import logging as transformers_logging
 
 from sahub.attention.call import Geometry
 from sahub.config.group_schemas import Protocol
-from sahub.engine import checkpoint, gguf
 from sahub.engine.probe import probe
-from sahub.engine.reading import load_tokenizer, read_config
-from sahub.engine.rope import check_fixable
-from sahub.engine.supported import check_supported, geometry, reads_at_most, wide_window
-from sahub.engine.template import Template
-from sahub.engine.weights import locate, pointed
 from sahub.errors import ConfigError
+from sahub.models import checkpoint, gguf
+from sahub.models.reading import load_tokenizer, read_config
+from sahub.models.rope import check_fixable
+from sahub.models.supported import check_supported, geometry, reads_at_most, wide_window
+from sahub.models.template import Template
+from sahub.models.weights import locate, pointed
 
 log = logging.getLogger(__name__)
 

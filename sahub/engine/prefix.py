@@ -11,8 +11,8 @@ from transformers.cache_utils import Cache
 
 from sahub.attention.stack import Stack, StackState
 from sahub.engine.cache import BufferLayer, State, held, nbytes, new_cache, restore
-from sahub.engine.rope import fixed_frequencies, frequencies
-from sahub.engine.supported import shared_keys
+from sahub.models.rope import fixed_frequencies, frequencies
+from sahub.models.supported import shared_keys
 
 INDEX_SETS = 8  # kept per prefix: the stacks of one batch of trials
 
@@ -27,7 +27,7 @@ class Prefix:
     cache: Cache
     context_ids: tuple[int, ...]
     room: int  # tokens that are kept free for question and answer
-    frequencies: Hashable = None  # of its rotary embedding, where these follow the length, see sahub.engine.rope
+    frequencies: Hashable = None  # of its rotary embedding, where these follow the length, see sahub.models.rope
     shared: Mapping[int, int] = field(default_factory=dict)  # layers without keys of their own, and whose they read
     example: int = 0  # of the context, for random numbers
     indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)

@@ -10,8 +10,8 @@ from transformers.cache_utils import Cache
 from sahub.engine.cache import new_cache
 from sahub.engine.call_stats import Inputs
 from sahub.engine.routing import attached, attention_modules
-from sahub.engine.supported import layer_kinds
 from sahub.errors import SahubError, UnsupportedModel
+from sahub.models.supported import layer_kinds
 
 TOKENS, CUT = 24, 16
 STATES = frozenset({"linear_attention", "hybrid", "hybrid_sliding", "conv"})  # layers that hold more than keys

@@ -14,8 +14,8 @@ from sahub.config.settings import Search, Validate
 from sahub.data.examples import Example, Question
 from sahub.data.loading import load_examples
 from sahub.engine.model import Model, load_model
-from sahub.engine.weights import spec_of
 from sahub.errors import ConfigError, DataError
+from sahub.models.weights import spec_of
 
 log = logging.getLogger(__name__)
 

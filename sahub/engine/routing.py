@@ -16,8 +16,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_mask
 from transformers import AttentionInterface, PreTrainedModel
 
 from sahub.engine.call_stats import Inputs
-from sahub.engine.supported import geometry
 from sahub.errors import UnsupportedModel
+from sahub.models.supported import geometry
 
 NAME = "sahub"
 # What layers pass along that says nothing of what is computed.

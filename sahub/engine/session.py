@@ -18,9 +18,9 @@ from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, prefill
 from sahub.engine.replay import Replayed, Trace, record, replay
-from sahub.engine.rope import fixed_frequencies, frequencies
 from sahub.engine.routing import attached
 from sahub.errors import ConfigError, RunError
+from sahub.models.rope import fixed_frequencies, frequencies
 
 PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
 

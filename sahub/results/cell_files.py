@@ -9,13 +9,13 @@ from statistics import fmean
 from typing import Any
 
 from sahub.config.cell import Cell
-from sahub.engine import gguf
 from sahub.engine.outcome import Outcome
 from sahub.engine.requests import Request
-from sahub.engine.weights import GGUF, locate
 from sahub.files.atomic import write_csv, write_json, write_jsonl, write_text
 from sahub.files.names import file_name
 from sahub.measures import MEASURES
+from sahub.models import gguf
+from sahub.models.weights import GGUF, locate
 from sahub.results import best_file, winners
 from sahub.results.reproduce import command_line, merged
 from sahub.results.validate import Validation, accuracy, graded, interval

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sahub.config.cell import Cell
-from sahub.engine.weights import digest_of_model, files_of
 from sahub.errors import DataError, NewerFormat, SahubError
 from sahub.files.atomic import cache_folder, read_sealed, write_sealed
 from sahub.files.journal import numbers_version
 from sahub.files.shapes import fits
+from sahub.models.weights import digest_of_model, files_of
 from sahub.results import best_file
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from sahub.attention.stack import Stack
 from sahub.builders.space import extremes, overrides_of
 from sahub.compute.devices import check_gpus
 from sahub.config.cell import Cell
-from sahub.engine.reading import read_config
-from sahub.engine.supported import geometry
-from sahub.engine.weights import spec_of
 from sahub.errors import ConfigError
 from sahub.extensions import member
 from sahub.measures import MEASURES
+from sahub.models.reading import read_config
+from sahub.models.supported import geometry
+from sahub.models.weights import spec_of
 from sahub.scores import check_metric
 from sahub.search.limits import limits_of, own_limit
 from sahub.search.objective import function_of

@@ -12,14 +12,14 @@ from typing import Any
 from sahub.compute.devices import number_of_workers
 from sahub.config.cell import Cell
 from sahub.config.settings import PHASES
-from sahub.engine import gguf
-from sahub.engine.reading import read_config
 from sahub.engine.session import PREFIX_BYTES
-from sahub.engine.supported import geometry, reads_at_most, shared_keys
-from sahub.engine.weights import GGUF, digest_of_model, files_of
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
 from sahub.files.journal import Journal
+from sahub.models import gguf
+from sahub.models.reading import read_config
+from sahub.models.supported import geometry, reads_at_most, shared_keys
+from sahub.models.weights import GGUF, digest_of_model, files_of
 from sahub.search.objective import needs
 from sahub.search.trial import Limits, space_of_cell
 

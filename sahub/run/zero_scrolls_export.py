@@ -13,9 +13,9 @@ from sahub.compute.worker import Batch, Work, Workers
 from sahub.config.cell import Cell, compose_cell
 from sahub.data.examples import SPLITS
 from sahub.engine.session import Attention
-from sahub.engine.weights import check_files
 from sahub.errors import ConfigError, RunError
 from sahub.files.atomic import write_csv
+from sahub.models.weights import check_files
 from sahub.run.check import check_cell
 from sahub.search import trial
 from sahub.tasks.zero_scrolls import SUBSETS

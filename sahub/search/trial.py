@@ -15,8 +15,8 @@ from sahub.config.settings import Validate as ValidateSettings
 from sahub.engine.evaluate import Plan
 from sahub.engine.outcome import Outcome
 from sahub.engine.session import Attention
-from sahub.engine.weights import spec_of
 from sahub.errors import RunError
+from sahub.models.weights import spec_of
 from sahub.search.objective import completed, excess_over, reads_traces, value_of
 from sahub.stats.intervals import Tau
 

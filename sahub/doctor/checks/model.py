@@ -10,13 +10,13 @@ from sahub.config.cell import Cell
 from sahub.doctor import anatomy, answers, costs, selfcheck
 from sahub.doctor.questions import asked_of
 from sahub.doctor.report import Report, Rows
-from sahub.engine.reading import read_config
 from sahub.engine.requests import Prepared, load
 from sahub.engine.routing import attention_modules
 from sahub.engine.session import Session
-from sahub.engine.supported import check_supported
-from sahub.engine.weights import locate
 from sahub.errors import SahubError
+from sahub.models.reading import read_config
+from sahub.models.supported import check_supported
+from sahub.models.weights import locate
 from sahub.progress import Display
 from sahub.report.columns import percent
 from sahub.results.validate import accuracy, interval

@@ -9,8 +9,8 @@ from sahub.doctor import dataset, floors, lengths
 from sahub.doctor.report import Report
 from sahub.engine.model import Model
 from sahub.engine.requests import load
-from sahub.engine.weights import missing, spec_of
 from sahub.errors import SahubError
+from sahub.models.weights import missing, spec_of
 from sahub.progress import Display
 
 SUBJECT = "task"

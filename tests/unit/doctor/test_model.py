@@ -14,8 +14,8 @@ from sahub.doctor.questions import asked_of
 from sahub.doctor.report import Report, bytes_text, count_text
 from sahub.engine.model import wrap_model
 from sahub.engine.session import Attention
-from sahub.engine.weights import EMBEDDED
 from sahub.errors import ConfigError, MissingFiles, SparseNeverRan
+from sahub.models.weights import EMBEDDED
 
 TASKS = ["ruler/niah_single_1", "ruler/niah_multikey_2"]
 QUICK = ["compute.threads=1", "doctor.requests=2", "doctor.timing_tokens=64", "doctor.max_new_tokens=8"]

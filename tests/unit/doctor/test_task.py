@@ -14,8 +14,8 @@ from commands import read, sahub
 from sahub.config.cell import Cell, compose_cell
 from sahub.data.examples import TaskSpec, split_of
 from sahub.doctor import dataset, examine, floors, lengths
-from sahub.engine.weights import EMBEDDED
 from sahub.errors import MissingFiles
+from sahub.models.weights import EMBEDDED
 from sahub.scores import primary_metric
 
 QUICK = ["compute.threads=1", "doctor.requests=2", "doctor.max_new_tokens=4"]

@@ -16,7 +16,7 @@ from sahub.attention.selection import Selection
 from sahub.engine.call_stats import Inputs
 from sahub.engine.prefix import prefill
 from sahub.engine.session import Attention, Session
-from sahub.engine.supported import FULL, geometry, layer_kinds
+from sahub.models.supported import FULL, geometry, layer_kinds
 
 DENSE = Attention(stack=sahub.build_stack([{"name": "dense"}]), measure=0)
 SPARSE = Attention(

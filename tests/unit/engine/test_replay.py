@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from families import session_of, tiny
 
 from sahub import load_model
 from sahub.config.cell import compose_cell
@@ -102,3 +103,20 @@ def test_a_dense_question_is_seen_and_not_counted(builder, traced):
     rows = replay(trace, stack, dense_layers=others, dense_question=True)
     assert {*rows} == {*forced} == {(1, "decode")}
     assert total(rows, "error") == pytest.approx(total(forced, "error"), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3n", "gpt_oss", "falcon_h1"])
+def test_bounded_logits_sinks_and_shared_keys_are_replayed(family):
+    session = session_of(tiny(family))
+    context = tuple(range(20, 100))
+    prefix = session.prefix(context, 32)
+    answer = session.dense_answer(prefix, context, tuple(QUESTION), max_new_tokens=6).ids
+    trace = session.trace_of(prefix, QUESTION, answer)
+    first, *_, last = session.model.geometry.layers
+    for layer in {first, last}:
+        others = tuple(one for one in session.model.geometry.layers if one != layer)
+        stack = stack_of("oracle_topk")
+        forced = session.force(prefix, QUESTION, answer, Attention(stack=stack, dense_layers=others)).hook.tallies
+        rows = replay(trace, stack, dense_layers=others)
+        for name in ("error", "norm", "density"):
+            assert total(rows, name) == pytest.approx(total(forced, name), rel=1e-4, abs=1e-7), (layer, name)

@@ -14,10 +14,10 @@ from sahub.engine.evaluate import Plan, evaluate
 from sahub.engine.model import wrap_model
 from sahub.engine.requests import prepare
 from sahub.engine.session import Attention, Session
-from sahub.engine.weights import digest_of_files
 from sahub.files import journal
 from sahub.files.journal import FORMAT, NUMERIC, OTHER, Journal, numbers_version
 from sahub.files.package import ROOT
+from sahub.models.weights import digest_of_files
 
 PLAN = Plan(task="ruler/niah_multikey_2", metric="string_match_all", fidelity="generate", max_new_tokens=3)
 STAGES = [{"name": "sink", "sink_size": 4}, {"name": "local", "window_size": 8}]

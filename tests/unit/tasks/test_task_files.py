@@ -13,7 +13,7 @@ from sahub.config.cell import compose_cell
 from sahub.config.group_schemas import Task
 from sahub.data.examples import TaskSpec
 from sahub.data.loading import missing
-from sahub.engine.weights import spec_of
+from sahub.models.weights import spec_of
 from sahub.scores import metrics_of
 
 ROOT = Path(__file__).parents[3]

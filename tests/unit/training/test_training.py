@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from sahub.data import vocabulary
-from sahub.engine.weights import EMBEDDED
+from sahub.models.weights import EMBEDDED
 from sahub.training import construction, data, documents, loop, tokenizer
 
 PHASES = [

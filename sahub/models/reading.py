@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
-from sahub.engine import checkpoint, gguf
-from sahub.engine.weights import locate, missing, pointed
 from sahub.errors import ConfigError, MissingFiles
+from sahub.models import checkpoint, gguf
+from sahub.models.weights import locate, missing, pointed
 
 
 def read_config(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> PretrainedConfig:

@@ -8,8 +8,8 @@ from typing import Any
 from transformers import GgufConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from sahub.engine.supported import auto_class
 from sahub.errors import ConfigError, SahubError
+from sahub.models.supported import auto_class
 
 SHOWN = 4  # names of a kind
 # How the parts of wrappers begin that read no text.

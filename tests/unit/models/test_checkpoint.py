@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sahub.engine.model import load_model
-from sahub.engine.weights import missing
 from sahub.errors import ConfigError, MissingFiles, SahubError
+from sahub.models.weights import missing
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize 6824448\n"
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from sahub.engine.supported import text_of
 from sahub.errors import UnsupportedModel
+from sahub.models.supported import text_of
 
 VARYING = ("dynamic", "longrope")
 FIXED = "fixed"  # no name of transformers': its update then leaves the frequencies alone

@@ -7,10 +7,10 @@ import gguf as writing
 import pytest
 import torch
 
-from sahub.engine import gguf
 from sahub.engine.model import load_model
-from sahub.engine.weights import digest_of_model, files_of
 from sahub.errors import ConfigError, UnsupportedModel
+from sahub.models import gguf
+from sahub.models.weights import digest_of_model, files_of
 
 TEXT = "A day in  1999, 12 boxes.\n\n7 more: won't\n"
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}[assistant] "

@@ -13,8 +13,8 @@ from transformers.integrations.gguf.dequant import GGML_NAME
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict, read_gguf_metadata
 
-from sahub.engine.checkpoint import said
 from sahub.errors import ConfigError, UnsupportedModel
+from sahub.models.checkpoint import said
 
 # What stands in `tokenizer.ggml.pre` for GPT-2's own way to split a text, and for that with every digit apart.
 SPLITS = ("default", "gpt-2", "mpt", "olmo", "phi-2", "roberta-bpe")

@@ -13,8 +13,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 import sahub
 from sahub.engine.session import Attention
-from sahub.engine.supported import auto_class, check_supported, geometry, layer_kinds, reads_at_most, shared_keys
 from sahub.errors import ConfigError, UnsupportedModel
+from sahub.models.supported import auto_class, check_supported, geometry, layer_kinds, reads_at_most, shared_keys
 
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 IMAGES = VISION | {"image_size": 64, "patch_size": 16}

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 import sahub
 from sahub.engine import session as sessions
 from sahub.engine.prefix import prefill
-from sahub.engine.rope import check_fixable, fixed_frequencies, frequencies
 from sahub.engine.session import Attention, Session
 from sahub.errors import UnsupportedModel
+from sahub.models.rope import check_fixable, fixed_frequencies, frequencies
 
 DENSE = Attention(stack=sahub.build_stack([{"name": "dense"}]), measure=0)
 SWITCH = 64
