@@ -258,3 +258,17 @@ def test_equal_keys_tie_whatever_they_are_computed_beside(name, heads, rows):
         else:
             assert bool(found.any(-1).all())
             assert bool((found.int().diff(dim=-1) >= 0).all())  # the most recent ones
+
+
+def test_shares_of_the_softmax_are_those_of_bounded_logits():
+    noise = torch.Generator().manual_seed(0)
+    q, k = (3 * torch.randn(1, 2, n, 8, generator=noise) for n in (1, 60))
+    kept = {}
+    for softcap in (None, 1.5):
+        chosen = select(build_stack([{"name": "oracle_top_p", "top_p": 0.8}]), q, k, k, softcap=softcap)
+        logits = (q @ k.transpose(-1, -2))[0, :, 0] * 8**-0.5
+        logits = logits if softcap is None else softcap * (logits / softcap).tanh()
+        shares = logits.softmax(-1).sort(dim=-1, descending=True).values.cumsum(-1)
+        kept[softcap] = chosen.counts()[0, :, 0]
+        assert torch.equal(kept[softcap], (shares < 0.8).sum(-1) + 1)
+    assert (kept[1.5] > kept[None]).all()
