@@ -125,7 +125,7 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     else:
         assert num is not None
         most = bound if sizes is None else bound // scores.page_size + 1 + _partial(sizes, scores.page_size, taken)
-        picks = top_k(logits, num, bound) if sizes is None else top_k(logits, num.clamp(max=most), most)
+        picks = top_k(logits, num.clamp(max=most), most)
     if not scores.of_keys:
         picks = _of_pages(call, taken, scores.keys_of(picks), num, bound)
     if selector.group == "union":
