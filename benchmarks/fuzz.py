@@ -1,8 +1,9 @@
 """What people and strangers put in, at random: every case ends with the right value, or a message of ours.
 
-    python benchmarks/fuzz.py [cases=10000] [seed=0] [families=overrides,files,rows,scores,caches]
+    python benchmarks/fuzz.py [cases=10000] [seed=0] [seconds=SECONDS] [families=rows,...]
 
-Prints cases, seconds and findings of each family; a finding is an exception that is not ours, a message of more than
+Families: overrides, files, rows, scores, caches; `seconds` is the longest that each may take.
+Prints cases, seconds and findings of each; a finding is an exception that is not ours, a message of more than
 eight lines, or a number that another, slow way to it does not give. Exit status 1 where there is any.
 """
 
@@ -27,6 +28,7 @@ from sahub.config.explain import COMPLAINTS, said  # noqa: E402
 from sahub.errors import SahubError  # noqa: E402
 
 MOST_LINES = 8
+CHUNK = 250  # cases that are drawn together
 
 
 def main(arguments: list[str]) -> int:
@@ -34,18 +36,20 @@ def main(arguments: list[str]) -> int:
     given_ = dict(item.partition("=")[::2] for item in arguments)
     names = given_.get("families", ",".join(FAMILIES)).split(",")
     cases, start, total = int(given_.get("cases", 10_000)), int(given_.get("seed", 0)), 0
+    limit = float(given_.get("seconds", "inf"))
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sahub-fuzz-")
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     found: dict[str, str] = {}
     share = sum(FAMILIES[name].share for name in names)
     for name in names:
-        before, begin = len(found), time.monotonic()
-        done = run(name, round(cases * FAMILIES[name].share / share), start, found)
+        before, begin, done = len(found), time.monotonic(), 0
+        wanted = round(cases * FAMILIES[name].share / share)
+        while done < wanted and time.monotonic() - begin < limit:
+            done += run(name, min(CHUNK, wanted - done), start + done, found)
         total += done
-        sys.stdout.write(
-            f"{name}: {done} cases, {time.monotonic() - begin:.0f} s, {len(found) - before} findings" + "\n"
-        )
+        seconds = time.monotonic() - begin
+        sys.stdout.write(f"{name}: {done} cases, {seconds:.0f} s, {len(found) - before} findings\n")
         sys.stdout.flush()
     for where, what in found.items():
         sys.stdout.write(f"\n{where}\n{what}\n")

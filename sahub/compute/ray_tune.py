@@ -17,6 +17,7 @@ from sahub.compute.ray_slots import Slot, Slotted
 from sahub.compute.worker import Batch, Work, nothing
 from sahub.engine.outcome import Outcome, failed
 from sahub.errors import RunError
+from sahub.files.names import file_name
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def run_trials(workers: Slotted, work: Work[T]) -> T:
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=workers.name.replace("/", "_"),
+            name=file_name(workers.name),
             storage_path=str(workers.results.resolve()),
             verbose=0,
             callbacks=[JsonLoggerCallback()],

@@ -1,5 +1,6 @@
 """The table, the summary file, the picture and the one-page report of a run."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +43,7 @@ def write(
 
 def _pictures(found: Sequence[CellResult]) -> dict[str, bytes]:
     """The pictures of all sections that are one, by the section's name."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that cannot be written
     drawing = [section for section in all_of("report/sections") if hasattr(section, "picture")]
     drawn = {section.__name__.rpartition(".")[2]: section.picture(found) for section in drawing}
     return {name: picture for name, picture in drawn.items() if picture is not None}

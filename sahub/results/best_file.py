@@ -6,6 +6,7 @@ validation. What would run code, write elsewhere, or speak to another machine is
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sahub.config.grammar import parsed
@@ -22,6 +23,7 @@ CHOICE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 REFERENCE = re.compile(r"\$\{[\w.]+\}")  # to another key; a resolver reads the environment, or makes folders
 
 
+@lru_cache(maxsize=4096)  # the files of a sweep say the same again and again
 def refusal(override: str) -> str:
     """Why a best file must not hold an override; empty where it may."""
     try:

@@ -12,8 +12,12 @@ def test_look_ups_need_no_torch_and_leave_nothing_behind(tmp_path: Path):
 
     cell = compose_cell(["task=ruler/vt"])
     chosen = ["builder.stages.quest.page_size=8", "builder.stages.quest.label_bits=2"]
-    commands = {command: f"python -m pipelines.{command} a=b" for command in ("search", "validate")}
-    best = {"stage_overrides": chosen, "commands": commands, "figures": {"value": 0.25, "density": 0.09}}
+    best = {
+        "stage_overrides": chosen,
+        "overrides": ["search.seed=5", *chosen],
+        "figures": {"value": 0.25, "density": 0.09},
+    }
+    best |= {"mean_figures": None, "tasks": ["ruler/vt"], "commands": {"validate": "rm -rf /"}}
     made = {"n": 10, "trials": {"complete": 40}, "versions": {"sahub": "0.1.0"}, "seed": 0}
     winners.keep(cell, {**asdict(cell.choices), **best, **made})
     work = tmp_path / "work"
@@ -30,7 +34,8 @@ def test_look_ups_need_no_torch_and_leave_nothing_behind(tmp_path: Path):
     assert imported == []
     assert one[0] == saved[0] == every[0] == 0
     assert "the winner of its search\n  builder.stages.quest.page_size=8\n" in one[1]
-    assert "python -m pipelines.validate a=b" in one[1]
+    assert f"python -m pipelines.validate search.seed=5 {' '.join(chosen)}\n" in one[1]
+    assert "rm -rf" not in one[1]  # a winner's lines are made anew
     assert "python -m pipelines.search --config-dir mine builder=vt_quest" in saved[1]
     assert "quest.page_size=8 quest.label_bits=2" in every[1]
     assert [str(file.relative_to(work)) for file in work.rglob("*") if file.is_file()] == ["mine/builder/vt_quest.yaml"]
