@@ -25,7 +25,7 @@ from sahub.engine import batched
 from sahub.engine.model import Model
 from sahub.engine.requests import load
 from sahub.models.weights import spec_of
-from sahub.stats.intervals import wilson
+from sahub.stats.intervals import holm, mean_interval
 
 TASKS = (
     "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3",
@@ -78,14 +78,11 @@ def _score(model: Model, ids: list[int], question: Question, task: str) -> float
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """The difference of two means of scores in [0, 1], and its 95 % interval: Newcombe's of two Wilson intervals.
-
-    Too wide, not too narrow, for scores between 0 and 1, which spread less than right and wrong.
-    """
-    one, other = fmean(ours), fmean(theirs)
-    (low, high), (other_low, other_high) = (wilson(sum(side), len(side)) for side in (ours, theirs))
-    mean = one - other
-    return mean, mean - math.hypot(one - low, other_high - other), mean + math.hypot(high - one, other - other_low)
+    """The difference of two means of scores in [0, 1] and its 95 % interval: that of each, joined as Newcombe does."""
+    one, other = mean_interval(ours), mean_interval(theirs)
+    mean = one.mean - other.mean
+    down = math.hypot(one.mean - one.low, other.high - other.mean)
+    return mean, mean - down, mean + math.hypot(one.high - one.mean, other.mean - other.low)
 
 
 def permuted(ours: Sequence[float], theirs: Sequence[float], draws: int = 20_000) -> float:
@@ -96,15 +93,6 @@ def permuted(ours: Sequence[float], theirs: Sequence[float], draws: int = 20_000
         rng.shuffle(pool)
         count += abs(fmean(pool[:n]) - fmean(pool[n:])) >= seen - 1e-12
     return (count + 1) / (draws + 1)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """p values of several comparisons, adjusted together (Holm 1979)."""
-    adjusted, floor = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        floor = max(floor, min(1.0, (len(ps) - rank) * ps[index]))
-        adjusted[index] = floor
-    return adjusted
 
 
 def table(results: dict[str, dict[str, list[list[float]]]]) -> str:
