@@ -69,7 +69,7 @@ MACHINES = {
     "under uv run": Machine(variables=UV, arguments=("compute=local",)),
     "the C locale, no terminal": Machine(variables={"LC_ALL": "C", "TERM": "dumb", "PYTHONUTF8": "0", "COLUMNS": None}),
     "a notebook: an event loop runs": Machine(code=NOTEBOOK),
-    "a full disk for results": Machine(arguments=("compute=inline", "results_dir=/dev/full/x"), status=1),
+    "results in what is no folder": Machine(arguments=("compute=inline", "results_dir=/dev/full/x"), status=1),
     "a proxy of nobody": Machine(variables={"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}),
     **{f"SIGTERM after {delay} s, while Ray starts": early(delay) for delay in (4, 8, 12)},
 }
