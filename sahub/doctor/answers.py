@@ -14,10 +14,13 @@ from sahub.engine.model import Model
 from sahub.engine.outcome import Answer, Outcome, out_of_time
 from sahub.engine.requests import Request, limit
 from sahub.engine.session import Attention, Session
+from sahub.results.validate import accuracy, graded
 
 
-def dense(session: Session, requests: Sequence[Request], plan: Plan) -> Outcome:
+def dense(session: Session, requests: Sequence[Request], plan: Plan, enough: float | None = None) -> Outcome:
     """The model's own answers with their scores, `failed` with the reason where it gives none.
+
+    With `enough`, no further batch is asked once the interval of the accuracy lies on one side of it.
 
     Questions that share a context, and models with layers that do not attend to the whole past, take the road of a run,
     one after the other.
@@ -29,18 +32,19 @@ def dense(session: Session, requests: Sequence[Request], plan: Plan) -> Outcome:
             return outcome
         outcome = Outcome(attention=Attention())
         try:
-            _answer(session.model, requests, plan, outcome)
+            _answer(session.model, requests, plan, outcome, enough)
         except Exception as error:  # noqa: BLE001  (a model of another family may raise anything)
             first = (str(error).splitlines() or ["no message"])[0]
             outcome.state, outcome.reason = "failed", f"{type(error).__name__}: {first}"
     return outcome
 
 
-def _answer(model: Model, requests: Sequence[Request], plan: Plan, outcome: Outcome) -> None:
-    begin, left = time.monotonic(), sorted(requests, key=_length)
-    while left:
-        size = batched.size_of(model, _length(left[-1]) + left[-1].room(plan.max_new_tokens))
-        batch, left = left[:size], left[size:]
+def _answer(model: Model, requests: Sequence[Request], plan: Plan, outcome: Outcome, enough: float | None) -> None:
+    begin, left = time.monotonic(), list(requests)
+    longest = max(_length(request) + request.room(plan.max_new_tokens) for request in requests)
+    size = batched.size_of(model, longest)
+    while left and not _is_decided(outcome, enough):
+        batch, left = sorted(left[:size], key=_length), left[size:]
         prompts = [
             batched.Prompt(
                 ids=request.context_ids + request.question_ids[0],
@@ -55,6 +59,14 @@ def _answer(model: Model, requests: Sequence[Request], plan: Plan, outcome: Outc
         if outcome.seconds > plan.timeout_s:
             outcome.state, outcome.reason = "failed", out_of_time(plan.timeout_s)
             return
+
+
+def _is_decided(outcome: Outcome, enough: float | None) -> bool:
+    """Whether the accuracy so far is surely above or below `enough`."""
+    if enough is None or not graded(outcome):
+        return False
+    known = accuracy(outcome)
+    return known.low > enough or known.high < enough
 
 
 def _length(request: Request) -> int:

@@ -80,7 +80,7 @@ def _answered(session: Session, cell: Cell, prepared: Prepared) -> dict[str, Any
     except SahubError as error:
         return {"reason": str(error)}
     plan = plan_of(cell, cell.settings.search, fidelity="generate")
-    outcome = answers.dense(session, requests, plan)
+    outcome = answers.dense(session, requests, plan, cell.settings.doctor.enough)
     if outcome.state != "complete":
         return {"reason": outcome.reason}
     return {"n": len(outcome.answers), "score": interval(accuracy(outcome)), "seconds": outcome.seconds}
