@@ -16,6 +16,7 @@ from sahub.config.cell import compose_cell
 from sahub.config.choices import conf_dir, group_choices
 from sahub.data.examples import Example, Question, example_id, shuffled
 from sahub.engine.evaluate import Plan, _key, evaluate
+from sahub.engine.forward import Forward
 from sahub.engine.model import Model, wrap_model
 from sahub.engine.requests import Prepared, Request, prepare
 from sahub.engine.session import Attention, Session
@@ -287,15 +288,14 @@ def test_setups_differ_in_who_reads_the_question(chat: Model, monkeypatch, dense
     chat.stop_ids = frozenset()
     session, [request] = Session(chat), requests_of(chat, example("Some text to answer from, here."))
     calls: list[tuple[str, list[int]]] = []
-    from sahub.engine.session import _Forward
 
-    forward = _Forward.__call__
+    forward = Forward.__call__
 
     def noted(self, ids, phase, *, keep):
         calls.append((phase, list(ids)))
         return forward(self, ids, phase, keep=keep)
 
-    monkeypatch.setattr(_Forward, "__call__", noted)
+    monkeypatch.setattr(Forward, "__call__", noted)
     attention = Attention(stack=QUEST, dense_question=dense_question)
     run = session.generate(
         session.prefix(request.context_ids, 40), list(request.question_ids[0]), attention, max_new_tokens=5

@@ -116,7 +116,9 @@ def test_every_format_of_every_benchmark_gives_the_same_examples(suffix: str, tm
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet", "arrow", "zip", "jsonl.gz"])
 def test_a_pointer_of_git_lfs_is_named(suffix: str, tmp_path: Path) -> None:
     (tmp_path / f"qasper.{suffix}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
-    assert f"qasper.{suffix}: a pointer of Git LFS, not the data: git lfs pull" in told("longbench/qasper", tmp_path)
+    assert f"qasper.{suffix}: a Git LFS pointer, not the file itself; fetch it: git lfs pull" in told(
+        "longbench/qasper", tmp_path
+    )
 
 
 def test_a_gz_that_is_none_and_a_torn_one_are_named(tmp_path: Path) -> None:
