@@ -19,7 +19,7 @@ from sahub.builders.space import extremes, rounded, space_of
 from sahub.config.builder_tree import grid_at
 
 TARGETS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5]
-LENGTHS = [1024, 4096, pytest.param(32768, marks=pytest.mark.slow)]
+LENGTHS = [1024, *(pytest.param(length, marks=pytest.mark.slow) for length in (4096, 32768))]
 NO_INDEX = ("dense", "sink", "local", "streaming_llm")
 BUILDERS = sorted(path.stem for path in Path("conf/builder").glob("*.yaml") if path.stem != "compose")
 WITH_INDEX = [name for name in BUILDERS if name not in NO_INDEX]
