@@ -149,9 +149,7 @@ class Doctor:
 
     tasks: tuple[str, ...] = key((), "tasks that the model answers densely ([]: none)")
     lengths: tuple[int, ...] = key((), "lengths at which it does so", unit="tokens", at_least=1)
-    requests: int = key(
-        20, "most questions per task and length, and contexts of a task", unit="questions", at_least=1
-    )
+    requests: int = key(20, "most questions per task and length, and contexts of a task", unit="questions", at_least=1)
     dense: bool = key(True, "answer questions of a task with the model (false: only its tokenizer is used)")
     max_new_tokens: int = key(48, "most tokens of an answer", unit="tokens", at_least=1)
     seed: int = key(0, "seed of the questions", at_least=0)

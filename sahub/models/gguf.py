@@ -91,7 +91,7 @@ def completed(tokenizer: Any, file: Path) -> Any:
 def stored(file: Path) -> str:
     """How the file holds most of its weights, and what becomes of it: `Q4_1, dequantised`."""
     counts: dict[int, int] = {}
-    for tensor in GgufHeader.from_file(str(file)).tensors:
+    for tensor in _header(file).tensors:
         counts[tensor.ggml_type] = counts.get(tensor.ggml_type, 0) + prod(tensor.shape)
     most = max(counts, key=counts.__getitem__)
     return PLAIN[most] if most in PLAIN else f"{GGML_NAME[most]}, dequantised"
@@ -99,4 +99,12 @@ def stored(file: Path) -> str:
 
 def num_parameters(file: Path) -> int:
     """Numbers that the file holds."""
-    return sum(prod(tensor.shape) for tensor in GgufHeader.from_file(str(file)).tensors)
+    return sum(prod(tensor.shape) for tensor in _header(file).tensors)
+
+
+def _header(file: Path) -> GgufHeader:
+    """What stands before the weights. Raises ConfigError for a file that is none of GGUF's."""
+    try:
+        return GgufHeader.from_file(str(file))
+    except Exception as error:
+        raise ConfigError(f"model.path={file}: cannot be read as a GGUF file: {said(error)}; fetch it again") from error

@@ -166,3 +166,12 @@ def test_missing_weights_of_a_file_are_named(make_model, tokenizer, tmp_path):
     del short.model.layers[1].mlp.up_proj
     with pytest.raises(ConfigError, match=r"not in the files: model\.layers\.1\.mlp\.up_proj\.weight"):
         load_model(str(written(tmp_path / "short.gguf", short, tokenizer)))
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"GGUF\x03\x00\x00\x00\xff\xfe\xff\xff junk"])
+def test_a_file_that_is_none_is_named_wherever_it_is_read(content, tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(content)
+    for read in (gguf.stored, gguf.num_parameters):
+        with pytest.raises(ConfigError, match=rf"model.path={file}: cannot be read as a GGUF file: .*; fetch it again"):
+            read(file)
