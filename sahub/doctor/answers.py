@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
-from sahub import scores
 from sahub.engine import batched
-from sahub.engine.evaluate import Plan, evaluate
+from sahub.engine.evaluate import Plan, answer_of, evaluate
 from sahub.engine.model import Model
-from sahub.engine.outcome import Answer, Outcome, out_of_time
+from sahub.engine.outcome import Outcome, out_of_time
 from sahub.engine.requests import Request, limit
 from sahub.engine.session import Attention, Session
 from sahub.results.validate import accuracy, graded
@@ -55,7 +54,10 @@ def _answer(model: Model, requests: Sequence[Request], plan: Plan, outcome: Outc
         ]
         found = batched.answers(model, prompts)
         outcome.seconds = time.monotonic() - begin
-        outcome.answers += [_scored(model, one, ids, plan) for one, ids in zip(batch, found, strict=True)]
+        outcome.answers += [
+            answer_of(model, one, one.example.questions[0], plan, ids, measures={}, n_new=len(ids), seconds=0.0)
+            for one, ids in zip(batch, found, strict=True)
+        ]
         if outcome.seconds > plan.timeout_s:
             outcome.state, outcome.reason = "failed", out_of_time(plan.timeout_s)
             return
@@ -71,25 +73,6 @@ def _is_decided(outcome: Outcome, enough: float | None) -> bool:
 
 def _length(request: Request) -> int:
     return len(request.context_ids) + len(request.question_ids[0])
-
-
-def _scored(model: Model, request: Request, ids: list[int], plan: Plan) -> Answer:
-    [question] = request.example.questions
-    prediction, classes = model.decode(ids), question.metadata.get("all_classes")
-    score = scores.score(plan.task, prediction, question.references, classes=classes, metric=plan.metric)
-    return Answer(
-        example_id=request.example.id,
-        question_id=question.id,
-        question=f"{question.text}\n{question.answer_prefix}".strip(),
-        answer=prediction,
-        references=question.references,
-        metadata=question.metadata,
-        score=score if question.references else None,
-        measures={},
-        n_context=len(request.context_ids),
-        n_new=len(ids),
-        seconds=0.0,
-    )
 
 
 @contextmanager

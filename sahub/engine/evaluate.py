@@ -18,8 +18,10 @@ from typing import Any
 from uuid import uuid4
 
 from sahub import scores
+from sahub.data.examples import Question
 from sahub.engine import alarm
 from sahub.engine.micro_rows import micro_rows
+from sahub.engine.model import Model
 from sahub.engine.outcome import Answer, Outcome, out_of_time
 from sahub.engine.requests import Request, limit
 from sahub.engine.session import Attention, OutOfTime, Session
@@ -192,7 +194,6 @@ def _answer_all(
             ends["deadline"] = deadline + shared
             asked = Asked(prefix=prefix, question=list(ids), dense=dense, attention=attention, ends=ends)
             forced, answered = FIDELITIES[plan.fidelity].answer(session, asked)
-        prediction = None if answered is None else session.model.decode(answered.ids)
         last = answered or forced
         found = {} if forced.logits is None else of_answer(dense.logits, forced.logits, dense.ids)
         if forced.logits is not None:
@@ -200,27 +201,40 @@ def _answer_all(
         if plan.traced and attention.stack is not None:
             found |= of_trace(session.replay(prefix, list(ids), dense.ids, attention).tallies)
         answers.append(
-            Answer(
-                example_id=request.example.id,
-                question_id=question.id,
-                question=f"{question.text}\n{question.answer_prefix}".strip(),
-                answer=prediction or "",
-                references=question.references,
-                metadata=question.metadata,
-                score=None
-                if prediction is None or not question.references
-                else scores.score(
-                    plan.task,
-                    prediction,
-                    question.references,
-                    classes=question.metadata.get("all_classes"),
-                    metric=plan.metric,
-                ),
+            answer_of(
+                session.model,
+                request,
+                question,
+                plan,
+                None if answered is None else answered.ids,
                 measures=found,
-                n_context=len(request.context_ids),
                 n_new=len(last.ids),
                 seconds=last.seconds,
             )
         )
         micro += micro_rows(last, request.example.id, question.id, session.model.geometry.layers, len(ids))
     return answers, micro, shared
+
+
+def answer_of(
+    model: Model, request: Request, question: Question, plan: Plan, ids: Sequence[int] | None, **rest: Any
+) -> Answer:
+    """An answer of these ids with its score: none where nothing was generated, or nobody knows what is right.
+
+    `rest`: measures, n_new and seconds, as Answer has them.
+    """
+    prediction, score = None if ids is None else model.decode(list(ids)), None
+    if prediction is not None and question.references:
+        classes = question.metadata.get("all_classes")
+        score = scores.score(plan.task, prediction, question.references, classes=classes, metric=plan.metric)
+    return Answer(
+        example_id=request.example.id,
+        question_id=question.id,
+        question=f"{question.text}\n{question.answer_prefix}".strip(),
+        answer=prediction or "",
+        references=question.references,
+        metadata=question.metadata,
+        score=score,
+        n_context=len(request.context_ids),
+        **rest,
+    )

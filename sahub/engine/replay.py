@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from sahub.attention.call import Geometry
 from sahub.attention.selection import Selection
 from sahub.attention.stack import Stack
 from sahub.engine.call_stats import Inputs, Tally
@@ -73,15 +72,7 @@ class Trace:
     """What a dense run of one question left, beside the prefix it stands on."""
 
     prefix: Prefix
-    geometry: Geometry
     layers: dict[int, LayerTrace]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of queries, outputs and tails."""
-        parts = [x for one in self.layers.values() for x in (one.keys, one.values)]
-        parts += [x for one in self.layers.values() for block in one.blocks for x in (block.queries, block.outputs)]
-        return sum(part.nbytes for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +98,7 @@ class _Recorder:
         self.layers: dict[int, LayerTrace] = {}
 
     def attend(self, layer: int, call: Inputs) -> Tensor:
-        """See sahub.engine.hook.Attends."""
+        """See sahub.engine.routing.Attends."""
         output = call.dense()
         blocks = [
             Block(
@@ -148,7 +139,7 @@ def record(model: Any, prefix: Prefix, question: list[int], answer: list[int]) -
     with attached(model.hf, recorder):
         model.hf(input_ids=ids, past_key_values=prefix.cache, use_cache=True, logits_to_keep=1)
     prefix.rewind()
-    return Trace(prefix, model.geometry, recorder.layers)
+    return Trace(prefix, recorder.layers)
 
 
 @torch.inference_mode()
