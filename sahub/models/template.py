@@ -53,18 +53,28 @@ class Template:
             raise self._error("repeats or changes a user's turn")
 
     def before(self, context: str) -> str:
-        """What the model reads up to the end of the context. Raises ConfigError where the template moves its end."""
-        rendered, end = self._rendered(context + _ONE), _ONE + self._tail
-        if not rendered.endswith(end):
-            raise self._error("moves or drops the end of a context")
-        return rendered.removesuffix(end)
+        """What the model reads up to the end of the context.
+
+        Raises ConfigError where the template does more to the text than to trim its beginning.
+        """
+        rendered = self._rendered(context + _ONE)
+        for text in (context, context.lstrip()):
+            if rendered == self._head + text + _ONE + self._tail:
+                return self._head + text
+        raise self._changed("context", self._head + context + _ONE + self._tail, rendered)
 
     def after(self, question: str) -> str:
-        """What the model reads from the end of the context to the start of the answer."""
-        rendered, start = self._rendered(_ONE + question), self._head + _ONE
-        if not rendered.startswith(start):
-            raise self._error("moves or drops the start of a question")
-        return rendered.removeprefix(start) + self._closing
+        """What the model reads from the end of the context to the start of the answer. Raises as `before`."""
+        rendered = self._rendered(_ONE + question)
+        for text in (question, question.rstrip()):
+            if rendered == self._head + _ONE + text + self._tail:
+                return text + self._tail + self._closing
+        raise self._changed("question", self._head + _ONE + question + self._tail, rendered)
+
+    def _changed(self, what: str, wanted: str, rendered: str) -> ConfigError:
+        at = len(_shared(wanted, rendered))
+        there, here = (text[max(at - 10, 0) : at + 10] for text in (wanted, rendered))
+        return self._error(f"changes the text of a {what}: {there!r} becomes {here!r}")
 
     @property
     def thought(self) -> str:

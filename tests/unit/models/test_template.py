@@ -71,36 +71,63 @@ def test_a_template_without_our_turn_is_named_with_the_way_out(case, make_model,
     assert prompt(model, "Some text.", " Why?") == "<|bos|>Some text. Why?\n"
 
 
-ESCAPES = {
+CHANGES = {
     "deletes signs": "{{ bos_token }}[user] {{ messages[0].content | replace('<|', '') }} [end]",
     "escapes": "{{ bos_token }}[user] {{ messages[0].content | e }} [end]",
     "as JSON": "{{ bos_token }}[user] {{ messages[0].content | tojson }} [end]",
+    "another digit": "{{ bos_token }}[user] {{ messages[0].content | replace('7', '8') }} [end]",
+    "squashed spaces": "{{ bos_token }}[user] {{ messages[0].content.split() | join(' ') }} [end]",
+    "repeats what is long": (
+        "{{ bos_token }}[user] {{ messages[0].content }}"
+        "{% if messages[0].content | length > 9 %} {{ messages[0].content }}{% endif %} [end]"
+    ),
+    "cuts": "{{ bos_token }}[user] {{ messages[0].content[:20] }} [end]",
+    "says the length": "{{ bos_token }}[user, {{ messages[0].content | length > 9 }}] {{ messages[0].content }} [end]",
     "trims": "{{ bos_token }}[user] {{ messages[0].content | trim }} [end]",
+    "trims, its seam": "{{ bos_token }}[user]{{ messages[0].content | trim }}\n[end]",
     "plain": "{{ bos_token }}[user] {{ messages[0].content }} [end]",
+}
+SIGNS = st.text(alphabet="ab <|>\n\"'&[]{}end78\\", max_size=30)
+
+
+@pytest.mark.parametrize("case", CHANGES)
+@settings(max_examples=40, deadline=None)
+@given(context=SIGNS, question=SIGNS)
+def test_a_text_comes_through_as_it_is_or_is_named(case, context, question, make_model, tokenizer):
+    """What is trimmed at the ends of the turn is no change."""
+    template = talking(CHANGES[case], make_model, tokenizer).template
+    try:
+        before, after = template.before(context), template.after(question)
+    except ConfigError as error:
+        assert case not in ("plain", "trims", "trims, its seam")
+        assert "changes the text of a " in str(error)
+        assert str(error).endswith("protocol.template=none")
+    else:
+        trims = case in ("squashed spaces", "trims", "trims, its seam")
+        assert before.endswith(context.lstrip() if trims else context)
+        assert after.startswith(question.rstrip() if trims else question)
+
+
+CHANGED = {
+    "deletes signs": "a <|eos|> b",
+    "escapes": "5 < 7",
+    "as JSON": 'the "word"',
+    "another digit": "The number is 1720.",
+    "squashed spaces": "def f():\n    return 1",
+    "repeats what is long": "more than nine signs",
+    "cuts": "a text that is longer than twenty signs",
+    "says the length": "more than nine signs",
 }
 
 
-@pytest.mark.parametrize("case", ESCAPES)
-@settings(max_examples=40, deadline=None)
-@given(
-    context=st.text(alphabet="ab <|>\n\"'&[]{}end", max_size=30),
-    question=st.text(alphabet="ab <|>\n\"'&[]{}end", max_size=12),
-)
-def test_the_parts_are_what_the_template_makes_of_the_whole_turn(case, context, question, make_model, tokenizer):
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    template = talking(ESCAPES[case], make_model, tokenizer).template
-    turn = [{"role": "user", "content": context + question}]
-    rendered, _ = render_jinja_template([turn], chat_template=ESCAPES[case], bos_token="<|bos|>")
-    made = template.before(context) + template.after(question)
-    if case == "trims" and not context.strip():  # what is trimmed at a seam of white space is the seam's
-        assert made.split() == rendered[0].split()
-    elif case == "trims" and not question.strip():
-        assert made.replace(" ", "").split() == rendered[0].replace(" ", "").split()
-    elif case == "deletes signs" and context.endswith("<") and question.startswith("|"):
-        assert made.replace("<|", "") == rendered[0]
-    else:
-        assert made == rendered[0]
+@pytest.mark.parametrize("case", CHANGED)
+def test_a_template_that_changes_a_text_is_named_with_the_place(case, make_model, tokenizer):
+    model, text = talking(CHANGES[case], make_model, tokenizer), CHANGED[case]
+    assert prompt(model, "plain", "?").startswith("<|bos|>[user")
+    for asked, named in ((model.context_ids, "context"), (lambda text: model.question_ids(text, ""), "question")):
+        with pytest.raises(ConfigError, match=rf"changes the text of a {named}: .* becomes .*template=none") as caught:
+            asked(text)
+        assert "\n" not in str(caught.value)
 
 
 def test_no_text_is_taken_for_the_end_of_the_context(says):
@@ -108,14 +135,6 @@ def test_no_text_is_taken_for_the_end_of_the_context(says):
         context = f"{mark}One{mark}two{mark}"
         expected = f"<|bos|>[user] {context} Why?\n[assistant] Because"
         assert says("{{ bos_token }}" + TURNS + "[assistant] ", context, prefix="Because") == expected
-
-
-def test_a_template_that_moves_the_end_of_some_texts_is_named(make_model, tokenizer):
-    cuts = "{{ bos_token }}{{ messages[0].content[:20] }} [end]"
-    model = talking(cuts, make_model, tokenizer)
-    assert prompt(model, "short", "?") == "<|bos|>short? [end]"
-    with pytest.raises(ConfigError, match=r"moves or drops the end of a context; .*protocol\.template=none"):
-        model.context_ids("a text that is longer than twenty signs")
 
 
 def test_a_date_is_the_protocols(says):
