@@ -66,7 +66,7 @@ def _expanded(override: Override, folders: Sequence[Path]) -> Override:
 
 
 def winner_files(configs: str, results_dir: Path) -> list[Path]:
-    """The best files below the directory `configs`, or below the newest run where it is `latest`."""
+    """The best file `configs`, those below the directory `configs`, or below the newest run where it is `latest`."""
     if configs == "latest":
         runs = [run for kind in ("outputs", "multirun") for run in (results_dir / kind).glob("*") if any(_best(run))]
         if not runs:
@@ -75,8 +75,10 @@ def winner_files(configs: str, results_dir: Path) -> list[Path]:
             )
         return list(_best(max(runs, key=lambda run: (run.name, run.as_posix()))))
     folder = Path(configs).expanduser()
+    if folder.is_file():
+        return [folder]
     if not folder.is_dir():
-        raise ConfigError(f"configs={configs}: no such folder (must be a run directory, or latest)")
+        raise ConfigError(f"configs={configs}: no such folder or file (must be a run, a best file, or latest)")
     files = list(_best(folder))
     if not files:
         raise ConfigError(f"configs={configs}: holds no winner (no optimal_configs/*.json below it)")

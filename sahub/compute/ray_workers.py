@@ -23,7 +23,7 @@ from sahub.compute.worker import Batch, Work, Worker, drive
 from sahub.config.cell import Cell
 from sahub.engine.model import Counters
 from sahub.engine.outcome import Outcome
-from sahub.engine.requests import Request, lines_about, name_of
+from sahub.engine.requests import Request, doubt_about, lines_about, name_of
 from sahub.errors import RunError
 from sahub.files.atomic import cache_folder
 
@@ -38,10 +38,11 @@ class _Actor:
         self.cell = cell
         self.outcomes: dict[int, Outcome] = {}
 
-    def start(self) -> tuple[Geometry, str, Counters]:
+    def start(self) -> tuple[Geometry, str, str | None, Counters]:
         """Load the model; not in __init__, so that what goes wrong is raised as it is."""
         self.worker = Worker(self.cell)
-        return self.worker.geometry, self.worker.name, self.worker.counters
+        doubt = doubt_about(self.worker.session.model)
+        return self.worker.geometry, self.worker.name, doubt, self.worker.counters
 
     def requests(self, cell: Cell, split: str) -> list[Request]:
         """See Workers."""
@@ -73,7 +74,7 @@ class RayWorkers:
     namespace: str = field(default_factory=lambda: f"sahub-{uuid4().hex[:12]}")
     slots: list[Slot] = field(default_factory=list)
     _past: list[Counters] = field(default_factory=list)  # of workers that died, as last told
-    _told: set[str] = field(default_factory=set)  # what was cut
+    _told: set[str] = field(default_factory=set)  # what was said
 
     def __enter__(self) -> "RayWorkers":
         settings = self.cell.settings
@@ -119,8 +120,12 @@ class RayWorkers:
     def _tell(self, cell: Cell, split: str, requests: list[Request]) -> None:
         """Say once what is to be said of them: what an actor logs is not seen here."""
         limits = cell.settings.search if split == "search" else cell.settings.validate
-        for line in lines_about(requests, cell.settings.protocol.truncation, limits.max_new_tokens):
-            if (said := f"{name_of(cell, split)} {line}") not in self._told:
+        lines = lines_about(requests, cell.settings.protocol.truncation, limits.max_new_tokens)
+        self._tell_once([f"{name_of(cell, split)} {line}" for line in lines])
+
+    def _tell_once(self, lines: list[str]) -> None:
+        for said in lines:
+            if said not in self._told:
                 self._told.add(said)
                 log.warning("%s", said)
 
@@ -151,7 +156,8 @@ class RayWorkers:
         """Wait until the worker of a slot has its model; where it dies of that, another one may try."""
         for life in range(1, LIVES + 1):
             try:
-                geometry, name, slot.counters = ray.get(slot.starting)
+                geometry, name, doubt, slot.counters = ray.get(slot.starting)
+                self._tell_once([doubt] if doubt else [])
                 return geometry, name
             except ray.exceptions.RayTaskError as error:
                 raise cause_of(error) from None

@@ -19,7 +19,7 @@ from sahub.models.reading import load_tokenizer, read_config
 from sahub.models.rope import check_fixable
 from sahub.models.supported import check_supported, geometry, reads_at_most, wide_window
 from sahub.models.template import Template
-from sahub.models.weights import locate, pointed
+from sahub.models.weights import files_of, locate, pointed
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,8 @@ def load_model(
         hf, found = checkpoint.load(where, config=config, dtype=kind, **common, **at, **settings)
         hf = hf if device_map else hf.to(target)
     except Exception as error:
-        raise checkpoint.explained(error, locate(name_or_path), config, attn_implementation) from error
+        files = files_of(name_or_path, revision)
+        raise checkpoint.explained(error, locate(name_or_path), files, config, attn_implementation) from error
     checkpoint.check(locate(name_or_path), config, found)
     hf = gguf.scaled(hf, Path(locate(name_or_path))) if at else hf
     return wrap_model(

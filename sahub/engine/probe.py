@@ -37,7 +37,7 @@ def probe(model: PreTrainedModel) -> None:
     seen, kind = _Probe(), model.config.model_type
     try:
         with attached(model, seen):
-            _in_two(model, 3, 4)
+            logits = _in_two(model, 3, 4)
         apart = _apart(model) if not STATES.isdisjoint(layer_kinds(model.config)) else 0.0
     except SahubError:
         raise
@@ -50,11 +50,21 @@ def probe(model: PreTrainedModel) -> None:
                 f"model={kind}: layer {layer} asks transformers' attention interface {seen.asked[layer]} times in two "
                 "passes, must be twice: it cannot be made sparse"
             )
+    if logits.isnan().any():
+        raise UnsupportedModel(f"model={kind}: its logits are NaN: {_source_of_nan(model)}")
     if not apart <= ALLOWED.get(model.dtype, ALLOWED_IN_HALF):
         raise UnsupportedModel(
             f"model={kind}: a text that is read in two passes gives logits {apart:.2g} away from those of one pass "
             "(relative): in this version of transformers its layers do not continue a cached text"
         )
+
+
+def _source_of_nan(model: PreTrainedModel) -> str:
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            return f"the weight {name} holds NaN or infinity; the file is damaged, fetch it again"
+    kind = str(model.dtype).removeprefix("torch.")
+    return f"its weights are finite, so they overflow in {kind}; try model.dtype=float32"
 
 
 def _apart(model: PreTrainedModel) -> float:

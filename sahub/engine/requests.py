@@ -243,6 +243,12 @@ def load(cell: Cell) -> Model:
         date=cell.settings.protocol.date,
         thinking=cell.settings.protocol.thinking,
     )
-    if model.template and model.template.doubt:
-        log.warning("model=%s protocol.thinking=off: %s", model.name, model.template.doubt)
+    if said := doubt_about(model):
+        log.warning("%s", said)
     return model
+
+
+def doubt_about(model: Model) -> str | None:
+    """What is to be said of a model before its answers are read; None: nothing."""
+    doubt = model.template.doubt if model.template else None
+    return f"model={model.name} protocol.thinking=off: {doubt}" if doubt else None

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from transformers import GgufConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sahub.errors import ConfigError, SahubError
+from sahub.models import damage
 from sahub.models.supported import auto_class
 
 SHOWN = 4  # names of a kind
@@ -57,15 +59,17 @@ def check(where: str, config: PretrainedConfig, found: Mapping[str, Any]) -> Non
     )
 
 
-def explained(error: Exception, where: str, config: PretrainedConfig, attn_implementation: str) -> SahubError:
-    """Why a model could not be loaded, with the key that it depends on and the library that it needs."""
+def explained(
+    error: Exception, where: str, files: list[Path], config: PretrainedConfig, attn_implementation: str
+) -> SahubError:
+    """Why a model could not be loaded, with the key, library or file that it depends on."""
     first = first_line(error)
     if isinstance(error, ImportError) and "flash" in attn_implementation:
         extra = "install the extra: pip install 'sahub[flash-attn]'"
         return ConfigError(f"model.attn_implementation={attn_implementation}: {first}; {extra}")
     if method := quantised_by(config):
         return ConfigError(f"model.path={where}: its weights are quantised by {method}: {first}")
-    return ConfigError(f"model.path={where}: could not be loaded: {said(error)}")
+    return ConfigError(f"model.path={where}: {damage.in_files(files, error) or f'could not be loaded: {said(error)}'}")
 
 
 def quantised_by(config: PretrainedConfig) -> str | None:

@@ -6,8 +6,8 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from sahub.errors import ConfigError, MissingFiles
-from sahub.models import checkpoint, gguf
-from sahub.models.weights import locate, missing, pointed
+from sahub.models import checkpoint, damage, gguf
+from sahub.models.weights import files_of, locate, missing, pointed
 
 
 def read_config(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> PretrainedConfig:
@@ -19,12 +19,14 @@ def read_config(name_or_path: str | None, revision: str | None, trust_remote_cod
     if at:
         return gguf.read_config(Path(locate(name_or_path)))
     common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    files = files_of(name_or_path, revision)
+    if wrong := damage.in_config(files):
+        raise ConfigError(f"model.path={where}: {wrong}")
     try:
         return AutoConfig.from_pretrained(where, revision=revision, **common)
     except Exception as error:
-        raise ConfigError(
-            f"model.path={where}: cannot be read as a transformers model: {checkpoint.said(error)}"
-        ) from error
+        wrong = damage.in_files(files, error) or f"cannot be read as a transformers model: {checkpoint.said(error)}"
+        raise ConfigError(f"model.path={where}: {wrong}") from error
 
 
 def load_tokenizer(name_or_path: str | None, revision: str | None, trust_remote_code: bool) -> Any:
@@ -35,6 +37,6 @@ def load_tokenizer(name_or_path: str | None, revision: str | None, trust_remote_
         tokenizer = AutoTokenizer.from_pretrained(where, **common, **at)
         return gguf.completed(tokenizer, Path(locate(name_or_path))) if at else tokenizer
     except Exception as error:
-        raise ConfigError(
-            f"model.path={locate(name_or_path)}: its tokenizer cannot be loaded: {checkpoint.said(error)}"
-        ) from error
+        wrong = damage.in_files(files_of(name_or_path, revision), error)
+        wrong = wrong or f"its tokenizer cannot be loaded: {checkpoint.said(error)}"
+        raise ConfigError(f"model.path={locate(name_or_path)}: {wrong}") from error

@@ -170,8 +170,9 @@ def test_winners_of_a_directory_are_planned_for_validation_with_what_is_typed_on
     best.write_text(
         json.dumps({"overrides": ["builder=quest", "builder.stages.quest.page_size=8", "objective=sparsity_5"]})
     )
-    done = run("configs=won", "dry_run=true", "task=ruler/niah_single_1", command="validate", folder=folder)
-    assert done.stdout.startswith("embedded_ruler_niah_single_1_quest_sparsity_5: validate, "), done.stderr
+    for configs in ("won", "won/cell/optimal_configs/best.json"):
+        done = run(f"configs={configs}", "dry_run=true", "task=ruler/niah_single_1", command="validate", folder=folder)
+        assert done.stdout.startswith("embedded_ruler_niah_single_1_quest_sparsity_5: validate, "), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Searches on Ray: the same files with any number of workers, and nothing left behind after any end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from processes import belonging_to
 from timeless import timeless
 
 from sahub import optimize
+from sahub.files.package import ROOT
 
 NOISE = ("ray::", "Token", "raylet", "Trial", "Tune", "INFO", "ray.init", "Warning")
 
@@ -75,6 +77,18 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
         assert runs[name] == runs["inline"]
     for key in runs["inline"].keys() - {*limits}:
         assert runs["one at a time"][key] == runs["inline"][key]
+
+
+@pytest.mark.slow
+def test_what_is_said_of_a_model_by_its_workers_is_seen_once(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "embedded", model)
+    turn = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] <|deep_thought|>"
+    (model / "chat_template.jinja").write_text(turn)
+    typed = [f"model.path={model}", "builder=streaming_llm", "compute=local", "compute.workers=2", *TINY]
+    done = sahub("search", *typed, cwd=tmp_path, env=own(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("its template opens a thought (<|deep_thought|>)") == 1
 
 
 @pytest.mark.slow
