@@ -1,5 +1,6 @@
 """Searches on Ray: the same files with any number of workers, and nothing left behind after any end."""
 
+import json
 import os
 import shutil
 import signal
@@ -89,6 +90,31 @@ def test_what_is_said_of_a_model_by_its_workers_is_seen_once(tmp_path):
     done = sahub("search", *typed, cwd=tmp_path, env=own(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("its template opens a thought (<|deep_thought|>)") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_frequencies_that_follow_the_length_are_those_of_each_context_on_any_worker(tmp_path, kind):
+    """Contexts on both sides of the switch: no figure depends on what a worker read before."""
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "embedded", model)
+    config = json.loads((model / "config.json").read_text())
+    rope = {"rope_type": kind, "rope_theta": config["rope_parameters"]["rope_theta"], "factor": 2.0}
+    factors = {"short_factor": [1.0] * 16, "long_factor": [1.2] * 16, "original_max_position_embeddings": 600}
+    config["rope_parameters"] = rope | (factors if kind == "longrope" else {})
+    config |= {"max_position_embeddings": 600 if kind == "dynamic" else 8192, "original_max_position_embeddings": 600}
+    (model / "config.json").write_text(json.dumps(config))
+    typed = [f"model.path={model}", "model.max_context_length=1000", "builder=dense,quest", "validate.max_requests=6"]
+    runs = []
+    for compute in (["compute=inline"], ["compute=local", "compute.workers=2"]):
+        folder = tmp_path / compute[0]
+        folder.mkdir()
+        done = sahub(
+            "validate", "-m", *typed, *compute, "validate.max_context_length=900,400", cwd=folder, env=own(folder)
+        )
+        assert done.returncode == 0, done.stderr
+        runs.append(timeless(next((folder / "multirun").iterdir())))
+    assert runs[0] == runs[1]
 
 
 @pytest.mark.slow
