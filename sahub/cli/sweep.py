@@ -29,13 +29,15 @@ Job = list[str]  # the overrides of one cell
 def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -> list[list[Job]]:
     """Batches of jobs: the product of all sweeps, times the winners of `configs` where that is set; suites taken apart.
 
-    Raises ConfigError where a glob matches nothing.
+    Raises ConfigError where a glob matches nothing, or a sweep has no values.
     """
     folders = [Path(source.path) for source in config.hydra.runtime.config_sources if source.schema == "file"]
     named = [
         _expanded(override, folders) if override.value_type == ValueType.GLOB_CHOICE_SWEEP else override
         for override in overrides
     ]
+    for override in named:
+        _check_values(override)
     [product] = BasicSweeper.split_arguments(named, None)
     if config.configs is not None:
         typed = [override.key_or_group for override in overrides]
@@ -47,6 +49,19 @@ def jobs(config: DictConfig, overrides: Sequence[Override], batch: int | None) -
     product = [replacing(one) for one in dict.fromkeys(every)]  # the same cell twice is one
     size = batch or len(product)
     return [product[start : start + size] for start in range(0, len(product), size)]
+
+
+def _check_values(override: Override) -> None:
+    if not override.is_sweep_override():
+        return
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{override.input_line}: holds no list of values; a sweep has some, as 1,2,3 or range(1,4)")
+    try:
+        first = next(override.sweep_string_iterator(), None)
+    except ValueError as error:  # a step of 0
+        raise ConfigError(f"{override.input_line}: {error}") from error
+    if first is None:
+        raise ConfigError(f"{override.input_line}: has no values")
 
 
 def _expanded(override: Override, folders: Sequence[Path]) -> Override:

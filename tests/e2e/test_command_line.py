@@ -37,6 +37,9 @@ WRONG = [
     (["objective.density=0"], ["objective.density=0", "above 0 and at most 1"]),
     (["model.path=/nonexistent"], ["model.path=/nonexistent", "no such folder", "Hub name"]),
     (["-m", "task=glob(rulr/*)"], ["task=glob(rulr/*)", "did you mean ruler?", "ruler/niah_single_1"]),
+    (["-m", "search.seed=range(0)"], ["search.seed=range(0): has no values"]),
+    (["-m", "search.seed=range(1,2,0)"], ["search.seed=range(1,2,0): range() arg 3"]),
+    (["-m", "search.seed=interval(0,1)"], ["search.seed=interval(0,1): holds no list of values"]),
     (["task=glob(ruler/*)"], ["task=glob(ruler/*)", "needs -m"]),
     (
         ["task=ruler/niah_single_2", "task.options.essay=/nonexistent.txt"],
