@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RUN = [
@@ -26,6 +27,13 @@ from sahub.cli.main import run
 async def cell():
     return run("validate", sys.argv[1:])
 sys.exit(asyncio.run(cell()))
+"""
+CLOCK = """
+import sys, time
+real, begin = time.time, time.time()
+time.time = lambda: real() - (3600 if real() - begin > 3 else 0)
+from sahub.cli.main import run
+sys.exit(run("validate", sys.argv[1:]))
 """
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -54,6 +62,13 @@ def early(delay: float) -> Machine:
     return Machine(arguments=("compute=local",), stop_after=delay, status=143)
 
 
+def mounted(size: str, folder: str, **more: Any) -> Machine:
+    """With a disk of that size at a folder, which nobody else sees (for root alone)."""
+    mount = f"mkdir -p {folder} && mount -t tmpfs -o size={size} none {folder}"
+    return Machine(shell=f'exec unshare -m sh -c \'{mount} && exec "$@"\' sh "$@";', **more)
+
+
+CONDA = {"CONDA_PREFIX": "{folder}", "CONDA_DEFAULT_ENV": "mine", "CONDA_SHLVL": "1", "PYTHONNOUSERSITE": "1"}
 UV = {"UV_RUN_RECURSION_DEPTH": "1", "UV": "/usr/bin/uv"}
 MACHINES = {
     "plain": Machine(),
@@ -67,6 +82,15 @@ MACHINES = {
     "RAY_ADDRESS of nobody": Machine(variables={"RAY_ADDRESS": "10.0.0.1:6379"}, arguments=("compute=local",)),
     "a long TMPDIR": Machine(variables={"TMPDIR": "{folder}/" + "t" * 90}, arguments=("compute=local",)),
     "under uv run": Machine(variables=UV, arguments=("compute=local",)),
+    "uv run itself": Machine(
+        shell=f'exec uv run --no-project --offline --python {sys.executable} -- "$@";', arguments=("compute=local",)
+    ),
+    "conda's variables": Machine(variables=CONDA, arguments=("compute=local",)),
+    "64 MB of /dev/shm": mounted("64m", "/dev/shm", arguments=("compute=local", "compute.workers=2")),
+    "a disk that is full": mounted("64k", "results", arguments=("compute=inline", "results_dir=results"), status=1),
+    "a cache that is full": mounted("64k", "cache", arguments=("compute=inline", "cache_dir=cache")),
+    "a clock that jumps back an hour": Machine(code=CLOCK),
+    "two runs at once on one cache": Machine(shell='"$@" & "$@" || exit 1; wait $! || exit 1; exit 0;'),
     "the C locale, no terminal": Machine(variables={"LC_ALL": "C", "TERM": "dumb", "PYTHONUTF8": "0", "COLUMNS": None}),
     "a notebook: an event loop runs": Machine(code=NOTEBOOK),
     "results in what is no folder": Machine(arguments=("compute=inline", "results_dir=/dev/full/x"), status=1),

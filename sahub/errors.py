@@ -70,10 +70,10 @@ class RunError(SahubError):
 
 def disk_trouble(error: BaseException) -> str | None:
     """One line about a file that could not be read or written, None for any other error."""
-    if not isinstance(error, OSError) or not error.filename or not error.strerror:
+    if not isinstance(error, OSError) or not error.strerror or not (error.filename or error.errno in FULL):
         return None
     room = "; make room and run the same command again: what was finished is kept" if error.errno in FULL else ""
-    return f"{error.filename}: {error.strerror}{room}"
+    return f"{error.filename or 'a file'}: {error.strerror}{room}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

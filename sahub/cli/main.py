@@ -7,7 +7,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -83,7 +83,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
             return 1
         file = _write_traceback(planned.directory)
         first = (str(error).splitlines() or [""])[0]
-        _say(f"{type(error).__name__}: {first[:300]}\nthe full traceback is in {file}")
+        where = f"\nthe full traceback is in {file}" if file else ""
+        _say(f"{type(error).__name__}: {first[:300]}{where}")
         raise SystemExit(1) from error
 
 
@@ -233,8 +234,12 @@ def _say(*messages: str) -> None:
     sys.stderr.write("".join(f"{message.rstrip()}\n" for message in messages))
 
 
-def _write_traceback(directory: Path | None) -> Path:
-    folder = directory if directory is not None and directory.is_dir() else Path(tempfile.gettempdir())
-    file = folder / f"error_{os.getpid()}.txt"
-    file.write_text(traceback.format_exc(), encoding="utf-8")
-    return file
+def _write_traceback(directory: Path | None) -> Path | None:
+    """The file that the traceback is in; None where no folder takes it."""
+    from sahub.files.atomic import write_text  # light: `--help` and a wrong name do not pay for it
+
+    for folder in (directory, Path(tempfile.gettempdir())):
+        if folder is not None and folder.is_dir():
+            with suppress(OSError):
+                return write_text(folder / f"error_{os.getpid()}.txt", traceback.format_exc())
+    return None

@@ -25,9 +25,17 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Replace the file at `path` by `text`: a reader, or a crash at any moment, finds the old file or the new one.
+    """Replace the file at `path` by `text`, as `write_bytes` does.
 
     Lone surrogates, which UTF-8 cannot hold, are written as the six characters of their escape.
+    """
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Replace the file at `path`: a reader, or a crash at any moment, finds the old file or the new one.
+
+    Raises OSError with the name of the file.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +43,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     draft = target.parent / f".draft-{uuid4().hex}"
     try:
         with draft.open("xb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)

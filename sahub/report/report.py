@@ -13,7 +13,7 @@ from rich.table import Table
 from sahub.config.cell import Cell
 from sahub.engine.model import Counters
 from sahub.extensions import all_of
-from sahub.files.atomic import write_json, write_text
+from sahub.files.atomic import write_bytes, write_json, write_text
 from sahub.report.columns import LEFT, ONLY_IN_HTML, note, texts_of
 from sahub.report.comparisons import differences
 from sahub.report.shown import Shown, work_lines
@@ -32,7 +32,7 @@ def write(
     write_json(root / "benchmark_summary.json", summary)
     pictures = _pictures(found)
     for name, picture in pictures.items():
-        (root / f"{name}.png").write_bytes(picture)
+        write_bytes(root / f"{name}.png", picture)
     lines = headline_lines(validated(found))
     shown = Shown(found=found, rows=rows, lines=lines, work=work, seconds=seconds, pictures=pictures)
     write_text(root / "report.html", page(shown))

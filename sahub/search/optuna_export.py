@@ -1,10 +1,7 @@
 """A cell's trials as a file that optuna-dashboard opens. It is written only, never read: a search resumes by itself."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import optuna
 import sqlalchemy
@@ -12,6 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from sahub.builders.space import Space, rounded
+from sahub.files.atomic import write_bytes
 from sahub.search.trial import Study, Trial
 
 STATES = {
@@ -31,18 +29,12 @@ def write_database(path: Path, name: str, space: Space, study: Study) -> Path:
     for fidelity in dict.fromkeys(trial.fidelity for trial in study.trials):
         kept = optuna.create_study(study_name=f"{name}_{fidelity}", storage=memory)
         kept.add_trials([_frozen(trial, space) for trial in study.trials if trial.fidelity == fidelity])
-    draft = path.parent / f".draft-{uuid4().hex}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     raw = memory.engine.raw_connection()
     try:
-        with closing(sqlite3.connect(draft)) as file:
-            raw.driver_connection.backup(file)
-        draft.replace(path)
+        return write_bytes(path, raw.driver_connection.serialize())
     finally:
         raw.close()
         memory.engine.dispose()
-        draft.unlink(missing_ok=True)
-    return path
 
 
 def _frozen(trial: Trial, space: Space) -> FrozenTrial:

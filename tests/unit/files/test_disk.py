@@ -27,17 +27,21 @@ from pathlib import Path
 from sahub.cli.main import run
 real = os.fsync
 def full(file):
-    if "optimal_configs" in Path(f"/proc/self/fd/{file}").readlink().as_posix():
+    written = Path(f"/proc/self/fd/{file}").readlink()
+    if sys.argv[1] in written.as_posix() or written.read_bytes().startswith(sys.argv[1].encode("latin-1")):
         raise OSError(errno.ENOSPC, "No space left on device")
     real(file)
 os.fsync = full
-sys.exit(run("search", sys.argv[1:]))
+sys.exit(run("search", sys.argv[2:]))
 """
 
 
-def test_a_run_on_a_full_disk_says_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("begins", "name"), [("optimal_configs", "_trials.json"), ("\x89PNG", ".png"), ("SQLite", "_study.db")]
+)
+def test_a_run_on_a_full_disk_says_one_line(tmp_path, begins, name):
     more = ["search.calibrate=0", "search.max_context_length=400", "builder=local"]
-    done = python("-c", FULL, *TINY, *more, cwd=tmp_path)
+    done = python("-c", FULL, begins, *TINY, *more, cwd=tmp_path)
     assert done.returncode == 1
     [said] = done.stderr.strip().splitlines()
-    assert "_trials.json: No space left on device; make room and run the same command again" in said
+    assert f"{name}: No space left on device; make room and run the same command again" in said
