@@ -118,7 +118,7 @@ class RayWorkers:
 
     def _tell(self, cell: Cell, split: str, requests: list[Request]) -> None:
         """Say once what is to be said of them: what an actor logs is not seen here."""
-        limits = cell.settings.search if split == "search" else cell.settings.validate
+        limits = cell.settings.validate if split == "validate" else cell.settings.search
         for line in lines_about(requests, cell.settings.protocol.truncation, limits.max_new_tokens):
             if (said := f"{name_of(cell, split)} {line}") not in self._told:
                 self._told.add(said)

@@ -48,6 +48,21 @@ def figures(trial: Trial) -> dict[str, Any]:
     return {"value": trial.value, "feasible": trial.feasible, **trial.measures}
 
 
+def decided(study: Study) -> dict[str, Any] | None:
+    """What the last decision was made on; None where it was not asked."""
+    decision = study.decision
+    if decision is None:
+        return None
+    tried = {"winner": decision.winner, "default": decision.default}
+    shown = {name: figures(trial) if trial.state == "complete" else None for name, trial in tried.items()}
+    return {
+        "stays": decision.stays,
+        "contexts": decision.default.contexts,
+        "overrides": list(decision.winner.overrides),
+        **shown,
+    }
+
+
 def write_study(cell: Cell, study: Study, requests: Sequence[Request], base: Sequence[str]) -> Path:
     """`_trials.json`, `_analysis.csv`, `_study.db`, and the best file where there is a winner. Returns the folder.
 
@@ -95,6 +110,7 @@ def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], ba
         "trials": study.counts(),
         "fidelity": best.fidelity,
         "generated_figures": None if study.generated is None else figures(study.generated),
+        "decision": decided(study),
         "calibration": None if tau is None else {**tau._asdict(), "regret": study.regret},
         "protocol": asdict(cell.settings.protocol),
         "weights": weights_of(cell),

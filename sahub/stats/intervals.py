@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
+
+from scipy.special import stdtrit
 
 from sahub.errors import ScoreError
 from sahub.stats.bounded import Groups, grouped, lower_bound, p_value
@@ -44,6 +46,15 @@ def paired_interval(
 ) -> Interval:
     """The mean of one - other over the same questions, scores in [0, 1], with its 95 % interval over clusters."""
     return _interval(paired(one, other, clusters), -1.0, 1.0)
+
+
+def normal_interval(values: Sequence[float]) -> Interval:
+    """The mean of unbounded values with Student's 95 % interval, right for normal ones; (-inf, inf) of one alone."""
+    mean, n = fmean(values), len(values)
+    if n < 2:
+        return Interval(mean, -math.inf, math.inf)
+    half = float(stdtrit(n - 1, 1 - TAIL)) * stdev(values, mean) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
 
 
 def paired_p_value(

@@ -78,7 +78,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheduler", ["median", "asha"])
+@pytest.mark.parametrize("scheduler", ["median", "asha", "race"])
 def test_schedulers_prune_the_same_trials_with_any_number_of_workers(tmp_path, scheduler):
     runs = {}
     for name, workers in {"inline": [], "one": ["compute.workers=1"], "two": ["compute.workers=2"]}.items():
@@ -86,8 +86,8 @@ def test_schedulers_prune_the_same_trials_with_any_number_of_workers(tmp_path, s
         folder.mkdir()
         done = sahub(
             "search", "builder=quest", f"compute={'local' if workers else 'inline'}", *workers, *TINY,
-            f"scheduler={scheduler}", "scheduler.first=1", "search.num_samples=7", "search.batch=3", "phases=[search]",
-            cwd=folder, env=own(folder),
+            f"scheduler={scheduler}", "scheduler.first=2", "search.max_requests=6", "search.num_samples=7",
+            "search.batch=3", "phases=[search]", cwd=folder, env=own(folder),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         runs[name] = timeless(next((folder / "outputs").iterdir()))
