@@ -97,7 +97,7 @@ class Scheduler:
         choices=SCHEDULERS,
     )
     first: int = key(
-        4, "contexts, with their questions, that a trial sees before the first decision", unit="contexts", at_least=1
+        6, "contexts, with their questions, that a trial sees before the first decision", unit="contexts", at_least=1
     )
     eta: int = key(
         2, "each decision comes after so many times as many contexts; asha keeps 1 trial of as many", at_least=2

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from sahub.builders.space import Space, rounded
+from sahub.search.importances import importances
 from sahub.search.trial import Study, Trial
 
 STATES = {
@@ -43,6 +44,12 @@ def write_database(path: Path, name: str, space: Space, study: Study) -> Path:
         memory.engine.dispose()
         draft.unlink(missing_ok=True)
     return path
+
+
+def importances_of(space: Space, study: Study) -> dict[str, float]:
+    """How much each free field moved the value of the trials, see `importances`."""
+    points = [trial for trial in study.trials if trial.fidelity == study.trials[0].fidelity]
+    return importances([_frozen(trial, space) for trial in points])
 
 
 def _frozen(trial: Trial, space: Space) -> FrozenTrial:

@@ -52,6 +52,7 @@ def over_tasks(found: Sequence[tuple[str, Trial]]) -> Trial:
         feasible=all(trial.feasible for trial in trials),
         value=fmean(trial.value for trial in trials if trial.value is not None),
         measures=measures,
+        spent=fmean(trial.spent for trial in trials),
         excess={name: max(trial.excess[name] for trial in trials) for name in trials[0].excess},
         tasks=tasks,
         **spent,  # type: ignore[arg-type]
@@ -79,4 +80,8 @@ def seen_from(study: Study, task: str) -> Study:
         default=own(study.default),
         generated=None if study.generated is None else own(study.generated),
         decision=None if study.decision is None else _seen(study.decision, own),
+        frontier={
+            name: replace(found, trial=own(found.trial), checked=own(found.checked))
+            for name, found in study.frontier.items()
+        },
     )

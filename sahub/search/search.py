@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sahub.attention.call import Geometry
@@ -15,12 +16,13 @@ from sahub.errors import ConfigError, Infeasible, RunError
 from sahub.fidelities import dearest, is_last
 from sahub.search import racing, schedulers
 from sahub.search.decision import check_rows, deciding, promoting, why_default
+from sahub.search.frontier import costs, has_frontier, winners
 from sahub.search.generations import generations
 from sahub.search.limits import check_limits, limits_of, own_limit
 from sahub.search.objective import needs
 from sahub.search.rounds import Overrides, measured, no_losers
 from sahub.search.scope import Part
-from sahub.search.trial import Decision, Study, Trial, attention_of, by_rank, space_of_cell
+from sahub.search.trial import Budgeted, Decision, Study, Trial, attention_of, by_rank, space_of_cell
 from sahub.stats.intervals import kendall_tau
 
 log = logging.getLogger(__name__)
@@ -57,14 +59,16 @@ class Search:
         begin = time.monotonic()
         self.end = begin + (self.settings.time_budget_s or math.inf)
         [default] = yield from self._trials([self.space.default])
-        asked = generations(self.space, self.cell.settings, default, self._is_rejected)
+        asked = generations(self.space, self.cell.settings, self.trials, self._is_rejected)
         while time.monotonic() < self.end and (generation := next(asked, None)) is not None:
             generation.tell((yield from self._trials(generation.points, self.end)))
         if not any(trial.state == "complete" for trial in self.trials):
             raise self._nothing()
         best = next((trial for trial in by_rank(self.trials) if trial.feasible), None)
         study = Study(trials=(), best=best, default=default, seconds=0.0)
-        if not is_last(self.fidelity):
+        if has_frontier(self.objective):
+            study = yield from self._check(study)
+        elif not is_last(self.fidelity):
             study = yield from self._promote(study)
         study = yield from self._decide(study)
         return replace(study, trials=tuple(self.trials), seconds=time.monotonic() - begin)
@@ -114,7 +118,8 @@ class Search:
     def _losers(self, running: Mapping[Overrides, Trial], contexts: int) -> Mapping[Overrides, str]:
         """Who of a generation ends after as many contexts, among all who came as far."""
         if self.cell.settings.scheduler.name == "race":
-            return racing.losers((trial for trial in self.trials if trial.state == "complete"), running, contexts)
+            complete = [trial for trial in self.trials if trial.state == "complete"]
+            return racing.losers(complete, running, contexts, partial(costs, self.objective))
         earlier = [trial.rungs[contexts] for trial in self.trials if contexts in trial.rungs]
         values = {one: trial.rungs[contexts] for one, trial in running.items()}
         return schedulers.losers(self.cell.settings.scheduler, earlier, values, contexts)
@@ -165,6 +170,19 @@ class Search:
             tau=kendall_tau([-trial.last for trial, _ in pairs], [score for _, score in pairs]),
             regret=None if won is None else max(scores.values()) - won,
         )
+
+    def _check(self, study: Study) -> Work[Study]:
+        """Force answers with the winner for each budget, on contexts that chose none.
+
+        That of `objective.budget` is the cell's own.
+        """
+        best = winners(self.objective, self.trials)
+        stacks = {trial.overrides: self._attention(trial.overrides) for trial in best.values()}
+        parts = deciding(self.parts) or self.parts
+        done = yield from measured(parts, stacks, dearest("teacher", self.fidelity), until=self.end)
+        found = {name: Budgeted(trial=trial, checked=done[trial.overrides]) for name, trial in best.items()}
+        own = best.get(f"density_{self.objective.budget:g}") or study.best
+        return replace(study, best=None if own is None else self.trials[own.number], frontier=found)
 
     def _decide(self, study: Study) -> Work[Study]:
         """Hold the winner against the default on contexts that chose neither; the default stays where it loses."""

@@ -17,7 +17,7 @@ from sahub.engine.outcome import Outcome
 from sahub.engine.session import Attention
 from sahub.errors import RunError
 from sahub.models.weights import spec_of
-from sahub.search.objective import completed, excess_over, reads_traces, value_of
+from sahub.search.objective import completed, excess_over, reads_traces, spent, value_of
 from sahub.stats.intervals import Tau
 
 STATES = ("complete", "pruned", "rejected", "failed")
@@ -31,6 +31,7 @@ class Trial:
     rungs   contexts seen -> value, at each decision of a scheduler; what a `pruned` trial has
     each    context -> value there, where a scheduler compares trials
     excess  target -> what the measures exceed it by, 0 and less where it is met
+    spent   share of the keys that the objective's target bounds: density, or kv_density with objective.budget_of=kv
     tasks   of a search over several: task -> value, feasible and measures there; those of the trial are their means
     """
 
@@ -49,13 +50,14 @@ class Trial:
     rungs: Mapping[int, float] = field(default_factory=dict)
     each: Mapping[str, float] = field(default_factory=dict)
     excess: Mapping[str, float] = field(default_factory=dict)
+    spent: float = 1.0
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def rank(self) -> tuple[float, float, float, tuple[str, ...]]:
-        """Order of complete trials: value, then density, index bits and the text of the overrides."""
+        """Order of complete trials: value, then keys and index bits that are spent, and the text of the overrides."""
         value = math.inf if self.value is None else self.value
-        return value, self.measures.get("density", 1.0), self.measures.get("aux_bits", 0.0), self.overrides
+        return value, self.spent, self.measures.get("aux_bits", 0.0), self.overrides
 
     @property
     def last(self) -> float:
@@ -76,6 +78,14 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Budgeted:
+    """The winner for one budget of a frontier: judged under that target, and with answers forced on other contexts."""
+
+    trial: Trial
+    checked: Trial
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """All trials of a cell, the winner, and how well the cheap fidelity predicted the dear one."""
 
@@ -85,6 +95,7 @@ class Study:
     seconds: float
     generated: Trial | None = None  # the winner's, where it was promoted
     decision: Decision | None = None  # where the winner is not the default
+    frontier: Mapping[str, Budgeted] = field(default_factory=dict)  # density_0.1 -> its winner, where several are asked
     tau: Tau | None = None
     regret: float | None = None
 
@@ -161,7 +172,8 @@ def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: st
         return Trial(**common, state="failed", reason=str(error), details=details)
     excess = excess_of(cell, measures)
     feasible = all(number <= 0 for number in excess.values())
-    return Trial(**common, state="complete", feasible=feasible, value=value, measures=measures, excess=excess)
+    found: dict[str, Any] = {"feasible": feasible, "value": value, "measures": measures, "excess": excess}
+    return Trial(**common, **found, state="complete", spent=spent(cell.settings.objective, measures))
 
 
 def excess_of(cell: Cell, measures: Mapping[str, float]) -> dict[str, float]:
