@@ -33,6 +33,7 @@ MATRIX = [
     "search.promote=1",
     "search.calibrate=1",
     "search.max_requests=4",
+    "search.decide=2",
     "search.max_context_length=768",
     "search.max_new_tokens=8",
     "validate.max_requests=6",

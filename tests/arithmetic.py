@@ -20,6 +20,8 @@ SMALL = [
     "search.batch=4",
     "search.promote=0",
     "search.calibrate=0",
+    "search.decide=0",
+    "scheduler=none",
 ]
 # Leaves page_size (6 choices) and label_bits (4 choices) free.
 PINNED = ["builder.stages.sink.sink_size=4", "builder.stages.local.window_size=8"]
@@ -103,11 +105,16 @@ class Arithmetic:
 
 
 def run(
-    *overrides: str, work: Callable[[Batch], list[Outcome]] | None = None, count: int = 6, others: Sequence[Part] = ()
+    *overrides: str,
+    work: Callable[[Batch], list[Outcome]] | None = None,
+    count: int = 6,
+    others: Sequence[Part] = (),
+    deciding: Sequence[Request] = (),
 ) -> Study:
     """A search of `builder=quest` over `count` contexts."""
     cell = compose_cell([*SMALL, *overrides])
-    return drive(Search(cell, GEOMETRY, requests(count), others=others).work(), work or Arithmetic())
+    parts = [Part(cell, requests(count), deciding), *others]
+    return drive(Search(parts, GEOMETRY).work(), work or Arithmetic())
 
 
 def figures(study: Study) -> list[tuple]:

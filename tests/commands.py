@@ -20,6 +20,7 @@ TINY = [
     "search.promote=1",
     "search.calibrate=1",
     "search.max_requests=3",
+    "search.decide=2",
     "search.max_context_length=512",
     "search.max_new_tokens=8",
     "validate.max_requests=4",

@@ -119,7 +119,7 @@ class RayWorkers:
 
     def _tell(self, cell: Cell, split: str, requests: list[Request]) -> None:
         """Say once what is to be said of them: what an actor logs is not seen here."""
-        limits = cell.settings.search if split == "search" else cell.settings.validate
+        limits = cell.settings.validate if split == "validate" else cell.settings.search
         lines = lines_about(requests, cell.settings.protocol.truncation, limits.max_new_tokens)
         self._tell_once([f"{name_of(cell, split)} {line}" for line in lines])
 

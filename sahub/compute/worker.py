@@ -51,7 +51,7 @@ class Workers(Protocol):
         """Receipts of all that was done so far."""
 
     def requests(self, cell: Cell, split: str) -> list[Request]:
-        """The cell's requests for `search` or `validate`. Raises what loading and preparing raise."""
+        """The cell's requests for `search`, `decide` or `validate`. Raises what loading and preparing raise."""
 
     def run(self, work: Work[T]) -> T:
         """Do every batch that `work` asks for and hand it the outcomes, in the order of its attentions."""

@@ -94,6 +94,14 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Frontier:
+    """Budgets for each of which one search finds a winner."""
+
+    density: tuple[float, ...] = key((), "shares of the keys", unit="share of valid keys", above=0, at_most=1)
+    aux_bits: tuple[float, ...] = key((), "index bits", unit="bits per key and KV head", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """What a search minimises, and under which targets."""
 
@@ -147,6 +155,7 @@ class Objective:
         "range in which the budget is searched (null: it stays as it is)",
     )
     weights: Weights = field(default_factory=Weights)
+    frontier: Frontier = field(default_factory=Frontier)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ PHASES = ("search", "validate")
 SCOPES = ("task", "global")
 SPACES = ("continuous", "grid")
 SAMPLERS = tuple(members("search/samplers"))
-SCHEDULERS = ("none", "median", "asha")
+SCHEDULERS = ("race", "none", "median", "asha")
 TRACKERS = ("none", *members("trackers"))
 COMPUTES = ("inline", "local", "gpu", "cluster")
 
@@ -51,7 +51,16 @@ class Search:
         None, "workers that a search may use at once (null: all)", unit="processes", at_least=1
     )
     time_budget_s: float | None = key(None, "longest a search may take (null: no limit)", unit="seconds", above=0)
-    max_requests: int = key(10, "questions a trial is measured on", unit="questions", at_least=1)
+    max_requests: int = key(
+        32, "most questions a trial is measured on; a scheduler may end it earlier", unit="questions", at_least=1
+    )
+    decide: int = key(
+        16,
+        "further contexts, which no trial has seen, on which the winner must be no worse than the builder's default, "
+        "or the default stays (0: it is not asked); of the promoted, as many of those that trials saw",
+        unit="contexts",
+        at_least=0,
+    )
     max_context_length: int = key(
         8192, "longest context while searching; generated tasks have this length", unit="tokens", at_least=1
     )
@@ -82,12 +91,13 @@ class Scheduler:
     """Which trials end early; decided once a whole generation has seen the same contexts."""
 
     name: str = key(
-        "none",
-        "which trials end early: none, those worse than the median so far, or all but the best 1/eta so far (asha)",
+        "race",
+        "which trials end early: those surely worse than the best so far, paired by context (race), none, those worse "
+        "than the median so far, or all but the best 1/eta so far (asha)",
         choices=SCHEDULERS,
     )
     first: int = key(
-        2, "contexts, with their questions, that a trial sees before the first decision", unit="contexts", at_least=1
+        6, "contexts, with their questions, that a trial sees before the first decision", unit="contexts", at_least=1
     )
     eta: int = key(
         2, "each decision comes after so many times as many contexts; asha keeps 1 trial of as many", at_least=2

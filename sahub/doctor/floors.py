@@ -7,12 +7,13 @@ from typing import Any
 
 from sahub import scores
 from sahub.config.cell import Cell
+from sahub.data.division import first_questions
 from sahub.data.examples import Example, Question, TaskSpec
 from sahub.doctor import answers
 from sahub.doctor.report import Rows
 from sahub.engine.model import Model
 from sahub.engine.outcome import Outcome
-from sahub.engine.requests import first_questions, prepare_under
+from sahub.engine.requests import prepare_under
 from sahub.engine.session import Session
 from sahub.errors import RunError
 from sahub.models.weights import spec_of

@@ -21,6 +21,7 @@ def asked_of(cell: Cell) -> list[Cell]:
         settings.search,
         seed=settings.doctor.seed,
         max_requests=settings.doctor.requests,
+        decide=0,
         max_new_tokens=settings.doctor.max_new_tokens,
     )
     for name in settings.doctor.tasks:

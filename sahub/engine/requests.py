@@ -11,6 +11,7 @@ import torch
 from sahub.config.cell import Cell
 from sahub.config.group_schemas import Protocol
 from sahub.config.settings import Search, Validate
+from sahub.data.division import divided, first_questions
 from sahub.data.examples import Example, Question
 from sahub.data.loading import load_examples
 from sahub.engine.model import Model, load_model
@@ -52,26 +53,39 @@ class Prepared:
     held: dict[str, list[Request]] = field(default_factory=dict)
 
     def requests(self, cell: Cell, split: str) -> list[Request]:
-        """The cell's requests for `search` or `validate`. Raises what loading and preparing raise."""
+        """The cell's requests for `search`, `decide` or `validate`. Raises what loading and preparing raise."""
         settings = cell.settings
-        limits = settings.search if split == "search" else settings.validate
-        seed, protocol = settings.search.seed, settings.protocol
-        model = under(self.model, protocol)
+        limits = settings.validate if split == "validate" else settings.search
+        protocol, model = settings.protocol, under(self.model, settings.protocol)
+        for name, some in self._examples(cell, model, split).items():
+            self.held[self._key(cell, name)] = prepare_under(model, some, protocol, limits, name_of(cell, name))
+        return self.held[self._key(cell, split)]
+
+    def _examples(self, cell: Cell, model: Model, split: str) -> dict[str, list[Example]]:
+        """The examples of a split that is not held; those of a search come in two parts, see `divided`."""
+        if self._key(cell, split) in self.held:
+            return {}
+        settings, deciding = cell.settings, 0 if split == "validate" else cell.settings.search.decide
+        limits = settings.validate if split == "validate" else settings.search
         most = min(limits.max_context_length, model.max_context_length)
-        asked = (limits.max_requests, limits.max_context_length, limits.max_new_tokens)
-        key = repr((settings.task, split, asked, protocol, seed))
-        if key not in self.held:
-            examples = load_examples(
-                spec_of(cell),
-                split=split,
-                limit=limits.max_requests,
-                length=min(settings.task.length or most, most) - model.overhead_tokens,
-                count_tokens=model.count_tokens,
-                seed=seed,
-            )
-            some = first_questions(examples, limits.max_requests)
-            self.held[key] = prepare_under(model, some, protocol, limits, name_of(cell, split))
-        return self.held[key]
+        examples = load_examples(
+            spec_of(cell),
+            split="validate" if split == "validate" else "search",
+            limit=None if limits.max_requests is None else limits.max_requests + deciding,
+            length=min(settings.task.length or most, most) - model.overhead_tokens,
+            count_tokens=model.count_tokens,
+            seed=settings.search.seed,
+        )
+        if split == "validate":
+            return {split: first_questions(examples, limits.max_requests)}
+        chosen, fresh = divided(examples, settings.search.max_requests, deciding)
+        return {"search": chosen, "decide": fresh}
+
+    def _key(self, cell: Cell, split: str) -> str:
+        settings = cell.settings
+        limits = settings.validate if split == "validate" else settings.search
+        asked = (limits.max_requests, limits.max_context_length, limits.max_new_tokens, settings.search.decide)
+        return repr((settings.task, split, asked, settings.protocol, settings.search.seed))
 
 
 def limit(question: Question, max_new_tokens: int | None) -> int:
@@ -210,19 +224,6 @@ def cut(ids: list[int], room: int, truncation: str, mark: Sequence[int] = ()) ->
         return [*ids[: max(1, room - len(mark))], *mark][:room]
     tail = room // 2
     return ids[: room - tail] + ids[len(ids) - tail :]
-
-
-def first_questions(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """Contexts until `limit` questions are reached, the last one cut short."""
-    kept: list[Example] = []
-    left = sum(len(example.questions) for example in examples) if limit is None else limit
-    for example in examples:
-        if left <= 0:
-            break
-        questions = example.questions[:left]
-        left -= len(questions)
-        kept.append(replace(example, questions=questions))
-    return kept
 
 
 def load(cell: Cell) -> Model:

@@ -8,19 +8,20 @@ from sahub.search.trial import STATES
 
 COLUMNS = (
     "task", "tokens", "builder", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict", "default",
-    "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
+    "winner", "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
 )  # fmt: skip
 LEFT = {"task", "builder", "objective"}
 ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
-    "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
-    "paired by context. verdict: lossless, where the difference is surely above minus validate.margin, worse, where "
-    "it is surely below, else undecided and how many more contexts would tell. KL: of the answers' tokens to dense, "
-    "e: attention error. asked, density: share of keys. sparse in: the layers that densities, bits and bytes are over, "
-    "where others hold windows or states or stay dense. bits asked, bits: of an index, read per key and KV head. KV "
-    "density: share of keys that a KV head reads. bytes: read by a decode step per layer and KV head, index included. "
-    "trials: complete/pruned/rejected/failed. s: seconds."
+    "sparse: the winner, default: the builder's values before the search. winner: the best trial (tuned), or the "
+    "default, where that one was worse on search contexts that no trial had seen. difference: sparse minus dense in "
+    "points, paired by context. verdict: lossless, where the difference is surely above minus validate.margin, "
+    "worse, where it is surely below, else undecided and how many more contexts would tell. KL: of the answers' "
+    "tokens to dense, e: attention error. asked, density: share of keys. sparse in: the layers that densities, bits "
+    "and bytes are over, where others hold windows or states or stay dense. bits asked, bits: of an index, read per "
+    "key and KV head. KV density: share of keys that a KV head reads. bytes: read by a decode step per layer and KV "
+    "head, index included. trials: complete/pruned/rejected/failed. s: seconds."
 )
 COMPARED = " minus NAME: sparse minus the sparse of that builder, paired by context."
 
@@ -58,6 +59,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         percent(found.get("difference"), sign=True),
         _verdict(found.get("verdict")),
         percent(found.get("default_score")),
+        _winner(row.get("decision")),
         _short(measures.get("answer_kl")),
         _short(default.get("answer_kl")),
         _short(measures.get("attention_error")),
@@ -83,6 +85,11 @@ def _verdict(found: Mapping[str, Any] | None) -> str:
         return "-"
     more = found["more_contexts"]
     return f"{found['word']} (+{more})" if more else str(found["word"])
+
+
+def _winner(found: Mapping[str, Any] | None) -> str:
+    """Who came out of the last decision."""
+    return "-" if not found else "default" if found["stays"] else "tuned"
 
 
 def _layers(found: Mapping[str, int] | None) -> str:

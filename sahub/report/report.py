@@ -17,9 +17,11 @@ from sahub.files.atomic import write_bytes, write_json, write_text
 from sahub.report.columns import LEFT, ONLY_IN_HTML, note, texts_of
 from sahub.report.comparisons import differences
 from sahub.report.shown import Shown, work_lines
-from sahub.results.cell_files import weights_of
+from sahub.results.cell_files import decided, frontier_rows, weights_of
 from sahub.results.cell_result import CellResult
 from sahub.results.headline import benchmarks, headline_lines
+from sahub.search.optuna_export import importances_of
+from sahub.search.trial import space_of_cell
 
 
 def write(
@@ -86,6 +88,9 @@ def row(result: CellResult) -> dict[str, Any]:
         "best": None if best is None else {"overrides": list(best.overrides), "value": best.value, **best.measures},
         "values": _values(study.trials) if study else None,
         "calibration": None if study is None or study.tau is None else {**study.tau._asdict(), "regret": study.regret},
+        "decision": decided(study) if study else None,
+        "frontier": frontier_rows(study) if study else [],
+        "importances": importances_of(space_of_cell(cell), study) if study else None,
         "validation": result.figures or None,
         "weights": weights_of(cell),
         "seconds": round(result.seconds, 3),

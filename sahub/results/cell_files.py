@@ -19,10 +19,11 @@ from sahub.models.weights import GGUF, locate
 from sahub.results import best_file, winners
 from sahub.results.reproduce import command_line, merged
 from sahub.results.validate import Validation, accuracy, graded, interval
-from sahub.search.optuna_export import write_database
+from sahub.search.optuna_export import importances_of, write_database
 from sahub.search.scope import seen_from
 from sahub.search.trial import Study, Trial, space_of_cell
 
+ONE_BUDGET = ("frontier.density=[]", "frontier.aux_bits=[]", "budget_search=null")  # of a frontier
 PACKAGES = ("sahub", "torch", "transformers", "tokenizers", "optuna", "hydra-core")
 
 
@@ -48,8 +49,23 @@ def figures(trial: Trial) -> dict[str, Any]:
     return {"value": trial.value, "feasible": trial.feasible, **trial.measures}
 
 
+def decided(study: Study) -> dict[str, Any] | None:
+    """What the last decision was made on; None where it was not asked."""
+    decision = study.decision
+    if decision is None:
+        return None
+    tried = {"winner": decision.winner, "default": decision.default}
+    shown = {name: figures(trial) if trial.state == "complete" else None for name, trial in tried.items()}
+    return {
+        "stays": decision.stays,
+        "contexts": decision.default.contexts,
+        "overrides": list(decision.winner.overrides),
+        **shown,
+    }
+
+
 def write_study(cell: Cell, study: Study, requests: Sequence[Request], base: Sequence[str]) -> Path:
-    """`_trials.json`, `_analysis.csv`, `_study.db`, and the best file where there is a winner. Returns the folder.
+    """`_trials.json`, `_analysis.csv`, `_study.db`, and the best files where there are winners. Returns the folder.
 
     `base`: the overrides that give the cell again. Of a study of several tasks, the cell's own figures are written,
     and the means that decided beside them.
@@ -66,7 +82,38 @@ def write_study(cell: Cell, study: Study, requests: Sequence[Request], base: Seq
         write_json(folder / f"{cell.name}.json", best)
         if not cell.pins or sum(study.counts().values()) > 1:  # what was typed in full was not searched
             winners.keep(cell, best, everywhere=len(tasks) > 1)
+    if study.frontier:
+        _write_frontier(cell, study, requests, base)
     return folder
+
+
+def frontier_rows(study: Study) -> list[dict[str, Any]]:
+    """The winner for each budget of a frontier, and its figures on contexts that did not choose it."""
+    return [
+        {
+            "budget": name,
+            "overrides": list(found.trial.overrides),
+            **figures(found.trial),
+            "checked": figures(found.checked) if found.checked.state == "complete" else None,
+        }
+        for name, found in study.frontier.items()
+    ]
+
+
+def _write_frontier(cell: Cell, study: Study, requests: Sequence[Request], base: Sequence[str]) -> None:
+    """`_frontier.csv`, and a best file for each budget: there it is the target, and nothing else is searched for."""
+    folder, rows = cell.directory / "optimal_configs", frontier_rows(study)
+    for row, (name, found) in zip(rows, study.frontier.items(), strict=True):
+        target, _, bound = name.rpartition("_")
+        alone = [f"objective.{target}={bound}", *(f"objective.{one}" for one in ONE_BUDGET)]
+        best = _best(cell, study, found.trial, requests, merged(base, alone))
+        write_json(folder / f"{cell.name}_{name}.json", {**best, "checked_figures": row["checked"]})
+    flat = [{**row, "overrides": " ".join(row["overrides"]), **_flat(row["checked"])} for row in rows]
+    write_csv(folder / f"{cell.name}_frontier.csv", [{k: v for k, v in row.items() if k != "checked"} for row in flat])
+
+
+def _flat(checked: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {f"checked_{name}": number for name, number in (checked or {}).items()}
 
 
 def write_trials(cell: Cell, trials: Sequence[Trial]) -> None:
@@ -95,6 +142,8 @@ def _best(cell: Cell, study: Study, best: Trial, requests: Sequence[Request], ba
         "trials": study.counts(),
         "fidelity": best.fidelity,
         "generated_figures": None if study.generated is None else figures(study.generated),
+        "decision": decided(study),
+        "importances": importances_of(space_of_cell(cell), study),
         "calibration": None if tau is None else {**tau._asdict(), "regret": study.regret},
         "protocol": asdict(cell.settings.protocol),
         "weights": weights_of(cell),

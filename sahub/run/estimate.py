@@ -23,6 +23,7 @@ from sahub.models.weights import GGUF, digest_of_model, files_of
 from sahub.search.objective import needs
 from sahub.search.trial import Limits, space_of_cell
 
+PLANNED = 4  # entries of a plan in the keys of the journal
 RULE = (
     "seconds: those of contexts of the same model, task and length (half to twice) in the cache, times contexts and "
     "stacks, over the workers; what the cache holds already costs none. memory: of each worker, the weights as they "
@@ -97,16 +98,17 @@ def _is_cheap(cell: Cell) -> bool:
 
 
 def seconds_of(cell: Cell) -> float | None:
-    """Of the whole cell where every phase is known, without loading anything."""
+    """Of the whole cell where every phase is known, without loading anything; no trial counts as pruned."""
     settings, total = cell.settings, 0.0
     if "search" in settings.phases:
         search, points = settings.search, points_of(cell)
-        promoted = _promoted(cell)
+        seen = min(search.max_requests, search.decide or search.max_requests)
+        answers = _promoted(cell) * seen + (2 * search.decide if points > 1 else 0)
         one = _per_context(cell, search, generated=not _is_cheap(cell))
-        dear = _per_context(cell, search, generated=True) if promoted else 0.0
+        dear = _per_context(cell, search, generated=True) if answers else 0.0
         if one is None or dear is None:
             return None
-        total += search.max_requests * (points * one + promoted * dear)
+        total += search.max_requests * points * one + answers * dear
     if "validate" in settings.phases:
         contexts = settings.validate.max_requests or settings.task.options.get("num_examples")
         one = _per_context(cell, settings.validate, generated=True)
@@ -142,9 +144,9 @@ def _read(journal: Journal, most: int = 2000) -> Iterator[tuple[str, str, bool, 
     }
     for entry in journal.newest(most, shape):
         key, value = entry["key"], entry["value"]
-        if len(key["plan"]) == 3 and value["answers"]:
-            task, _, generated = key["plan"]
-            yield key["model"]["files"], task, generated, value["answers"][0]["n_context"], value["seconds"]
+        if len(key["plan"]) == PLANNED and value["answers"]:
+            task, _, fidelity, _ = key["plan"]
+            yield key["model"]["files"], task, is_last(fidelity), value["answers"][0]["n_context"], value["seconds"]
 
 
 def _digest(cell: Cell) -> str:

@@ -113,7 +113,7 @@ def _search(workers: Workers, display: Display, same: Sequence[CellResult]) -> W
         bases = [reproducing(result.cell) for result in same]  # before any work: what fails here must not cost a search
         for result in same:
             result.tracked.start()
-        parts = [Part(result.cell, workers.requests(result.cell, "search")) for result in same]
+        parts = [Part(one.cell, *(workers.requests(one.cell, which) for which in ("search", "decide"))) for one in same]
         step.total = trials_of(cell)
 
         def on_trial() -> None:
@@ -122,7 +122,7 @@ def _search(workers: Workers, display: Display, same: Sequence[CellResult]) -> W
             for result in same:
                 result.tracked.trial(search.trials[-1])
 
-        search = Search(cell, workers.geometry, parts[0].requests, on_trial, parts[1:])
+        search = Search(parts, workers.geometry, on_trial)
         try:
             study = yield from search.work()
         except SahubError:

@@ -25,6 +25,7 @@ COLUMNS = ("Task", "ID", "Prediction")
 EVERYTHING = (
     "task.options.unscored=true",
     "search.max_requests=1000000",
+    "search.decide=0",
     "search.max_context_length=${validate.max_context_length}",
     "search.max_new_tokens=1000000",
 )

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sahub.builders.space import Space, rounded
 from sahub.files.atomic import write_bytes
+from sahub.search.importances import importances
 from sahub.search.trial import Study, Trial
 
 STATES = {
@@ -35,6 +36,12 @@ def write_database(path: Path, name: str, space: Space, study: Study) -> Path:
     finally:
         raw.close()
         memory.engine.dispose()
+
+
+def importances_of(space: Space, study: Study) -> dict[str, float]:
+    """How much each free field moved the value of the trials, see `importances`."""
+    points = [trial for trial in study.trials if trial.fidelity == study.trials[0].fidelity]
+    return importances([_frozen(trial, space) for trial in points])
 
 
 def _frozen(trial: Trial, space: Space) -> FrozenTrial:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from sahub.compute.worker import Batch, Work
 from sahub.engine.outcome import Outcome, joined
@@ -13,10 +14,10 @@ from sahub.search.scope import Part, over_tasks
 from sahub.search.trial import Trial, judge, plan_of
 
 Overrides = tuple[str, ...]
-Losers = Callable[[Mapping[Overrides, float], int], Mapping[Overrides, str]]  # values after so many contexts -> reasons
+Losers = Callable[[Mapping[Overrides, Trial], int], Mapping[Overrides, str]]  # trials after so many contexts -> reasons
 
 
-def no_losers(values: Mapping[Overrides, float], contexts: int) -> Mapping[Overrides, str]:
+def no_losers(trials: Mapping[Overrides, Trial], contexts: int) -> Mapping[Overrides, str]:
     """Everybody goes on."""
     return {}
 
@@ -32,12 +33,12 @@ def measured(
 ) -> Work[dict[Overrides, Trial]]:
     """The trial of every stack over the requests of every part.
 
-    After each number of contexts in `rungs` (of each part), `losers` says who ends there, and why, from the values so
-    far. A stack that fails on one part is not run on the others. What is not done by `until`, of `time.monotonic()`,
-    is pruned.
+    After each number of contexts in `rungs` (of each part), `losers` says who ends there, and why, from what was
+    measured so far. A stack that fails on one part is not run on the others. What is not done by `until`, of
+    `time.monotonic()`, is pruned.
     """
     done: dict[Overrides, list[list[Outcome]]] = {one: [[] for _ in parts] for one in stacks}
-    values: dict[Overrides, dict[int, float]] = {one: {} for one in stacks}
+    values: dict[Overrides, dict[int, Any]] = {one: {} for one in stacks}
     ended: dict[Overrides, Trial] = {}
     most, begin = max(len(part.requests) for part in parts), 0
     for end in [*rungs, most]:
@@ -50,14 +51,17 @@ def measured(
                 done[one][number].append(outcome)
         begin = end
         judged = {one: _judged(parts, one, done[one], fidelity) for one in running}
+        if rungs:
+            judged = {one: replace(trial, each=_each(parts, one, done[one])) for one, trial in judged.items()}
         if end == most:
             ended |= judged
             break
-        complete = {one: trial.value for one, trial in judged.items() if trial.value is not None}
+        complete = {one: trial for one, trial in judged.items() if trial.value is not None}
         ended |= {one: trial for one, trial in judged.items() if one not in complete}
-        for one, value in complete.items():
-            values[one][end] = value
-        for one, reason in losers(complete, end).items():
+        for one, trial in complete.items():
+            values[one] |= {end: trial.value}
+        so_far = {one: replace(trial, rungs=values[one]) for one, trial in complete.items()}
+        for one, reason in losers(so_far, end).items():
             ended[one] = _pruned(judged[one], reason)
     return {one: replace(ended[one], rungs=values[one]) for one in stacks}
 
@@ -86,6 +90,21 @@ def _judged(parts: Sequence[Part], overrides: Overrides, slices: Sequence[Sequen
                 [whole] = joined([whole.attention], [[one] for one in outcomes], limit)
             found.append((part.cell.choices.task, judge(part.cell, overrides, whole, fidelity)))
     return over_tasks(found) if len(parts) > 1 else found[0][1]
+
+
+def _each(parts: Sequence[Part], overrides: Overrides, slices: Sequence[Sequence[Outcome]]) -> dict[str, float]:
+    """The value in each context, as far as there is one."""
+    found = {}
+    for part, outcome in (
+        (part, outcome) for part, outcomes in zip(parts, slices, strict=True) for outcome in outcomes
+    ):
+        for name in dict.fromkeys(answer.example_id for answer in outcome.answers):
+            answers = [answer for answer in outcome.answers if answer.example_id == name]
+            micro = [row for row in outcome.micro if row["example"] == name]
+            there = judge(part.cell, overrides, replace(outcome, answers=answers, micro=micro), "")
+            if there.value is not None:
+                found[f"{part.cell.choices.task} {name}"] = there.value
+    return found
 
 
 def _pruned(trial: Trial, reason: str) -> Trial:

@@ -1,21 +1,22 @@
 """One search for several tasks: which cells share one, means over tasks, and the study as one of them sees it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from sahub.config.cell import Cell
 from sahub.engine.requests import Request
-from sahub.search.trial import Study, Trial
+from sahub.search.trial import Decision, Study, Trial
 
 
 @dataclass(frozen=True)
 class Part:
-    """A task that a search is made for, with its prepared requests."""
+    """A task that a search is made for, with its prepared requests: those of trials, and those that decide then."""
 
     cell: Cell
     requests: Sequence[Request]
+    deciding: Sequence[Request] = ()
 
 
 def search_key(cell: Cell) -> str:
@@ -51,10 +52,15 @@ def over_tasks(found: Sequence[tuple[str, Trial]]) -> Trial:
         feasible=all(trial.feasible for trial in trials),
         value=fmean(trial.value for trial in trials if trial.value is not None),
         measures=measures,
+        spent=fmean(trial.spent for trial in trials),
         excess={name: max(trial.excess[name] for trial in trials) for name in trials[0].excess},
         tasks=tasks,
         **spent,  # type: ignore[arg-type]
     )
+
+
+def _seen(decision: Decision, own: Callable[[Trial], Trial]) -> Decision:
+    return replace(decision, winner=own(decision.winner), default=own(decision.default))
 
 
 def seen_from(study: Study, task: str) -> Study:
@@ -73,4 +79,9 @@ def seen_from(study: Study, task: str) -> Study:
         best=None if study.best is None else own(study.best),
         default=own(study.default),
         generated=None if study.generated is None else own(study.generated),
+        decision=None if study.decision is None else _seen(study.decision, own),
+        frontier={
+            name: replace(found, trial=own(found.trial), checked=own(found.checked))
+            for name, found in study.frontier.items()
+        },
     )

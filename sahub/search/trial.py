@@ -17,7 +17,7 @@ from sahub.engine.outcome import Outcome
 from sahub.engine.session import Attention
 from sahub.errors import RunError
 from sahub.models.weights import spec_of
-from sahub.search.objective import completed, excess_over, reads_traces, value_of
+from sahub.search.objective import completed, excess_over, reads_traces, spent, value_of
 from sahub.stats.intervals import Tau
 
 STATES = ("complete", "pruned", "rejected", "failed")
@@ -29,7 +29,9 @@ class Trial:
     """One point at one fidelity. Only `complete` has measures and a value; `rejected` never ran.
 
     rungs   contexts seen -> value, at each decision of a scheduler; what a `pruned` trial has
+    each    context -> value there, where a scheduler compares trials
     excess  target -> what the measures exceed it by, 0 and less where it is met
+    spent   share of the keys that the objective's target bounds: density, or kv_density with objective.budget_of=kv
     tasks   of a search over several: task -> value, feasible and measures there; those of the trial are their means
     """
 
@@ -46,14 +48,41 @@ class Trial:
     contexts: int = 0  # that it was measured on
     point: Mapping[str, Any] = field(default_factory=dict)
     rungs: Mapping[int, float] = field(default_factory=dict)
+    each: Mapping[str, float] = field(default_factory=dict)
     excess: Mapping[str, float] = field(default_factory=dict)
+    spent: float = 1.0
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def rank(self) -> tuple[float, float, float, tuple[str, ...]]:
-        """Order of complete trials: value, then density, index bits and the text of the overrides."""
+        """Order of complete trials: value, then keys and index bits that are spent, and the text of the overrides."""
         value = math.inf if self.value is None else self.value
-        return value, self.measures.get("density", 1.0), self.measures.get("aux_bits", 0.0), self.overrides
+        return value, self.spent, self.measures.get("aux_bits", 0.0), self.overrides
+
+    @property
+    def last(self) -> float:
+        """The value; of a trial that was pruned at a decision, the one it had there; infinite where there is none."""
+        return list(self.rungs.values())[-1] if self.rungs and self.value is None else self.rank[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The winner of the trials and the default, generating on contexts that no trial has seen.
+
+    stays  why the default stays; empty where the winner does
+    """
+
+    winner: Trial
+    default: Trial
+    stays: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgeted:
+    """The winner for one budget of a frontier: judged under that target, and with answers forced on other contexts."""
+
+    trial: Trial
+    checked: Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +94,8 @@ class Study:
     default: Trial
     seconds: float
     generated: Trial | None = None  # the winner's, where it was promoted
+    decision: Decision | None = None  # where the winner is not the default
+    frontier: Mapping[str, Budgeted] = field(default_factory=dict)  # density_0.1 -> its winner, where several are asked
     tau: Tau | None = None
     regret: float | None = None
 
@@ -72,6 +103,13 @@ class Study:
         """Number of points in each state, at the fidelity of the search: promoted ones are not counted twice."""
         points = [trial for trial in self.trials if trial.fidelity == self.trials[0].fidelity]
         return {state: sum(trial.state == state for trial in points) for state in STATES}
+
+
+def by_rank(trials: Sequence[Trial]) -> list[Trial]:
+    """The complete trials by rank; then those that were pruned at a decision, the more contexts they saw the better."""
+    complete = sorted((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.rank)
+    pruned = [trial for trial in trials if trial.state == "pruned" and trial.rungs]
+    return [*complete, *sorted(pruned, key=lambda trial: (-trial.contexts, trial.last, trial.overrides))]
 
 
 def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
@@ -134,7 +172,8 @@ def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: st
         return Trial(**common, state="failed", reason=str(error), details=details)
     excess = excess_of(cell, measures)
     feasible = all(number <= 0 for number in excess.values())
-    return Trial(**common, state="complete", feasible=feasible, value=value, measures=measures, excess=excess)
+    found: dict[str, Any] = {"feasible": feasible, "value": value, "measures": measures, "excess": excess}
+    return Trial(**common, **found, state="complete", spent=spent(cell.settings.objective, measures))
 
 
 def excess_of(cell: Cell, measures: Mapping[str, float]) -> dict[str, float]:

@@ -46,6 +46,16 @@ def paired_interval(
     return _interval(paired(one, other, clusters), -1.0, 1.0)
 
 
+def signed_rank_p_value(differences: Sequence[float]) -> float:
+    """The p-value against `these paired differences are no more above 0 than below`, whatever their size and spread.
+
+    Source   Wilcoxon 1945, Biometrics Bull. 1:80, as scipy computes it
+    """
+    from scipy.stats import wilcoxon  # 0.3 s, and only a search asks
+
+    return float(wilcoxon(differences, alternative="greater").pvalue) if any(differences) else 1.0
+
+
 def paired_p_value(
     one: Sequence[float], other: Sequence[float], clusters: Iterable[Hashable] | None = None, *, above: float = 0.0
 ) -> float:

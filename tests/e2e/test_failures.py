@@ -29,7 +29,13 @@ def nasty(modes: list[str]) -> str:
 )
 def test_every_failure_is_a_state_with_its_cause(tmp_path, compute, modes):
     own = builder(tmp_path, "nasty", nasty(["fine", *modes])), "builder=nasty"
-    limits = ["search.num_samples=20", "search.timeout_s=2", "search.max_requests=1", "search.fidelity=generate"]
+    limits = [
+        "search.num_samples=20",
+        "search.timeout_s=2",
+        "search.max_requests=1",
+        "search.decide=0",
+        "search.fidelity=generate",
+    ]
     done = sahub(
         "search", *own, f"compute={compute}", *TINY, *limits, "phases=[search]",
         cwd=tmp_path, env=environment(with_plugin(tmp_path)),

@@ -12,7 +12,7 @@ TASKS = ["ruler/niah_multikey_2", "ruler/niah_single_1"]
 SMALL = [
     "compute=inline", "compute.threads=1", "search.scope=global", "sampler=random", "scheduler=median",
     "search.num_samples=6", "search.batch=3", "search.promote=1", "search.calibrate=1", "search.max_requests=5",
-    "search.max_context_length=400", "search.max_new_tokens=6", "validate.max_requests=2",
+    "search.decide=2", "search.max_context_length=400", "search.max_new_tokens=6", "validate.max_requests=2",
     "validate.max_context_length=400", "validate.max_new_tokens=6",
 ]  # fmt: skip
 

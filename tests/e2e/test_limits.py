@@ -18,6 +18,7 @@ search: {nasty: {window_size: {low: 8, high: 30}}}
 def test_requests_lengths_and_new_tokens_of_search_and_validation(tmp_path):
     limits = [
         "search.num_samples=3", "search.max_requests=2", "search.max_context_length=400", "search.max_new_tokens=1",
+        "search.decide=0",
         "validate.max_requests=5", "validate.max_context_length=700", "validate.max_new_tokens=6",
     ]  # fmt: skip
     done = sahub("search", "builder=oracle_topk", "compute=inline", "search.fidelity=generate", *limits, cwd=tmp_path)
@@ -40,7 +41,7 @@ def test_time_of_a_search_and_of_a_validation(tmp_path):
     own = builder(tmp_path, "nasty", SLOW), "builder=nasty", "compute=inline", *TINY
     limits = ["search.num_samples=500", "search.promote=0", "search.calibrate=0", "search.time_budget_s=6"]
     done = sahub(
-        "search", *own, *limits, "search.max_requests=1", "validate.timeout_s=2",
+        "search", *own, *limits, "search.max_requests=1", "search.decide=0", "validate.timeout_s=2",
         cwd=tmp_path, env=environment(with_plugin(tmp_path)),
     )  # fmt: skip
     trials = read(one(tmp_path, "*_trials.json"))
@@ -55,7 +56,13 @@ def test_time_of_a_search_and_of_a_validation(tmp_path):
 def test_time_of_a_trial_ends_it_between_its_contexts(tmp_path):
     """Each takes more than 0.3 s, and there are eight of them."""
     register_method(Sleeping)
-    limits = ["search.timeout_s=1", "search.max_requests=8", "search.max_context_length=400", "search.num_samples=1"]
+    limits = [
+        "search.timeout_s=1",
+        "search.max_requests=8",
+        "search.decide=0",
+        "search.max_context_length=400",
+        "search.num_samples=1",
+    ]
     slow = ["compute=inline", "++builder.stages.sleeping.seconds=0.3"]
     with pytest.raises(RunError, match="none of 1 trials completed, 1 failed; the first: timeout: longer than 1 s"):
         optimize(builder="streaming_llm", overrides=[*slow, *limits], directory=tmp_path)

@@ -21,6 +21,7 @@ CELLS = [
     *TINY,
     "search.num_samples=3",
     "search.max_requests=2",
+    "search.decide=1",
     "validate.max_requests=3",
 ]
 

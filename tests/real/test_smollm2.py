@@ -18,7 +18,7 @@ pytestmark = pytest.mark.real
 
 CELL = [
     "model=smollm2", "task=ruler/niah_single_1", "builder=quest", "search.max_context_length=512",
-    "search.max_requests=6", "search.max_new_tokens=16",
+    "search.max_requests=6", "search.decide=0", "search.max_new_tokens=16",
 ]  # fmt: skip
 
 

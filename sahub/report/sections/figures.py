@@ -5,7 +5,7 @@ from html import escape
 
 from sahub.report.shown import Shown
 
-PLACE = 7
+PLACE = 9
 
 
 def html(shown: Shown) -> str:

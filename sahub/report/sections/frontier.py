@@ -40,9 +40,9 @@ def picture(found: Sequence[CellResult]) -> bytes | None:
                 [t.measures[measure] for t in points],
                 "o", alpha=0.55, markersize=5, label=f"{choices.builder}, {choices.objective}",
             )  # fmt: skip
-            if study.best is not None:
-                best = study.best.measures
-                axis.plot([best["density"]], [best[measure]], "*", color=drawn.get_color(), markersize=15)
+            won = [one.measures for one in (study.best, *(found.trial for found in study.frontier.values())) if one]
+            stars = [one["density"] for one in won], [one[measure] for one in won]
+            axis.plot(*stars, "*", color=drawn.get_color(), markersize=15)
             if result.cell.settings.objective.density is not None:
                 axis.axvline(result.cell.settings.objective.density, color="grey", linewidth=0.8, linestyle=":")
             axis.set_ylabel(f"{measure} (search examples)")
@@ -50,7 +50,7 @@ def picture(found: Sequence[CellResult]) -> bytes | None:
             axis.set_yscale("symlog", linthresh=0.01)
             axis.set_ylim(bottom=0)
         axis.set(title=f"{model}, {task}", xlabel="density: share of keys attended to")
-        axis.legend(fontsize=8, title="star: the winner", title_fontsize=8)
+        axis.legend(fontsize=8, title="star: a winner", title_fontsize=8)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     return image.getvalue()

@@ -4,7 +4,7 @@ from html import escape
 
 from sahub.report.shown import Shown, work_lines
 
-PLACE = 6
+PLACE = 8
 
 
 def html(shown: Shown) -> str:

@@ -203,7 +203,8 @@ def test_defaults_of_the_schema_and_of_the_documentation_table_agree() -> None:
     search = Settings().search
     assert (search.num_samples, search.batch, search.seed, search.pin) == (50, 8, 0, True)
     assert (search.promote, search.calibrate, search.timeout_s) == (4, 4, 900)
-    assert (search.max_requests, search.max_context_length, search.max_new_tokens) == (10, 8192, 20)
+    assert (search.max_requests, search.max_context_length, search.max_new_tokens) == (32, 8192, 20)
+    assert (search.decide, Settings().scheduler.name) == (16, "race")
     assert (Settings().validate.max_context_length, Settings().validate.timeout_s) == (64000, 7200)
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from sahub.data.division import first_questions
 from sahub.data.examples import Example, Question, example_id
 from sahub.engine.model import wrap_model
-from sahub.engine.requests import cut, first_questions, prepare
+from sahub.engine.requests import cut, prepare
 from sahub.errors import DataError
 
 

@@ -8,7 +8,14 @@ from commands import python
 
 from sahub.files.atomic import write_text
 
-TINY = ["compute=inline", "phases=[search]", "search.num_samples=1", "search.max_requests=1", "search.promote=0"]
+TINY = [
+    "compute=inline",
+    "phases=[search]",
+    "search.num_samples=1",
+    "search.max_requests=1",
+    "search.decide=0",
+    "search.promote=0",
+]
 
 
 def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):

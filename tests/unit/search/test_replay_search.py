@@ -4,6 +4,7 @@ from sahub import optimize
 
 SMALL = [
     "search.num_samples=3", "search.batch=2", "search.promote=1", "search.calibrate=0", "search.max_requests=2",
+    "search.decide=0",
     "search.max_context_length=512", "search.max_new_tokens=4", "phases=[search]", "compute=inline",
 ]  # fmt: skip
 

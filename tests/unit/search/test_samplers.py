@@ -101,12 +101,12 @@ def test_targets_limits_and_states_are_told_to_the_sampler(sampler):
     """Where the best values are above the target, most points that are asked late are within it all the same."""
     space = space_of_cell(cell := compose_cell([*SMALL, *FREE, f"sampler={sampler}", "search.num_samples=100"]))
     common = {"fidelity": "teacher", "overrides": overrides_of(space.default)}
-    default = Trial(state="complete", value=0.9, measures={"density": 0.1}, excess={"density": -0.1}, **common)
+    default = Trial(state="complete", value=0.9, spent=0.1, excess={"density": -0.1}, **common)
     kept = []
-    for generation in generations(space, cell.settings, default, lambda point: point["quest.page_size"] == 4):
+    for generation in generations(space, cell.settings, [default], lambda point: point["quest.page_size"] == 4):
         for point in generation.points:
             density = point["quest.density"]
-            measured = {"value": 1 - density, "measures": {"density": density}, "excess": {"density": density - 0.2}}
+            measured = {"value": 1 - density, "spent": density, "excess": {"density": density - 0.2}}
             kept.append(Trial(state="complete", point=point, **measured, **common))
         kept[-1] = replace(kept[-1], state="pruned", value=None, measures={}, excess={}, rungs={2: 0.5})
         generation.tell(kept[-len(generation.points) :])

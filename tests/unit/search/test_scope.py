@@ -27,7 +27,7 @@ def both(*overrides, work=None):
     one, two = (
         compose_cell([*SMALL, *PINNED, "search.scope=global", f"task={task}", *overrides]) for task in (ONE, TWO)
     )
-    search = Search(one, GEOMETRY, requests(4, "x"), others=[Part(two, requests(3, "o"))])
+    search = Search([Part(one, requests(4, "x")), Part(two, requests(3, "o"))], GEOMETRY)
     return drive(search.work(), work or Arithmetic(kl=other_best)), one, two
 
 

@@ -17,9 +17,17 @@ from sahub.engine.requests import prepare
 from sahub.engine.session import Session
 from sahub.errors import ConfigError, RunError
 from sahub.run.check import check_cell
+from sahub.search.scope import Part
 from sahub.search.search import Search
 
-SMALL = ["search.num_samples=7", "search.batch=3", "search.promote=0", "search.calibrate=0", "search.max_new_tokens=4"]
+SMALL = [
+    "search.num_samples=7",
+    "search.batch=3",
+    "search.promote=0",
+    "search.calibrate=0",
+    "search.decide=0",
+    "search.max_new_tokens=4",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,7 @@ def requests(session):
 def run(session, requests):
     def search(*overrides: str, builder: str = "quest", objective: str = "sparsity_25"):
         cell = compose_cell([f"builder={builder}", f"objective={objective}", *SMALL, *overrides])
-        work = Search(cell, session.model.geometry, requests).work()
+        work = Search([Part(cell, requests)], session.model.geometry).work()
         return drive(work, lambda batch: evaluate(session, batch.requests, batch.attentions, batch.plan))
 
     return search

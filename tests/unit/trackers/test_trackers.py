@@ -23,6 +23,7 @@ SMALL = [
     "search.promote=1",
     "search.calibrate=0",
     "search.max_requests=2",
+    "search.decide=1",
     "search.max_context_length=512",
     "search.max_new_tokens=4",
     "validate.max_requests=2",
