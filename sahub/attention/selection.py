@@ -113,14 +113,17 @@ class Selection:
 
     def kv_density(self) -> Tensor:
         """Share of the valid keys that a KV head loads for all its query heads, mean over (b, g, q): fp64 scalar."""
+        return self._mean_share(self.kv_counts())
+
+    def kv_counts(self) -> Tensor:
+        """Number of keys that a KV head loads for all its query heads, int64 [b or 1, g or 1, q]."""
         heads = self.slots.shape[1]
         if self.kind is not Kind.PARTIAL or heads in (1, self.num_kv_heads):
-            return self.density()
+            return self.num_kept()
         slots = torch.where(self.weights > _EMPTY, self.slots, self.rows.num_keys)
-        slots = slots.unflatten(1, (self.num_kv_heads, -1)).transpose(2, 3).flatten(3).sort(dim=-1).values
-        fresh = slots < self.rows.num_keys
-        fresh[..., 1:] &= slots[..., 1:] != slots[..., :-1]
-        return self._mean_share(fresh.sum(-1))
+        slots = slots.unflatten(1, (self.num_kv_heads, -1)).transpose(2, 3).flatten(3)
+        loaded = torch.zeros(*slots.shape[:3], self.rows.num_keys + 1, dtype=torch.bool, device=slots.device)
+        return loaded.scatter_(-1, slots, True)[..., :-1].sum(-1)
 
     def _mean_share(self, counts: Tensor) -> Tensor:
         valid = self.rows.counts[:, None]

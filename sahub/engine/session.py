@@ -1,6 +1,5 @@
 """One model at work: contexts prefilled once, rewound for every question and stack; answers forced or generated."""
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
@@ -16,13 +15,16 @@ from sahub.attention.stack import Stack
 from sahub.engine.forward import Forward
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
-from sahub.engine.prefix import Prefix, PrefixStore, prefill
-from sahub.engine.replay import Replayed, Trace, record, replay
+from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill
+from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached
+from sahub.engine.trace import Trace, record
+from sahub.engine.traces import TraceStore
 from sahub.errors import ConfigError, RunError
 from sahub.models.rope import fixed_frequencies, frequencies
 
 PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
+TRACE_BYTES = 2 << 30  # of traces that are kept, with what was built from them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Attention:
     dense_layers: tuple[int, ...] = ()
     dense_question: bool = False  # setup A
     measure: int = 1  # dense output beside the sparse one at every nth call of a phase, 0: never
+    replay_rows: str = "answer"  # rows that a replay asks, see sahub.engine.replay
     seed: int = 0
 
     def check(self, geometry: Geometry) -> None:
@@ -69,10 +72,11 @@ class Session:
         fingerprint: Any = None,
         prefix_bytes: int = PREFIX_BYTES,
         answer_bytes: int = 1 << 30,
+        trace_bytes: int = TRACE_BYTES,
     ) -> None:
         self.model = model
         self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown
-        self._prefixes = PrefixStore(prefix_bytes)
+        self._prefixes, self._traces = PrefixStore(prefix_bytes), TraceStore(trace_bytes)
         self._seen: set[tuple[int, ...]] = set()
         self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int, int | None], Run] = OrderedDict()
         self._answer_bytes = answer_bytes
@@ -92,7 +96,7 @@ class Session:
             counters.prefill_tokens += len(context_ids)
             ids = torch.tensor([context_ids], device=self.model.device)
             made = prefill(self.model.hf, ids, room=room, asked=asked)
-            made.example = _number_of(context_ids)
+            made.example = number_of(context_ids)
             return made
 
         return self._prefixes.get((context_ids, frequencies(self.model.hf.config, len(context_ids) + asked)), make)
@@ -171,14 +175,15 @@ class Session:
         return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
 
     def trace_of(self, prefix: Prefix, question: list[int], answer: list[int]) -> Trace:
-        """What a dense run of question and `answer` leaves for replay, made once while the prefix is in use."""
-        key = tuple(question), tuple(answer)
-        if key not in prefix.traces:
-            right = self._right(prefix, len(question))
-            with fixed_frequencies(self.model.hf, prefix.length + len(question)):
-                prefix.traces[key] = record(self.model, right, question, answer)
-        found: Trace = prefix.traces[key]
-        return found
+        """What a dense run of question and `answer` leaves for replay, made once and kept while there is room."""
+        asked = prefix.length + len(question)
+
+        def make() -> Trace:
+            with fixed_frequencies(self.model.hf, asked):
+                return record(self.model, self._right(prefix, len(question)), question, answer)
+
+        key = prefix.context_ids, tuple(question), tuple(answer), frequencies(self.model.hf.config, asked)
+        return self._traces.get(key, make)
 
     def replay(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Replayed:
         """The stack on the trace of question and `answer`, without the model. Raises as `force`."""
@@ -191,6 +196,8 @@ class Session:
             seed=attention.seed,
             dense_layers=attention.dense_layers,
             dense_question=attention.dense_question,
+            rows=attention.replay_rows,
+            measure_error=attention.measure > 0,
         )
         return Replayed(ids=answer, tallies=tallies, seconds=time.perf_counter() - begin)
 
@@ -238,8 +245,3 @@ def _largest(logits: Tensor, but: Collection[int]) -> int:
     return int(
         (logits.index_fill(-1, torch.tensor(held, device=logits.device), -torch.inf) if held else logits).argmax()
     )
-
-
-def _number_of(context_ids: tuple[int, ...]) -> int:
-    """A number of the context's own, for its random numbers: the same whatever else is asked, and in every process."""
-    return int.from_bytes(hashlib.sha256(",".join(map(str, context_ids)).encode()).digest()[:7], "big")

@@ -85,6 +85,7 @@ def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
         dense_layers=settings.protocol.dense_layers,
         dense_question=settings.protocol.question == "dense",
         measure=int({"all": "1", "off": "0"}.get(every, every)),
+        replay_rows=settings.protocol.replay_rows,
         seed=settings.search.seed,
     )
 
