@@ -187,6 +187,12 @@ class Protocol:
         "what a replay asks of a stack: the rows that give the tokens of the answer, or those of the question too",
         choices=("answer", "all"),
     )
+    trace_mib: int = key(
+        1024,
+        "most that a trace for replay takes; beyond it layers are left out, the others spread evenly",
+        unit="MiB",
+        at_least=1,
+    )
     measure_error: str = key(
         "8",
         "decoding steps at which attention errors are measured",

@@ -2,9 +2,10 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,19 +13,21 @@ from torch import Tensor
 
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack
-from sahub.engine.forward import Forward
+from sahub.engine.forward import Forward, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill
+from sahub.engine.record import TRACE_BYTES, record
 from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached
-from sahub.engine.trace import Trace, record
+from sahub.engine.trace import Trace
 from sahub.engine.traces import TraceStore
 from sahub.errors import ConfigError, RunError
+from sahub.files.journal import numbers_version
 from sahub.models.rope import fixed_frequencies, frequencies
 
 PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
-TRACE_BYTES = 2 << 30  # of traces that are kept, with what was built from them
+BUILT_BYTES = 2 << 30  # of traces without a file, and of what was built from traces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Attention:
     dense_question: bool = False  # setup A
     measure: int = 1  # dense output beside the sparse one at every nth call of a phase, 0: never
     replay_rows: str = "answer"  # rows that a replay asks, see sahub.engine.replay
+    trace_bytes: int = TRACE_BYTES  # of the trace of a replay
     seed: int = 0
 
     def check(self, geometry: Geometry) -> None:
@@ -72,11 +76,14 @@ class Session:
         fingerprint: Any = None,
         prefix_bytes: int = PREFIX_BYTES,
         answer_bytes: int = 1 << 30,
-        trace_bytes: int = TRACE_BYTES,
+        traces: Path | None = None,
     ) -> None:
         self.model = model
-        self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown
-        self._prefixes, self._traces = PrefixStore(prefix_bytes), TraceStore(trace_bytes)
+        self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown, traces get no files
+        self._prefixes, self._traces = (
+            PrefixStore(prefix_bytes),
+            TraceStore(BUILT_BYTES, traces if fingerprint else None),
+        )
         self._seen: set[tuple[int, ...]] = set()
         self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int, int | None], Run] = OrderedDict()
         self._answer_bytes = answer_bytes
@@ -165,7 +172,7 @@ class Session:
         with self._request(prefix, len(question), attention) as forward:
             logits = [forward(question, "question", keep=1)]
             while True:
-                ids.append(_largest(logits[-1], stops if line_stop is not None and not ids else ()))
+                ids.append(largest(logits[-1], stops if line_stop is not None and not ids else ()))
                 self.model.counters.generated_tokens += 1
                 if ids[-1] in stops or len(ids) == max_new_tokens:
                     break
@@ -174,16 +181,16 @@ class Session:
                 logits.append(forward(ids[-1:], "decode", keep=1))
         return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
 
-    def trace_of(self, prefix: Prefix, question: list[int], answer: list[int]) -> Trace:
+    def trace_of(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
         """What a dense run of question and `answer` leaves for replay, made once and kept while there is room."""
         asked = prefix.length + len(question)
 
         def make() -> Trace:
             with fixed_frequencies(self.model.hf, asked):
-                return record(self.model, self._right(prefix, len(question)), question, answer)
+                return record(self.model, self._right(prefix, len(question)), question, answer, most)
 
-        key = prefix.context_ids, tuple(question), tuple(answer), frequencies(self.model.hf.config, asked)
-        return self._traces.get(key, make)
+        asks = prefix.context_ids, question, answer, most, frequencies(self.model.hf.config, asked)
+        return self._traces.get(repr((numbers_version(), self.fingerprint, asks)), self.model.device, make)
 
     def replay(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Replayed:
         """The stack on the trace of question and `answer`, without the model. Raises as `force`."""
@@ -191,7 +198,7 @@ class Session:
         attention.check(self.model.geometry)
         assert attention.stack is not None
         tallies = replay(
-            self.trace_of(prefix, question, answer),
+            self.trace_of(prefix, question, answer, attention.trace_bytes),
             attention.stack,
             seed=attention.seed,
             dense_layers=attention.dense_layers,
@@ -237,11 +244,3 @@ class Session:
         )
         hook.start(prefix)
         return hook
-
-
-def _largest(logits: Tensor, but: Collection[int]) -> int:
-    """The id of the largest of `logits` [1, vocabulary], the ids of `but` left out."""
-    held = [one for one in but if one < logits.shape[-1]]
-    return int(
-        (logits.index_fill(-1, torch.tensor(held, device=logits.device), -torch.inf) if held else logits).argmax()
-    )

@@ -6,16 +6,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sahub.attention.stack import Stack, StackState
-from sahub.engine.call_stats import Inputs
-from sahub.engine.prefix import Prefix
-from sahub.engine.routing import attached
 
-FIRST, LAST = 64, 64  # rows of a question that are traced: its beginning, and its end
 BATCH_ELEMENTS = 1 << 19  # logits of the layers that are replayed as one batch
+TENSORS = ("keys", "values", "queries", "outputs", "sinks")  # of Layers
 INDEX_SETS = 8  # kept per trace: the stacks of one batch of trials
 
 
@@ -75,6 +71,7 @@ class Trace:
     question: int  # tokens
     rows: tuple[int, ...]  # positions after the context
     groups: list[Layers]
+    is_mapped: bool = False  # from a file, whose pages all readers share
     indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, repr=False)
     seen: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # what replay keeps of all stacks
 
@@ -119,9 +116,10 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the layers, and of what was built from them."""
+        """Bytes of memory of its own: of the layers without a file, and of what was built from them."""
         built = [index for held in self.indexes.values() for index in held]
-        return sum(getattr(one, "nbytes", 0) for one in [*self.groups, *self.seen.values(), *built])
+        own = [] if self.is_mapped else self.groups
+        return sum(getattr(one, "nbytes", 0) for one in [*own, *self.seen.values(), *built])
 
 
 def _phase(row: int, question: int) -> str:
@@ -129,78 +127,3 @@ def _phase(row: int, question: int) -> str:
     if row >= question:
         return "decode"
     return "first_token" if row == question - 1 else "question"
-
-
-class _Recorder:
-    """Dense attention that keeps what replay needs."""
-
-    def __init__(self, rows: list[int]) -> None:
-        self._rows = torch.tensor(rows)
-        self.layers: dict[int, Layers] = {}
-
-    def attend(self, layer: int, call: Inputs) -> Tensor:
-        """See sahub.engine.routing.Attends."""
-        output = call.dense()
-        rows = self._rows.to(output.device)
-        self.layers[layer] = Layers(
-            numbers=(layer,),
-            scale=call.scale,
-            softcap=call.softcap,
-            keys=call.key,
-            values=call.value,
-            queries=call.query[:, :, rows],
-            outputs=output[:, rows].float(),
-            sinks=None if call.sinks is None else call.sinks[None],
-        )
-        return output
-
-
-@torch.inference_mode()
-def record(model: Any, prefix: Prefix, question: list[int], answer: list[int]) -> Trace:
-    """One dense run of question and answer after a prefix, through our own attention; `model` as the engine has it."""
-    prefix.rewind()
-    ids = question + answer[:-1]
-    last = len(question) - 1
-    rows = [row for row in range(len(ids)) if not FIRST <= row < last - LAST]
-    recorder = _Recorder(rows)
-    with attached(model.hf, recorder):
-        model.hf(
-            input_ids=torch.tensor([ids], device=model.device),
-            past_key_values=prefix.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    trace = Trace(
-        length=prefix.length,
-        example=prefix.example,
-        question=len(question),
-        rows=tuple(rows),
-        groups=_grouped(recorder.layers),
-    )
-    prefix.rewind()
-    return trace
-
-
-def _grouped(layers: dict[int, Layers]) -> list[Layers]:
-    """Copies of the layers of each shape as one, by number."""
-    kinds: dict[Hashable, list[Layers]] = {}
-    for _, one in sorted(layers.items()):
-        tensors = (one.keys, one.values, one.queries, one.sinks)
-        shape = tuple(None if x is None else (x.shape, x.dtype, x.device) for x in tensors)
-        kinds.setdefault((one.scale, one.softcap, shape), []).append(one)
-    return [_joined(alike) for alike in kinds.values()]
-
-
-def _joined(alike: list[Layers]) -> Layers:
-    first = alike[0]
-    sinks = [one.sinks for one in alike if one.sinks is not None]
-    return Layers(
-        numbers=tuple(one.numbers[0] for one in alike),
-        scale=first.scale,
-        softcap=first.softcap,
-        keys=torch.cat([one.keys for one in alike]),
-        values=torch.cat([one.values for one in alike]),
-        queries=torch.cat([one.queries for one in alike]),
-        outputs=torch.cat([one.outputs for one in alike]),
-        sinks=torch.cat(sinks) if sinks else None,
-    )

@@ -7,11 +7,11 @@ from families import session_of, tiny
 from sahub import build_stack, load_model
 from sahub.config.cell import compose_cell
 from sahub.config.choices import conf_dir, group_choices
-from sahub.engine import trace as tracing
+from sahub.engine import record as recording
 from sahub.engine.model import wrap_model
+from sahub.engine.record import record
 from sahub.engine.replay import replay
 from sahub.engine.session import Attention, Session
-from sahub.engine.trace import record
 from sahub.search.trial import attention_of
 
 BUILDERS = [name for name in group_choices("builder", [conf_dir()]) if name != "compose"]
@@ -109,8 +109,8 @@ def test_what_is_missed_is_what_a_mask_of_the_dense_softmax_says(traced):
 
 def test_of_a_long_question_both_ends_are_replayed(monkeypatch, traced):
     session, prefix, _, _ = traced["tiny"]
-    monkeypatch.setattr(tracing, "FIRST", 2)
-    monkeypatch.setattr(tracing, "LAST", 3)
+    monkeypatch.setattr(recording, "FIRST", 2)
+    monkeypatch.setattr(recording, "LAST", 3)
     trace = record(session.model, prefix, [*range(10, 30)], [5, 6, 7])
     runs = trace.runs(["decode"])
     assert [(sorted({*run.phases}), run.part.stop - run.part.start, run.end - 300, run.counted) for run in runs] == [
@@ -119,7 +119,7 @@ def test_of_a_long_question_both_ends_are_replayed(monkeypatch, traced):
         (["decode"], 2, 22, True),
     ]
     whole = replay(trace, stack_of("quest"))
-    monkeypatch.setattr(tracing, "FIRST", 200)
+    monkeypatch.setattr(recording, "FIRST", 200)
     every = replay(record(session.model, prefix, [*range(10, 30)], [5, 6, 7]), stack_of("quest"))
     assert total({0: whole[0, "decode"]}, "error") == pytest.approx(total({0: every[0, "decode"]}, "error"), rel=1e-5)
 
