@@ -18,10 +18,10 @@ from sahub.engine.hook import Hook
 from sahub.engine.micro_rows import rows_of_tallies
 from sahub.engine.outcome import Outcome, weighted
 from sahub.engine.probe import probe
-from sahub.engine.replay import Trace
 from sahub.engine.replay import replay as replayed
 from sahub.engine.routing import attached
 from sahub.engine.session import Attention, Session
+from sahub.engine.trace import Trace
 from sahub.errors import RunError, SparseNeverRan
 from sahub.files.names import file_name
 from sahub.measures import of_run, of_trace
@@ -78,12 +78,16 @@ class Model(Session):
         return self.trace_of(prefix, ids, dense.ids)
 
 
-def replay(trace: Trace, stack: Stages, *, seed: int = 0, dense_layers: Sequence[int] = ()) -> dict[str, float]:
+def replay(
+    trace: Trace, stack: Stages, *, seed: int = 0, dense_layers: Sequence[int] = (), rows: str = "answer"
+) -> dict[str, float]:
     """What a stack loses on a trace, layer by layer and without the model: measures and densities.
+
+    rows  those that give the tokens of the `answer`, or `all`, the question's too
 
     Every layer sees the dense model's own queries and keys, so errors do not pass on to later layers.
     """
-    tallies = replayed(trace, _stack(stack), seed=seed, dense_layers=dense_layers)
+    tallies = replayed(trace, _stack(stack), seed=seed, dense_layers=dense_layers, rows=rows)
     micro = rows_of_tallies(tallies, "trace", "question")
     densities = {name: weighted(micro, name) for name in ("density", "kv_density")}
     return {**of_run(Outcome(attention=Attention(), micro=micro)), **of_trace(tallies), **densities}

@@ -15,6 +15,10 @@ from sahub.attention.rows import rows_of
 from sahub.attention.selection import Kind, Selection
 from sahub.errors import ConfigError, SahubError
 
+_MANY_ROWS = 8  # from which a product over all keys is worth a mask
+_WIDE = 12  # gathering a key costs about as many times what a key of such a product costs
+_LEAST = torch.finfo(torch.float32).min  # added to the logits of keys that were not chosen
+
 
 def attend(
     q: Tensor,
@@ -32,7 +36,8 @@ def attend(
 
     softcap  bounds the logits, before weights and sinks; None = no bound
     sinks    a logit of each query head, [h], that counts in the softmax and has no value; None = no sinks
-    backend  `gather` reads only the chosen keys and holds no tensor of h*q*k elements; `reference` is dense and plain.
+    backend  `gather` reads only the chosen keys, or many rows that choose much through a mask, a few at a time, and
+             holds no tensor of h*q*k elements; `reference` is dense and plain.
 
     A row without a valid key gives 0. An empty selection raises SahubError; an unknown backend, a softcap that is not
     above 0 and sinks of another shape raise ConfigError.
@@ -67,6 +72,11 @@ class _Softmax:
             raise ConfigError(f"softcap={self.softcap}: must be above 0, or None")
         if self.sinks is not None and self.sinks.shape != (num_heads,):
             raise ConfigError(f"sinks {list(self.sinks.shape)}: must be [{num_heads}], a logit of each query head")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is what torch computes."""
+        return self.softcap is None and self.sinks is None
 
     def logits(self, dots: Tensor) -> Tensor:
         """Logits of q.k, any shape."""
@@ -112,6 +122,8 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
     """Read the chosen keys alone, some rows at a time; heads of a group that chose alike read them once."""
     if selection.kind is Kind.ALL:
         return _everything(q, k, v, selection, softmax)
+    if _is_wide(selection):
+        return _masked(q, k, v, selection, softmax)
     batch, heads, rows, _ = q.shape
     units = k.shape[1] if selection.slots.shape[1] == 1 else heads  # blocks that are gathered, each for some heads
     step = heads // units
@@ -128,18 +140,36 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
     return out
 
 
+def _is_wide(selection: Selection) -> bool:
+    """Whether a product over all keys costs less than to gather the chosen: by counts, from what both cost on a CPU."""
+    rows, width = selection.rows, selection.slots.shape[-1]
+    heads, units = selection.num_heads, selection.num_kv_heads if selection.slots.shape[1] == 1 else selection.num_heads
+    return rows.num_rows >= _MANY_ROWS and units * width * _WIDE >= heads * rows.num_keys
+
+
+def _masked(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
+    """Over all keys, with the log-weights added to the logits; heads that chose alike share a mask."""
+    queries, keys, values = q.float(), k.float(), v.float()
+    blocks = []
+    for part in row_chunks(selection.rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
+        bias = selection.dense_log_weight(part, _LEAST)
+        few = queries[:, :, part], keys, values
+        blocks.append(_fused(*few, bias, softmax.scale) if softmax.is_plain else _block(*few, bias, softmax))
+    empty = (selection.weights == float("-inf")).all(-1, keepdim=True)
+    return torch.cat(blocks, dim=2).masked_fill(empty, 0.0).transpose(1, 2)
+
+
 def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
     """Dense attention over the valid keys, some rows at a time, each chunk over the keys that its last row can see."""
     rows = selection.rows
     queries, keys, values = q.float(), k.float(), v.float()
-    plain = softmax.softcap is None and softmax.sinks is None
     blocks = []
     for part in row_chunks(rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
         end = rows.num_keys - rows.num_rows + part.stop
         visible = rows.visible(part)
         mask = None if visible is None else visible[:, None, :, :end]
         few = queries[:, :, part], keys[:, :, :end], values[:, :, :end]
-        blocks.append(_fused(*few, mask, softmax.scale) if plain else _block(*few, mask, softmax))
+        blocks.append(_fused(*few, mask, softmax.scale) if softmax.is_plain else _block(*few, mask, softmax))
     out = torch.cat(blocks, dim=2)
     if rows.mask is not None:
         out = out.masked_fill((rows.counts == 0)[:, None, :, None], 0.0)
@@ -147,7 +177,10 @@ def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: 
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention to the keys of a mask bool [b or 1, 1, q, k] (None = all), by torch: [b, h, q, dv]."""
+    """Attention to the keys of a mask, by torch: [b, h, q, dv].
+
+    mask  bool [b or 1, 1, q, k], or fp32 [b, h or 1, q, k] that is added to the logits; None = all
+    """
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
 
 
@@ -156,8 +189,10 @@ def _block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softmax: _Softm
     heads = k.shape[1]
     dots = q.unflatten(1, (heads, -1)).transpose(2, 3) @ k[:, :, None].transpose(-1, -2)  # [b, g, q, h / g, k]
     logits = softmax.logits(dots)
-    if mask is not None:
+    if mask is not None and mask.dtype == torch.bool:
         logits = logits.masked_fill(~mask[..., None, :], float("-inf"))
+    elif mask is not None:
+        logits = logits + mask.expand(-1, q.shape[1], -1, -1).unflatten(1, (heads, -1)).transpose(2, 3)
     return (softmax.weights(logits) @ v[:, :, None]).transpose(2, 3).flatten(1, 2)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sahub.attention import per_layer
-from sahub.attention.budgets import Density, at_layer
+from sahub.attention.budgets import Density, at_layer, is_list
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry
 from sahub.attention.rows import free_to_read, rows_of
@@ -35,6 +35,12 @@ class Stack:
     def is_dense(self) -> bool:
         """Whether the configuration itself says that every key is kept."""
         return any(stage.keeps_all for stage in self.stages)
+
+    @property
+    def differs_by_layer(self) -> bool:
+        """Whether it has budgets, or stages, that are not the same in every layer: else layers can be one batch."""
+        lists = is_list(self.density) or any(any(per_layer.lists_of(stage)) for stage in self.stages)
+        return lists or not all(stage.any_layer for stage in self.stages)
 
     def check(self, geometry: Geometry) -> None:
         """Raise ConfigError for fields or files that a model of this geometry cannot have, as `Method.field=...`."""

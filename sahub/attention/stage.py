@@ -77,6 +77,11 @@ class Stage:
         return 0.0
 
     @property
+    def any_layer(self) -> bool:
+        """Whether choice and index do not depend on the layer's number, so that layers can be one batch."""
+        return False
+
+    @property
     def keeps_all(self) -> bool:
         """Whether the fields say that every valid key is kept."""
         return False

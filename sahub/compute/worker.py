@@ -15,6 +15,7 @@ from sahub.engine.model import Counters
 from sahub.engine.outcome import Outcome
 from sahub.engine.requests import Prepared, Request, load
 from sahub.engine.session import Attention, Session
+from sahub.files.atomic import cache_folder
 from sahub.files.journal import Journal
 from sahub.models.weights import digest_of_model
 
@@ -75,7 +76,8 @@ class Worker:
             "stop_ids": sorted(model.stop_ids),
             "versions": [torch.__version__, transformers.__version__],
         }
-        self.session = Session(model, fingerprint=fingerprint)
+        traces = None if settings.force else cache_folder(settings.cache_dir) / "traces"
+        self.session = Session(model, fingerprint=fingerprint, traces=traces)
         self.prepared = Prepared(model)
         self.geometry, self.name = model.geometry, model.name
 

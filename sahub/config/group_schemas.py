@@ -191,6 +191,17 @@ class Protocol:
         "a line break ends an answer, which has one token at least; as task.protocol says, else false",
     )
     query_aware: bool = key(False, "the question is part of the context: it is read densely, and by eviction methods")
+    replay_rows: str = key(
+        "answer",
+        "what a replay asks of a stack: the rows that give the tokens of the answer, or those of the question too",
+        choices=("answer", "all"),
+    )
+    trace_mib: int = key(
+        1024,
+        "most that a trace for replay takes; beyond it layers are left out, the others spread evenly",
+        unit="MiB",
+        at_least=1,
+    )
     measure_error: str = key(
         "8",
         "decoding steps at which attention errors are measured",

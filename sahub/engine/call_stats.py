@@ -1,6 +1,7 @@
 """One attention call of a model, and the sums over many calls."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,15 +77,15 @@ class Tally:
         self.norm = self.norm + dense.square().sum()
         self.elements += dense.numel()
 
-    def add_missed(self, dense: Tensor, kept: Tensor) -> None:
-        """Add what the kept keys, bool [b, h, q, k], miss of the softmax mass and of its largest part in each row."""
-        lost = dense.masked_fill(kept, 0.0)
-        top = dense.max(dim=-1, keepdim=True)
-        missed = top.values.masked_fill(kept.gather(-1, top.indices), 0.0)
-        heads = dense.shape[1]
-        self.mass_lost = self.mass_lost + lost.sum() / heads
-        self.top1_missed = self.top1_missed + missed.sum() / heads
-        self.worst_top1_missed = max(self.worst_top1_missed, float(missed.max()))
+    def add_rows(self, numbers: Mapping[str, Sequence[float]], width: int) -> None:
+        """Add what a replay says of some rows, by the names of the sums; `width`: elements of a row's output."""
+        self.calls += 1
+        self.rows += len(numbers["density"])
+        self.worst_top1_missed = max(self.worst_top1_missed, *numbers["worst_top1_missed"])
+        for name in numbers.keys() - {"worst_top1_missed"}:
+            setattr(self, name, getattr(self, name) + sum(numbers[name]))
+        if "error" in numbers:
+            self.elements += width * len(numbers["error"])
 
     def summary(self) -> dict[str, float | int | None]:
         """Plain numbers: means per row, sums of squares, and e where it was measured."""

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,9 @@ def _answer_all(
         if forced.logits is not None:
             alarm.check(attention, found["answer_kl"], session.model.hf.dtype)
         if plan.traced and attention.stack is not None:
-            found |= of_trace(session.replay(prefix, list(ids), dense.ids, attention).tallies)
+            bare = replace(attention, measure=0)  # its errors are not read
+            replayed = session.replay(prefix, list(ids), dense.ids, bare) if forced.logits is not None else forced
+            found |= of_trace(replayed.tallies)
         answers.append(
             answer_of(
                 session.model,

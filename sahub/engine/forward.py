@@ -1,6 +1,7 @@
 """Forward passes of a model after a prefix."""
 
 from collections import Counter
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -26,3 +27,11 @@ class Forward:
         self.calls[phase] += 1
         logits: Tensor = output.logits[0].float()
         return logits
+
+
+def largest(logits: Tensor, but: Collection[int]) -> int:
+    """The id of the largest of `logits` [1, vocabulary], the ids of `but` left out."""
+    held = [one for one in but if one < logits.shape[-1]]
+    return int(
+        (logits.index_fill(-1, torch.tensor(held, device=logits.device), -torch.inf) if held else logits).argmax()
+    )

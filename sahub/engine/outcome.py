@@ -72,8 +72,9 @@ class Outcome:
         assert self.geometry is not None
         full, windows = len(self.geometry.layers), self.geometry.windows
         num_keys = fmean(answer.n_context for answer in self.answers)
-        others = full - self.sparse_layers + sum(min(1.0, window / num_keys) for window in windows)
-        return (density * self.sparse_layers + others) / (full + len(windows))
+        sparse = full - len(self.attention.dense_layers)  # also those that a trace leaves out
+        others = full - sparse + sum(min(1.0, window / num_keys) for window in windows)
+        return (density * sparse + others) / (full + len(windows))
 
     @property
     def sparse_layers(self) -> int:

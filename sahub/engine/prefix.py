@@ -1,5 +1,6 @@
 """Prefilled contexts: what a model holds after them, rewound for every question and every stack."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +32,6 @@ class Prefix:
     shared: Mapping[int, int] = field(default_factory=dict)  # layers without keys of their own, and whose they read
     example: int = 0  # of the context, for random numbers
     indexes: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
-    traces: dict[Hashable, Any] = field(default_factory=dict)  # of its questions, for replay
     states: list[State] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +51,6 @@ class Prefix:
     def drop_state(self) -> None:
         """Forget what was built from the context: it can be made again."""
         self.indexes.clear()
-        self.traces.clear()
 
     def rewind(self) -> None:
         """Back to the end of the context."""
@@ -73,13 +72,6 @@ class Prefix:
             built.freeze()
             self.remember(key, built.indexes)
         return stack.new_state(**known, indexes=self.indexes[key], length=self.length)
-
-    def with_tail(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The context's keys and values of a layer followed by these, in its buffer: until the next rewind."""
-        buffer = self.cache.layers[self.shared.get(layer, layer)]
-        buffer.rewind(self.length)
-        found: tuple[Tensor, Tensor] = buffer.update(keys, values)
-        return found
 
     @property
     def nbytes(self) -> int:
@@ -113,6 +105,11 @@ class PrefixStore:
             while len(self._held) > 1 and sum(prefix.nbytes for prefix in self._held.values()) > self.budget_bytes:
                 self._held.popitem(last=False)
         return self._held[key]
+
+
+def number_of(context_ids: tuple[int, ...]) -> int:
+    """A number of the context's own, for its random numbers: the same whatever else is asked, and in every process."""
+    return int.from_bytes(hashlib.sha256(",".join(map(str, context_ids)).encode()).digest()[:7], "big")
 
 
 @torch.inference_mode()

@@ -1,78 +1,25 @@
 """Replay: a stack on what one dense run saw, layer by layer, without the model.
 
-A trace holds the queries and dense outputs of some rows of question and answer; keys and values are the prefix's own
-and a tail. Selecting sees what it would see inside the model if only that layer were sparse.
+Selecting sees what it would see inside the model if only that layer were sparse. Layers of one shape are one batch.
 """
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from sahub.attention.selection import Selection
+from sahub.attention.call import capped
+from sahub.attention.selection import Kind, Selection
 from sahub.attention.stack import Stack
-from sahub.engine.call_stats import Inputs, Tally
-from sahub.engine.prefix import Prefix
-from sahub.engine.routing import attached
+from sahub.engine.call_stats import Tally
+from sahub.engine.trace import Layers, Run, Trace
+from sahub.errors import ConfigError, SahubError
 
-FIRST, LAST = 64, 64  # rows of a question that are replayed: its beginning, and its end
-LOGIT_BYTES = 4 << 20  # of dense logits that a block keeps for the next stack
+ROWS = {"answer": ("first_token", "decode"), "all": ("question", "first_token", "decode")}
+SEEN_BYTES = 64 << 20  # of the dense softmax of a trace that is kept for the next stack
 _OUT = float("-inf")
-
-
-@dataclass
-class Block:
-    """Consecutive rows of a layer: queries [1, h, n, d], dense outputs fp32 [1, n, h, dv]; the last sees `end` keys."""
-
-    scale: float
-    phase: str  # question; first_token: its last row, which gives that; decode: those of the answer
-    end: int
-    queries: Tensor
-    outputs: Tensor
-    softcap: float | None  # of the logits, and learned sinks [h], where the layer has them
-    sinks: Tensor | None
-    _dense: Tensor | None = field(default=None, repr=False)
-
-    def logits(self, keys: Tensor) -> Tensor:
-        """Logits fp32 [1, h, n, end] over keys [1, g, end, d], -inf where a row sees none; small ones are kept."""
-        if self._dense is not None:
-            return self._dense
-        rows, group = self.queries.shape[2], self.queries.shape[1] // keys.shape[1]
-        grouped = self.queries.float().unflatten(1, (keys.shape[1], group)).flatten(2, 3)
-        logits: Tensor = (grouped @ keys.float().transpose(-1, -2) * self.scale).unflatten(2, (group, rows))
-        if self.softcap is not None:
-            logits = (logits / self.softcap).tanh() * self.softcap
-        hidden = torch.ones(rows, self.end, dtype=torch.bool, device=keys.device).triu(self.end - rows + 1)
-        logits = logits.flatten(1, 2).masked_fill_(hidden, _OUT)
-        if logits.nbytes <= LOGIT_BYTES:
-            self._dense = logits
-        return logits
-
-    def softmax(self, logits: Tensor) -> Tensor:
-        """Of logits [1, h, n, end], with the layer's sinks in the sum."""
-        if self.sinks is None:
-            return logits.softmax(-1)
-        sinks = self.sinks.float()[None, :, None, None].expand(1, -1, logits.shape[2], 1)
-        return torch.cat([logits, sinks], dim=-1).softmax(-1)[..., :-1]
-
-
-@dataclass
-class LayerTrace:
-    """One layer's tail of keys [1, g, n, d] and values, and its blocks in order."""
-
-    keys: Tensor
-    values: Tensor
-    blocks: list[Block]
-
-
-@dataclass
-class Trace:
-    """What a dense run of one question left, beside the prefix it stands on."""
-
-    prefix: Prefix
-    layers: dict[int, LayerTrace]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,56 +37,46 @@ class Replayed:
         return self
 
 
-class _Recorder:
-    """Dense attention that keeps what replay needs."""
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the dense softmax gives each row of a run: fp32 [l, h, q, end], or [l, h, q, 1].
 
-    def __init__(self, prefix: int, question: int) -> None:
-        self.prefix, self.question = prefix, question
-        self.layers: dict[int, LayerTrace] = {}
+    logs    log of each key's share, -inf where the row does not see it
+    sink    log of the share of the learned sink; -inf without one
+    top     the largest share of a key, and `top_at` its position
+    """
 
-    def attend(self, layer: int, call: Inputs) -> Tensor:
-        """See sahub.engine.routing.Attends."""
-        output = call.dense()
-        blocks = [
-            Block(
-                scale=call.scale,
-                phase=phase,
-                end=self.prefix + part.stop,
-                queries=call.query[:, :, part].clone(),
-                outputs=output[:, part].float(),
-                softcap=call.softcap,
-                sinks=call.sinks,
-            )
-            for phase, part in _parts(self.question, call.query.shape[2])
-        ]
-        tail = slice(self.prefix, None)
-        self.layers[layer] = LayerTrace(call.key[:, :, tail].clone(), call.value[:, :, tail].clone(), blocks)
-        return output
+    logs: Tensor
+    sink: Tensor
+    top: Tensor
+    top_at: Tensor
 
+    @classmethod
+    def of(cls, layers: Layers, run: Run) -> "Seen":
+        """By the formula of `attend`."""
+        keys, queries = layers.keys[:, :, : run.end].float(), layers.queries[:, :, run.part].float()
+        rows, group = queries.shape[2], queries.shape[1] // keys.shape[1]
+        grouped = queries.unflatten(1, (keys.shape[1], group)).flatten(2, 3)
+        dots = (grouped @ keys.transpose(-1, -2) * layers.scale).unflatten(2, (group, rows)).flatten(1, 2)
+        hidden = torch.ones(rows, run.end, dtype=torch.bool, device=keys.device).triu(run.end - rows + 1)
+        logits = capped(dots, layers.softcap).masked_fill_(hidden, _OUT)
+        total = logits.logsumexp(dim=-1, keepdim=True)
+        sink = torch.full_like(total, _OUT)
+        if layers.sinks is not None:
+            sink = layers.sinks.float()[:, :, None, None].expand_as(total)
+            total = torch.logaddexp(total, sink)
+        logs = logits.sub_(total)
+        top = logs.max(dim=-1, keepdim=True)
+        return cls(logs=logs, sink=sink - total, top=top.values.exp(), top_at=top.indices)
 
-def _parts(question: int, rows: int) -> Iterator[tuple[str, slice]]:
-    """The rows that are replayed: of a question the first and the last, and all of the answer."""
-    last = question - 1
-    if last > FIRST + LAST:
-        yield "question", slice(0, FIRST)
-        yield "question", slice(last - LAST, last)
-    elif last:
-        yield "question", slice(0, last)
-    yield "first_token", slice(last, question)
-    if rows > question:
-        yield "decode", slice(question, rows)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is large."""
+        return self.logs.nbytes
 
-
-@torch.inference_mode()
-def record(model: Any, prefix: Prefix, question: list[int], answer: list[int]) -> Trace:
-    """One dense run of question and answer after a prefix, through our own attention; `model` as the engine has it."""
-    prefix.rewind()
-    recorder = _Recorder(prefix.length, len(question))
-    ids = torch.tensor([question + answer[:-1]], device=model.device)
-    with attached(model.hf, recorder):
-        model.hf(input_ids=ids, past_key_values=prefix.cache, use_cache=True, logits_to_keep=1)
-    prefix.rewind()
-    return Trace(prefix, recorder.layers)
+    def at(self, part: slice) -> "Seen":
+        """Of some layers."""
+        return Seen(logs=self.logs[part], sink=self.sink[part], top=self.top[part], top_at=self.top_at[part])
 
 
 @torch.inference_mode()
@@ -150,36 +87,98 @@ def replay(
     seed: int = 0,
     dense_layers: Collection[int] = (),
     dense_question: bool = False,
+    rows: str = "answer",
+    measure_error: bool = True,
 ) -> dict[tuple[int, str], Tally]:
-    """What the stack would have kept and missed at every traced row: a tally per layer and phase.
+    """What the stack would have kept and missed at the traced rows: a tally per layer and phase.
 
-    `dense_question`: only the rows of the answer are sparse, as in setup A.
+    dense_question  only the rows of the answer are sparse, as in setup A
+    rows            which rows are asked, see ROWS; the others are shown to what watches
+    measure_error   compute attention outputs too
+
+    Raises ConfigError for other rows, SahubError where a row has nothing selected.
     """
+    if rows not in ROWS:
+        raise ConfigError(f"rows={rows}: must be one of {', '.join(ROWS)}")
+    counted = ("decode",) if dense_question else ROWS[rows]
+    runs = trace.runs(counted)
     tallies: dict[tuple[int, str], Tally] = {}
-    for number, layer in trace.layers.items():
-        if number in dense_layers:
-            continue
-        keys, values = trace.prefix.with_tail(number, layer.keys, layer.values)
-        state, begin = trace.prefix.state(stack, number, seed), trace.prefix.length
-        for block in layer.blocks:
-            state.append(keys[:, :, begin : block.end], values[:, :, begin : block.end])
-            begin = block.end
-            seen = keys[:, :, : block.end], values[:, :, : block.end]
-            if dense_question and block.phase != "decode":
-                state.observe(block.queries, *seen, scale=block.scale, softcap=block.softcap)
+    num_rows = sum(len(run.phases) for run in runs if run.counted)
+    for group, part in trace.batches(stack, num_rows, dense_layers):
+        layers = group.at(part)
+        state, begin = trace.state(stack, layers, seed), trace.length
+        for run in runs:
+            state.append(layers.keys[:, :, begin : run.end], layers.values[:, :, begin : run.end])
+            begin = run.end
+            shown = layers.queries[:, :, run.part], layers.keys[:, :, : run.end], layers.values[:, :, : run.end]
+            if not run.counted:
+                state.observe(*shown, scale=layers.scale, softcap=layers.softcap)
                 continue
-            selection = state.select(block.queries, *seen, scale=block.scale, softcap=block.softcap)
-            tally = tallies.setdefault((number, block.phase), Tally())
-            _count(tally, block, selection, *seen)
+            selection = state.select(*shown, scale=layers.scale, softcap=layers.softcap)
+            found = _counted(layers, run, selection, _seen(trace, group, part, run), measure_error=measure_error)
+            _add(tallies, layers, run, found)
     return tallies
 
 
-def _count(tally: Tally, block: Block, selection: Selection, keys: Tensor, values: Tensor) -> None:
-    """Add a block's sums: what is kept, the error of the output, what is missed of the softmax."""
-    logits = block.logits(keys)
-    weights = selection.dense_log_weight()
-    grouped = block.softmax(logits + weights).unflatten(1, (values.shape[1], -1))  # [1, g, heads of a group, n, end]
-    output = (grouped.flatten(2, 3) @ values.float()).unflatten(2, grouped.shape[2:4])
-    tally.add_selection(selection, block.queries.shape[2])
-    tally.add_error(output.flatten(1, 2).transpose(1, 2), block.outputs)
-    tally.add_missed(block.softmax(logits), weights > _OUT)
+def _seen(trace: Trace, group: Layers, part: slice, run: Run) -> Seen:
+    """Of a part of a group: kept for the next stack where the whole group's is small."""
+    heads = group.queries.shape[1]
+    if len(group.numbers) * heads * len(run.phases) * run.end * 4 > SEEN_BYTES:
+        return Seen.of(group.at(part), run)
+    key = (group.numbers, run.part.start, run.part.stop)
+    if key not in trace.seen:
+        trace.seen[key] = Seen.of(group, run)
+    found: Seen = trace.seen[key]
+    return found.at(part)
+
+
+def _counted(layers: Layers, run: Run, selection: Selection, seen: Seen, *, measure_error: bool) -> dict[str, Tensor]:
+    """Numbers of every row, [l, q]: what is kept, what is missed of the softmax, and the error of the output."""
+    kept, valid = selection.counts(), selection.rows.counts[:, None].double()
+    logits, lost, missed = seen.logs, torch.zeros_like(seen.top), torch.zeros_like(seen.top)
+    if selection.kind is not Kind.ALL:
+        places, weights = selection.indices, selection.log_weight
+        if bool((kept == 0).any()):
+            raise SahubError("a row with valid keys had nothing selected: give the stack a sink, a window or a density")
+        logs = seen.logs.gather(-1, places).masked_fill_(weights == _OUT, _OUT)
+        lost = (1 - seen.sink.exp() - logs.exp().sum(-1, keepdim=True)).clamp_(min=0)
+        is_top = (places == seen.top_at) & (weights > _OUT)
+        missed = seen.top.masked_fill(is_top.any(-1, keepdim=True), 0.0)
+        logits = logs + weights
+    found = {
+        "density": (kept / valid).mean(1),
+        "kv_density": (selection.kv_counts() / valid).mean(1).expand(len(layers.numbers), -1),
+        "selected": kept.double().mean(1),
+        "mass_lost": lost.mean((1, 3)),
+        "top1_missed": missed.mean((1, 3)),
+        "worst_top1_missed": missed.amax((1, 3)),
+    }
+    if not measure_error:
+        return found
+    dense = layers.outputs[:, run.part]
+    difference = _output(layers, run, selection, torch.cat([logits, seen.sink], dim=-1)) - dense
+    return found | {"error": difference.square().sum((2, 3)), "norm": dense.square().sum((2, 3))}
+
+
+def _output(layers: Layers, run: Run, selection: Selection, logits: Tensor) -> Tensor:
+    """Attention [l, q, h, dv] by the kept keys' logits [l, h, q, s], the sink's last."""
+    shares = logits.softmax(-1)[..., :-1]
+    values = layers.values[:, :, : run.end].float()
+    if selection.kind is not Kind.ALL:  # few rows: a product over all keys costs less than to gather values
+        table = torch.zeros(*shares.shape[:3], run.end, device=shares.device)
+        shares = table.scatter_add_(-1, selection.indices, shares)
+    grouped = shares.unflatten(1, (values.shape[1], -1))
+    output: Tensor = (grouped.flatten(2, 3) @ values).unflatten(2, grouped.shape[2:4])
+    return output.flatten(1, 2).transpose(1, 2)
+
+
+def _add(tallies: dict[tuple[int, str], Tally], layers: Layers, run: Run, found: Mapping[str, Tensor]) -> None:
+    """Put the numbers of a run's rows to the tallies of their layers and phases; one wait for the device."""
+    width = layers.outputs[0, 0].numel()
+    phases = {phase: [row for row, of in enumerate(run.phases) if of == phase] for phase in dict.fromkeys(run.phases)}
+    every = torch.stack([one.double() for one in found.values()], dim=-1).tolist()
+    for number, of_layer in zip(layers.numbers, every, strict=True):
+        for phase, rows in phases.items():
+            numbers = zip(*(of_layer[row] for row in rows), strict=True)
+            tally = tallies.setdefault((number, phase), Tally())
+            tally.add_rows(dict(zip(found, numbers, strict=True)), width)

@@ -1,11 +1,11 @@
 """One model at work: contexts prefilled once, rewound for every question and stack; answers forced or generated."""
 
-import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +13,21 @@ from torch import Tensor
 
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack
-from sahub.engine.forward import Forward
+from sahub.engine.forward import Forward, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
-from sahub.engine.prefix import Prefix, PrefixStore, prefill
-from sahub.engine.replay import Replayed, Trace, record, replay
+from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill
+from sahub.engine.record import TRACE_BYTES, record
+from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached
+from sahub.engine.trace import Trace
+from sahub.engine.traces import TraceStore
 from sahub.errors import ConfigError, RunError
+from sahub.files.journal import numbers_version
 from sahub.models.rope import fixed_frequencies, frequencies
 
 PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
+BUILT_BYTES = 2 << 30  # of traces without a file, and of what was built from traces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,8 @@ class Attention:
     dense_layers: tuple[int, ...] = ()
     dense_question: bool = False  # setup A
     measure: int = 1  # dense output beside the sparse one at every nth call of a phase, 0: never
+    replay_rows: str = "answer"  # rows that a replay asks, see sahub.engine.replay
+    trace_bytes: int = TRACE_BYTES  # of the trace of a replay
     seed: int = 0
 
     def check(self, geometry: Geometry) -> None:
@@ -69,10 +76,14 @@ class Session:
         fingerprint: Any = None,
         prefix_bytes: int = PREFIX_BYTES,
         answer_bytes: int = 1 << 30,
+        traces: Path | None = None,
     ) -> None:
         self.model = model
-        self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown
-        self._prefixes = PrefixStore(prefix_bytes)
+        self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown, traces get no files
+        self._prefixes, self._traces = (
+            PrefixStore(prefix_bytes),
+            TraceStore(BUILT_BYTES, traces if fingerprint else None),
+        )
         self._seen: set[tuple[int, ...]] = set()
         self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int, int | None], Run] = OrderedDict()
         self._answer_bytes = answer_bytes
@@ -92,7 +103,7 @@ class Session:
             counters.prefill_tokens += len(context_ids)
             ids = torch.tensor([context_ids], device=self.model.device)
             made = prefill(self.model.hf, ids, room=room, asked=asked)
-            made.example = _number_of(context_ids)
+            made.example = number_of(context_ids)
             return made
 
         return self._prefixes.get((context_ids, frequencies(self.model.hf.config, len(context_ids) + asked)), make)
@@ -161,7 +172,7 @@ class Session:
         with self._request(prefix, len(question), attention) as forward:
             logits = [forward(question, "question", keep=1)]
             while True:
-                ids.append(_largest(logits[-1], stops if line_stop is not None and not ids else ()))
+                ids.append(largest(logits[-1], stops if line_stop is not None and not ids else ()))
                 self.model.counters.generated_tokens += 1
                 if ids[-1] in stops or len(ids) == max_new_tokens:
                     break
@@ -170,15 +181,16 @@ class Session:
                 logits.append(forward(ids[-1:], "decode", keep=1))
         return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
 
-    def trace_of(self, prefix: Prefix, question: list[int], answer: list[int]) -> Trace:
-        """What a dense run of question and `answer` leaves for replay, made once while the prefix is in use."""
-        key = tuple(question), tuple(answer)
-        if key not in prefix.traces:
-            right = self._right(prefix, len(question))
-            with fixed_frequencies(self.model.hf, prefix.length + len(question)):
-                prefix.traces[key] = record(self.model, right, question, answer)
-        found: Trace = prefix.traces[key]
-        return found
+    def trace_of(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
+        """What a dense run of question and `answer` leaves for replay, made once and kept while there is room."""
+        asked = prefix.length + len(question)
+
+        def make() -> Trace:
+            with fixed_frequencies(self.model.hf, asked):
+                return record(self.model, self._right(prefix, len(question)), question, answer, most)
+
+        asks = prefix.context_ids, question, answer, most, frequencies(self.model.hf.config, asked)
+        return self._traces.get(repr((numbers_version(), self.fingerprint, asks)), self.model.device, make)
 
     def replay(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Replayed:
         """The stack on the trace of question and `answer`, without the model. Raises as `force`."""
@@ -186,11 +198,13 @@ class Session:
         attention.check(self.model.geometry)
         assert attention.stack is not None
         tallies = replay(
-            self.trace_of(prefix, question, answer),
+            self.trace_of(prefix, question, answer, attention.trace_bytes),
             attention.stack,
             seed=attention.seed,
             dense_layers=attention.dense_layers,
             dense_question=attention.dense_question,
+            rows=attention.replay_rows,
+            measure_error=attention.measure > 0,
         )
         return Replayed(ids=answer, tallies=tallies, seconds=time.perf_counter() - begin)
 
@@ -230,16 +244,3 @@ class Session:
         )
         hook.start(prefix)
         return hook
-
-
-def _largest(logits: Tensor, but: Collection[int]) -> int:
-    """The id of the largest of `logits` [1, vocabulary], the ids of `but` left out."""
-    held = [one for one in but if one < logits.shape[-1]]
-    return int(
-        (logits.index_fill(-1, torch.tensor(held, device=logits.device), -torch.inf) if held else logits).argmax()
-    )
-
-
-def _number_of(context_ids: tuple[int, ...]) -> int:
-    """A number of the context's own, for its random numbers: the same whatever else is asked, and in every process."""
-    return int.from_bytes(hashlib.sha256(",".join(map(str, context_ids)).encode()).digest()[:7], "big")

@@ -106,6 +106,11 @@ class Observing(Stage):
         return group * 16 * self.window_size * geometry.head_dim / num_keys
 
     @property
+    def any_layer(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def keeps_all(self) -> bool:
         """Only at density 1."""
         return self.selector.keeps_all

@@ -21,6 +21,11 @@ class Dense(Stage):
         return taken.all()
 
     @property
+    def any_layer(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def keeps_all(self) -> bool:
         """Always."""
         return True

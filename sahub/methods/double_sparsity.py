@@ -125,6 +125,11 @@ class DoubleSparsity(Stage):
         return lists * (geometry.head_dim // self.group_factor * self.label_bits + side)
 
     @property
+    def any_layer(self) -> bool:
+        """Where the channels are learned."""
+        return self.sorted_channel_file is None
+
+    @property
     def keeps_all(self) -> bool:
         """Only at density 1."""
         return self.selector.keeps_all

@@ -79,6 +79,11 @@ class Local(Stage):
         return taken.of(rows.positions(ranks)[:, None], torch.where(chosen, 0.0, float("-inf")))
 
     @property
+    def any_layer(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def keeps_all(self) -> bool:
         """Only as the share 1.0."""
         shares = self.density if isinstance(self.density, (list, tuple)) else [self.density]

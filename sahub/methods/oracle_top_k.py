@@ -48,6 +48,11 @@ class OracleTopK(Stage):
         return 16.0 * geometry.head_dim
 
     @property
+    def any_layer(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def keeps_all(self) -> bool:
         """Only at density 1."""
         return self.selector.keeps_all

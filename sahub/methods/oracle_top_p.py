@@ -39,3 +39,8 @@ class OracleTopP(Stage):
         """Every key in 16 bits."""
         del num_keys
         return 16.0 * geometry.head_dim
+
+    @property
+    def any_layer(self) -> bool:
+        """Always."""
+        return True

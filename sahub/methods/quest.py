@@ -81,6 +81,11 @@ class Quest(Stage):
         return (2 * geometry.head_dim * self.label_bits + side) / self.page_size
 
     @property
+    def any_layer(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def keeps_all(self) -> bool:
         """Only at density 1."""
         return self.selector.keeps_all

@@ -49,6 +49,11 @@ class Sink(Stage):
         return taken.of(rows.positions(ranks[None, None])[:, None], weight)
 
     @property
+    def any_layer(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def keeps_all(self) -> bool:
         """Only as the share 1.0."""
         return isinstance(self.sink_size, float) and self.sink_size == 1

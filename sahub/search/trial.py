@@ -123,6 +123,8 @@ def attention_of(cell: Cell, overrides: Sequence[str]) -> Attention:
         dense_layers=settings.protocol.dense_layers,
         dense_question=settings.protocol.question == "dense",
         measure=int({"all": "1", "off": "0"}.get(every, every)),
+        replay_rows=settings.protocol.replay_rows,
+        trace_bytes=settings.protocol.trace_mib << 20,
         seed=settings.search.seed,
     )
 

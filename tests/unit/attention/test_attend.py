@@ -62,6 +62,26 @@ def test_the_formula(backend, sampled, heads, softcap, sinks):
     torch.testing.assert_close(out, want.float(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize(("softcap", "sinks"), [(None, None), (0.7, SINKS)])
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_many_rows_attend_alike_whether_they_gather_or_not(heads, softcap, sinks, share, monkeypatch):
+    q, k, v = qkv(rows=12, keys=40)
+    mask = torch.ones(2, 40, dtype=torch.bool)
+    mask[1, :31] = False  # rows without a valid key, too
+    chance = torch.rand(2, heads, 12, 40, generator=torch.Generator().manual_seed(1))
+    kept = (chance < share) | (torch.arange(40) == torch.arange(28, 40)[:, None])
+    kept &= (torch.arange(40) <= torch.arange(28, 40)[:, None]) & mask[:, None, None]
+    slots = torch.where(kept, torch.arange(40), 40).sort(-1).values[..., : int(kept.sum(-1).max())]
+    weights = torch.where(slots < 40, torch.where(slots % 3 == 0, 0.7, 0.0), OUT)
+    selection = bare(q, k, mask).of(slots.clamp(max=39), weights)
+    further = {"scale": 0.7, "softcap": softcap, "sinks": sinks}
+    want = attend(q, k, v, selection, backend="reference", **further)
+    for wide in (0, 1000):  # never, always
+        monkeypatch.setattr("sahub.attention.attend._WIDE", wide)
+        torch.testing.assert_close(attend(q, k, v, selection, **further), want, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sink_takes_its_share_whatever_its_size_and_none_without_size(backend):
     q, k, v = qkv()

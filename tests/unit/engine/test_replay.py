@@ -4,12 +4,13 @@ import pytest
 import torch
 from families import session_of, tiny
 
-from sahub import load_model
+from sahub import build_stack, load_model
 from sahub.config.cell import compose_cell
 from sahub.config.choices import conf_dir, group_choices
-from sahub.engine import replay as replaying
+from sahub.engine import record as recording
 from sahub.engine.model import wrap_model
-from sahub.engine.replay import record, replay
+from sahub.engine.record import record
+from sahub.engine.replay import replay
 from sahub.engine.session import Attention, Session
 from sahub.search.trial import attention_of
 
@@ -46,23 +47,53 @@ def test_a_layer_alone_has_the_error_that_replay_has(builder, traced):
     others = tuple(layer for layer in range(session.model.geometry.num_layers) if layer != 1)
     stack = stack_of(builder)
     forced = session.force(prefix, QUESTION, answer, Attention(stack=stack, dense_layers=others)).hook.tallies
-    rows = replay(trace, stack, dense_layers=others)
+    rows = replay(trace, stack, dense_layers=others, rows="all")
     assert {*rows} == {(1, "question"), (1, "first_token"), (1, "decode")}
     for name in ("error", "norm", "density", "kv_density", "selected", "rows"):
         assert total(rows, name) == pytest.approx(total(forced, name), rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_layers_as_a_batch_have_what_each_has_alone(builder, traced):
+    *_, trace = traced["embedded" if "hash" in builder else "tiny"]
+    numbers = [number for group in trace.groups for number in group.numbers]
+    every = replay(trace, stack_of(builder), rows="all")
+    for number in numbers:
+        alone = replay(trace, stack_of(builder), rows="all", dense_layers=[one for one in numbers if one != number])
+        for (layer, phase), tally in alone.items():
+            for name in ("error", "norm", "density", "kv_density", "mass_lost", "top1_missed", "rows", "elements"):
+                assert getattr(every[layer, phase], name) == pytest.approx(getattr(tally, name), rel=1e-6), name
+
+
+def test_layers_with_budgets_of_their_own_are_no_batch(traced):
+    *_, trace = traced["tiny"]
+    budgets = [0.1, 0.1, 0.3]
+    found = replay(trace, build_stack([{"name": "sink", "sink_size": 4}, {"name": "quest", "density": budgets}]))
+    for (layer, _), tally in found.items():
+        assert float(tally.density) / tally.rows == pytest.approx(budgets[layer], abs=0.004)
+
+
+def test_rows_of_the_answer_alone_are_asked_unless_told_otherwise(traced):
+    *_, trace = traced["tiny"]
+    for builder in ("quest", "snapkv"):
+        few, every = replay(trace, stack_of(builder)), replay(trace, stack_of(builder), rows="all")
+        assert {phase for _, phase in few} == {"first_token", "decode"}
+        assert {key: tally for key, tally in every.items() if key in few}.keys() == few.keys()
+        for key, tally in few.items():
+            assert tally.mass_lost == pytest.approx(every[key].mass_lost, rel=1e-5)
+
+
 @torch.inference_mode()
 def test_what_is_missed_is_what_a_mask_of_the_dense_softmax_says(traced):
-    _, prefix, _, trace = traced["tiny"]
+    _, _, _, trace = traced["tiny"]
     tally = replay(trace, stack_of("streaming_llm"))[2, "decode"]
-    block = trace.layers[2].blocks[-1]
-    keys, _ = prefix.with_tail(2, trace.layers[2].keys, trace.layers[2].values)
+    [group], run = trace.groups, trace.runs(["decode"])[-1]
+    keys, queries = group.keys[2], group.queries[2, :, run.part]
     lost = top = worst = 0.0
     for head in range(4):
-        for row in range(block.queries.shape[2]):
-            seen = block.end - block.queries.shape[2] + row + 1
-            shares = (keys[0, head // 2, :seen] @ block.queries[0, head, row] / 4).softmax(-1)
+        for row in range(queries.shape[1]):
+            seen = run.end - queries.shape[1] + row + 1
+            shares = (keys[head // 2, :seen] @ queries[head, row] / 4).softmax(-1)
             sink = min(128, int(0.2 * 0.125 * seen + 1e-6))
             kept = torch.zeros(seen, dtype=torch.bool)
             kept[: max(4, sink)] = True
@@ -70,26 +101,25 @@ def test_what_is_missed_is_what_a_mask_of_the_dense_softmax_says(traced):
             lost += float(shares[~kept].sum()) / 4
             miss = 0.0 if kept[shares.argmax()] else float(shares.max())
             top, worst = top + miss / 4, max(worst, miss)
-    assert tally.rows == block.queries.shape[2]
-    assert float(tally.mass_lost) == pytest.approx(lost, rel=1e-4)
-    assert float(tally.top1_missed) == pytest.approx(top, rel=1e-4)
+    assert tally.rows == queries.shape[1]
+    assert tally.mass_lost == pytest.approx(lost, rel=1e-4)
+    assert tally.top1_missed == pytest.approx(top, rel=1e-4)
     assert tally.worst_top1_missed == pytest.approx(worst, rel=1e-4)
 
 
 def test_of_a_long_question_both_ends_are_replayed(monkeypatch, traced):
     session, prefix, _, _ = traced["tiny"]
-    monkeypatch.setattr(replaying, "FIRST", 2)
-    monkeypatch.setattr(replaying, "LAST", 3)
+    monkeypatch.setattr(recording, "FIRST", 2)
+    monkeypatch.setattr(recording, "LAST", 3)
     trace = record(session.model, prefix, [*range(10, 30)], [5, 6, 7])
-    blocks = trace.layers[0].blocks
-    assert [(block.phase, block.queries.shape[2], block.end - 300) for block in blocks] == [
-        ("question", 2, 2),
-        ("question", 3, 19),
-        ("first_token", 1, 20),
-        ("decode", 2, 22),
+    runs = trace.runs(["decode"])
+    assert [(sorted({*run.phases}), run.part.stop - run.part.start, run.end - 300, run.counted) for run in runs] == [
+        (["question"], 2, 2, False),
+        (["first_token", "question"], 4, 20, False),
+        (["decode"], 2, 22, True),
     ]
     whole = replay(trace, stack_of("quest"))
-    monkeypatch.setattr(replaying, "FIRST", 200)
+    monkeypatch.setattr(recording, "FIRST", 200)
     every = replay(record(session.model, prefix, [*range(10, 30)], [5, 6, 7]), stack_of("quest"))
     assert total({0: whole[0, "decode"]}, "error") == pytest.approx(total({0: every[0, "decode"]}, "error"), rel=1e-5)
 
@@ -117,6 +147,6 @@ def test_bounded_logits_sinks_and_shared_keys_are_replayed(family):
         others = tuple(one for one in session.model.geometry.layers if one != layer)
         stack = stack_of("oracle_topk")
         forced = session.force(prefix, QUESTION, answer, Attention(stack=stack, dense_layers=others)).hook.tallies
-        rows = replay(trace, stack, dense_layers=others)
+        rows = replay(trace, stack, dense_layers=others, rows="all")
         for name in ("error", "norm", "density"):
             assert total(rows, name) == pytest.approx(total(forced, name), rel=1e-4, abs=1e-7), (layer, name)
