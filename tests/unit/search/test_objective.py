@@ -208,6 +208,16 @@ def test_other_places_take_no_target():
         check_cell(compose_cell(["builder.stages.quest._target_=os.system"]))
 
 
+@pytest.mark.parametrize("measure", [name for name, one in MEASURES.items() if one.ties])
+def test_stacks_that_change_as_many_tokens_are_told_apart_by_kl_and_by_nothing_more(measure: str) -> None:
+    asked = objective(f"objective.measure={measure}")
+
+    def value(changed: float, kl: float) -> float:
+        return value_of(asked, {measure: changed, "answer_kl": kl, "density": 0.1})
+
+    assert value(0.0, 0.01) < value(0.0, 0.02) < value(0.0, 50.0) < value(1 / 64, 0.0)
+
+
 def test_no_value_is_ever_infinite():
     asked = replace(objective(), density=None)
     assert math.isfinite(value_of(asked, {"answer_kl": 1.0, "density": 0.7}))
