@@ -133,13 +133,13 @@ def read(path: Path) -> Numbers:
     rows: dict[int, dict[Name, dict[Column, float]]] = defaultdict(dict)
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        taken = {
+        rows[row["context"]][row["stack"], row["density"]] = {
             (fidelity, name): number for fidelity, found in row["measures"].items() for name, number in found.items()
         }
-        rows[row["context"]][row["stack"], row["density"]] = taken
     names = sorted({name for found in rows.values() for name in found})
     whole = [found for _, found in sorted(rows.items()) if len(found) == len(names)]
-    columns = [column for column in (whole[0][names[0]] if whole else {}) if column[1] in MEASURES]
+    columns = [column for column in whole[0][names[0]] if column[1] in MEASURES] if whole else [TRUTH]
+    columns = [column for column in columns if all(column in found[name] for found in whole for name in names)]
     return Numbers(
         names, {column: [[_lower(column, found[name]) for name in names] for found in whole] for column in columns}
     )
