@@ -92,7 +92,10 @@ def test_every_measure_says_which_fidelity_it_needs():
     ],
 )
 def test_feasible_is_what_is_measured_within_the_target(density: float, kv: float, of: str, feasible: bool):
-    asked, measures = objective(f"objective.budget_of={of}"), {"density": density, "kv_density": kv, "answer_kl": 0.0}
+    asked, measures = (
+        objective("objective.measure=answer_kl", f"objective.budget_of={of}"),
+        {"density": density, "kv_density": kv, "answer_kl": 0.0},
+    )
     assert (excess_over(asked, measures)["density"] <= 0) == feasible
     spent = kv if of == "kv" else density
     assert value_of(asked, measures) == pytest.approx(0.01 * spent + 10 * max(0.0, spent - 0.25))
@@ -219,5 +222,5 @@ def test_stacks_that_change_as_many_tokens_are_told_apart_by_kl_and_by_nothing_m
 
 
 def test_no_value_is_ever_infinite():
-    asked = replace(objective(), density=None)
+    asked = replace(objective("objective.measure=answer_kl"), density=None)
     assert math.isfinite(value_of(asked, {"answer_kl": 1.0, "density": 0.7}))
