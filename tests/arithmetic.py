@@ -15,6 +15,7 @@ from sahub.search.trial import Study
 
 GEOMETRY = Geometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64)
 SMALL = [
+    "objective.measure=answer_kl",
     "model.max_context_length=8192",
     "search.num_samples=12",
     "search.batch=4",

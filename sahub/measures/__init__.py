@@ -46,6 +46,7 @@ class Measure:
     of_trace     what a replay counted, (layer, phase) -> sums -> a number of the answer, whose mean it is too
     of_run       a stack over its requests -> the measure, None where it was not taken
     of_measures  the objective's keys and the other measures -> the measure, where an objective makes it of them
+    ties         a measure of the same fidelity that orders the stacks which this one, of whole tokens, finds equal
     reads_error  whether it needs attention errors, which `protocol.measure_error` can switch off
     log_axis     whether it spans orders of magnitude
     """
@@ -57,6 +58,7 @@ class Measure:
     of_run: Callable[[Measured], float | None] | None = None
     of_measures: Callable[[Any, Mapping[str, float]], float] | None = None
     higher_is_better: bool = False
+    ties: str | None = None
     reads_error: bool = False
     log_axis: bool = False
 

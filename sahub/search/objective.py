@@ -12,6 +12,8 @@ from sahub.config.group_schemas import SHARES, Objective
 from sahub.errors import ConfigError, RunError
 from sahub.measures import MEASURES
 
+TIES = 0.01  # weight of what orders equal measures: less than a token of some answers
+
 
 def minimised(objective: Objective) -> str:
     """The measure that is minimised: `function` for a person's own."""
@@ -45,6 +47,7 @@ def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
     """error * measure + density * d + excess * max(0, d - target) + above_half * (d > 0.5); lower is better.
 
     d is the density, or with objective.budget_of=kv the kv_density.
+    Measures that count tokens are often equal: answer_kl, drawn into [0, 0.01], is added to those.
     A benchmark score, higher is better, enters as 1 - score; a function's number is the value, without weights.
     `measures` are completed. Raises RunError where the measure was not taken.
     """
@@ -52,7 +55,11 @@ def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
     if objective.function:
         return measured
     weights, density = objective.weights, spent(objective, measures)
-    error = 1.0 - measured if MEASURES[objective.measure].higher_is_better else measured
+    kind = MEASURES[objective.measure]
+    error = 1.0 - measured if kind.higher_is_better else measured
+    if kind.ties:
+        apart = _look_up(objective, measures, kind.ties)
+        error += TIES * apart / (1.0 + apart)
     excess = 0.0 if objective.density is None else max(0.0, density - objective.density)
     return (
         weights.error * error

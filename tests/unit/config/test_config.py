@@ -108,7 +108,7 @@ def test_typed_stage_fields_are_pins_and_cover_what_lies_below() -> None:
         ("objective.density=null", "objective.budget=null: must be a share in (0, 1] where objective.density is null"),
         ("model.path=/nonexistent", "model.path=/nonexistent: no such folder"),
         ("model.device=gpu", "model.device=gpu: must be auto, cpu, mps, cuda or cuda:N"),
-        ("objective.measure=speed", "objective.measure=speed: must be one of answer_kl"),
+        ("objective.measure=speed", "objective.measure=speed: must be one of answer_changed"),
         ("phases=[serch]", "phases=[serch]: must be one of search, validate"),
         ("phases=[]", "phases=[]: must name search, validate or both"),
         ("protocol.dense_layers=[0,-1]", "protocol.dense_layers=[0,-1]: must be at least 0"),

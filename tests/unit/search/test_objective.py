@@ -92,7 +92,10 @@ def test_every_measure_says_which_fidelity_it_needs():
     ],
 )
 def test_feasible_is_what_is_measured_within_the_target(density: float, kv: float, of: str, feasible: bool):
-    asked, measures = objective(f"objective.budget_of={of}"), {"density": density, "kv_density": kv, "answer_kl": 0.0}
+    asked, measures = (
+        objective("objective.measure=answer_kl", f"objective.budget_of={of}"),
+        {"density": density, "kv_density": kv, "answer_kl": 0.0},
+    )
     assert (excess_over(asked, measures)["density"] <= 0) == feasible
     spent = kv if of == "kv" else density
     assert value_of(asked, measures) == pytest.approx(0.01 * spent + 10 * max(0.0, spent - 0.25))
@@ -208,6 +211,16 @@ def test_other_places_take_no_target():
         check_cell(compose_cell(["builder.stages.quest._target_=os.system"]))
 
 
+@pytest.mark.parametrize("measure", [name for name, one in MEASURES.items() if one.ties])
+def test_stacks_that_change_as_many_tokens_are_told_apart_by_kl_and_by_nothing_more(measure: str) -> None:
+    asked = objective(f"objective.measure={measure}")
+
+    def value(changed: float, kl: float) -> float:
+        return value_of(asked, {measure: changed, "answer_kl": kl, "density": 0.1})
+
+    assert value(0.0, 0.01) < value(0.0, 0.02) < value(0.0, 50.0) < value(1 / 64, 0.0)
+
+
 def test_no_value_is_ever_infinite():
-    asked = replace(objective(), density=None)
+    asked = replace(objective("objective.measure=answer_kl"), density=None)
     assert math.isfinite(value_of(asked, {"answer_kl": 1.0, "density": 0.7}))
