@@ -159,13 +159,17 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further overrides")
     parser.add_argument("--table", action="store_true", help="print what is there")
     options = parser.parse_args()
+    failed: list[dict[str, Any]] = []
     files = [options.out / f"{group.name}.json" for group in GROUPS]
     for group, file in zip(GROUPS, files, strict=True):
         if group.model in options.models.split(",") and not file.is_file() and not options.table:
-            write_json(file, list(run(group, options.out, options)))
+            rows = list(run(group, options.out, options))
+            failed += [one for one in rows if "failed" in one]
+            if not any("failed" in one for one in rows):  # else the same command tries the group again
+                write_json(file, rows)
             sys.stderr.write(f"{group.name}: done\n")
-    rows = [one for file in files if file.is_file() for one in json.loads(file.read_text("utf-8"))]
-    sys.stdout.write(table(rows) + "\n")
+    done = [one for file in files if file.is_file() for one in json.loads(file.read_text("utf-8"))]
+    sys.stdout.write(table([*done, *failed]) + "\n")
 
 
 if __name__ == "__main__":
