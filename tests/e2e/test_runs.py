@@ -204,7 +204,8 @@ def test_the_debug_run_tells_methods_apart(tmp_path):
         dense, sparse = found["dense_score"]["mean"], found["sparse_score"]["mean"]
         assert found["n"] >= 40
         assert found["feasible"]
-        assert cell["values"]["worst"] >= 1.5 * cell["values"]["best"]
+        if builder == "quest":  # every point of the oracle keeps every token
+            assert cell["values"]["worst"] >= 1.5 * cell["values"]["best"]
         assert sparse >= found.get("default_score", found["sparse_score"])["mean"]
         if found["measures"]["answer_kl"] < found.get("default_measures", found["measures"])["answer_kl"]:
             better.add(builder)
