@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from random import Random
-from statistics import fmean
+from statistics import fmean, pvariance
+
+from scipy.stats import t
 
 from sahub import scores
 from sahub.config.cell import Cell, compose_cell
@@ -48,7 +49,6 @@ STACKS = {
     "streaming_llm": ("builder=streaming_llm",),
 }
 TRUTH = ("generate", "benchmark_score")
-DRAWS = 200  # of contexts, for intervals
 
 Column = tuple[str, str]  # fidelity, measure
 Name = tuple[str, float]  # of a stack, and its density
@@ -118,14 +118,21 @@ def regret(measured: Sequence[float], lost: Sequence[float]) -> float:
 
 
 def interval(numbers: Numbers, column: Column, of: Callable[[Line], float | None]) -> tuple[float, float]:
-    """The 95 % interval of a number of lines over draws of contexts, the same draws for every measure."""
-    random, found = Random(0), []
-    for _ in range(DRAWS):
-        drawn = random.choices(range(numbers.contexts), k=numbers.contexts)
-        number = of(line_of(numbers, column, drawn))
-        found += [] if number is None or math.isnan(number) else [number]
-    found.sort()
-    return (found[int(0.025 * len(found))], found[int(0.975 * (len(found) - 1))]) if found else (math.nan, math.nan)
+    """The 95 % interval of a number of lines by the jackknife over contexts.
+
+    Contexts that are drawn twice, as a bootstrap does, make stacks equal that are not: it would lie below the number.
+    """
+    contexts = range(numbers.contexts)
+    if len(contexts) < 2:
+        return math.nan, math.nan
+    whole = of(line_of(numbers, column, contexts))
+    each = [of(line_of(numbers, column, [one for one in contexts if one != out])) for out in contexts]
+    known = [one for one in each if one is not None and not math.isnan(one)]
+    if whole is None or len(known) < 2:
+        return math.nan, math.nan
+    error = math.sqrt((len(known) - 1) * pvariance(known))
+    reach = error * float(t.ppf(0.975, len(known) - 1))
+    return max(-1.0, whole - reach), min(1.0, whole + reach)
 
 
 def read(path: Path) -> Numbers:
