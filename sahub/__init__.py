@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sahub.builders.build import build_stack, register_method
     from sahub.results.lookup import best_config
     from sahub.scores import aggregate, score
+    from sahub.stats.verdict import verdict
 
 # Names are imported when they are used: `import sahub` alone loads neither torch nor transformers.
 _HOMES = {
@@ -30,6 +31,7 @@ _HOMES = {
     "score": "sahub.scores",
     "select": "sahub.attention.once",
     "sparse": "sahub.api",
+    "verdict": "sahub.stats.verdict",
 }
 __all__ = [
     "Stage",
@@ -45,6 +47,7 @@ __all__ = [
     "score",
     "select",
     "sparse",
+    "verdict",
 ]
 
 

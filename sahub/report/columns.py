@@ -16,7 +16,8 @@ NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the winner, default: the builder's values before the search. difference: sparse minus dense in points, "
     "paired by context. verdict: lossless, where the difference is surely above minus validate.margin, worse, where "
-    "it is surely below, else undecided and how many more contexts would tell. KL: of the answers' tokens to dense, "
+    "it is surely below, else undecided and how many more contexts would tell; all verdicts of a table hold together. "
+    "KL: of the answers' tokens to dense, "
     "e: attention error. asked, density: share of keys. sparse in: the layers that densities, bits and bytes are over, "
     "where others hold windows or states or stay dense. bits asked, bits: of an index, read per key and KV head. KV "
     "density: share of keys that a KV head reads. bytes: read by a decode step per layer and KV head, index included. "
@@ -56,7 +57,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         percent(found.get("dense_score")),
         percent(found.get("sparse_score")),
         percent(found.get("difference"), sign=True),
-        _verdict(found.get("verdict")),
+        verdict_text(row["verdict"]),
         percent(found.get("default_score")),
         _short(measures.get("answer_kl")),
         _short(default.get("answer_kl")),
@@ -78,7 +79,8 @@ def _told_apart(row: Mapping[str, Any]) -> str:
     return " " + row["directory"].removeprefix(named).strip("_") if row["directory"].startswith(f"{named}_") else ""
 
 
-def _verdict(found: Mapping[str, Any] | None) -> str:
+def verdict_text(found: Mapping[str, Any] | None) -> str:
+    """A word, and how many more contexts would tell."""
     if not found:
         return "-"
     more = found["more_contexts"]

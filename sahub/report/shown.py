@@ -31,13 +31,3 @@ class Shown:
             return ""
         data = base64.b64encode(self.pictures[name]).decode()
         return f'<h2>{name.capitalize()}</h2><img alt="{alt}" src="data:image/png;base64,{data}">'
-
-
-def work_lines(work: Mapping[str, Mapping[str, int]], seconds: float) -> list[str]:
-    """What was loaded, prefilled and generated, per model."""
-    return [
-        f"{name}: model loads {done['loads']}, contexts {done['contexts']}, prefills {done['prefills']} "
-        f"({done['prefill_tokens']} tokens), generated tokens {done['generated_tokens']}, contexts x stacks computed "
-        f"{done['computed']}, from the cache {done['served']}; {seconds:.0f} s in all"
-        for name, done in work.items()
-    ]

@@ -2,7 +2,8 @@
 
 from html import escape
 
-from sahub.report.shown import Shown, work_lines
+from sahub.report.shown import Shown
+from sahub.report.terminal import work_lines
 
 PLACE = 6
 
