@@ -50,11 +50,15 @@ def differences(one: Row, other: Row) -> dict[str, tuple[Any, Any]]:
 def judged(rows: Sequence[Row]) -> list[Row]:
     """The rows of a table with `verdict`: that of each cell among all of them; None for dense, and without scores."""
     asked = [row for row in rows if "paired" in (row["validation"] or {}) and row["builder"] != "dense"]
-    pairs = [Groups(*(np.array(column) for column in row["validation"]["paired"].values())) for row in asked]
+    pairs = [_groups(row["validation"]["paired"]) for row in asked]
     margins = [row["validation"]["verdict"]["margin"] for row in asked]
     seed = asked[0]["protocol"]["search.seed"] if asked else 0
     found = {id(row): one._asdict() for row, one in zip(asked, verdicts(pairs, margins, seed=seed), strict=True)}
     return [{**row, "verdict": found.get(id(row))} for row in rows]
+
+
+def _groups(paired: Mapping[str, Any]) -> Groups:
+    return Groups(**{name: np.array(column) for name, column in paired.items()})
 
 
 def _differs(first: Sequence[Row], group: Sequence[Row]) -> dict[str, Any]:
