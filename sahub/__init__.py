@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sahub.attention.once import select
     from sahub.attention.stage import Stage
     from sahub.builders.build import build_stack, register_method
+    from sahub.report.report import write_report
     from sahub.results.lookup import best_config
     from sahub.scores import aggregate, score
     from sahub.stats.verdict import verdict
@@ -32,6 +33,7 @@ _HOMES = {
     "select": "sahub.attention.once",
     "sparse": "sahub.api",
     "verdict": "sahub.stats.verdict",
+    "write_report": "sahub.report.report",
 }
 __all__ = [
     "Stage",
@@ -48,6 +50,7 @@ __all__ = [
     "select",
     "sparse",
     "verdict",
+    "write_report",
 ]
 
 

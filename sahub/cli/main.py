@@ -40,11 +40,11 @@ def main() -> None:
         sys.exit(0)
     if command not in {"", "-h", "--help"}:
         _say(f"sahub {command}: no such command{did_you_mean(command, (*COMMANDS, *FILE_COMMANDS))}")
-    _say(
-        f"usage: sahub {'|'.join(COMMANDS)} [KEY=VALUE ...]; sahub {COMMANDS[0]} --help explains every key",
-        f"files: sahub {'|'.join(FILE_COMMANDS)} [KEY=VALUE ...]",
-    )
-    sys.exit(0 if command in {"-h", "--help"} else 2)
+        sys.exit(2)
+    from sahub.cli.overview import overview  # light: commands do not pay for it
+
+    sys.stdout.write(overview())
+    sys.exit(0)
 
 
 @dataclass
@@ -59,10 +59,9 @@ class Run:
 def run(command: str, arguments: Sequence[str]) -> int:
     """Plan the cells that the arguments ask for and run them; the exit status."""
     if {"-h", "--help"} & set(arguments):
-        from sahub.cli.help import help_text  # light: `--help` and a wrong name do not pay for it
+        from sahub.cli.one_key import asked_help  # light: whatever runs does not pay for it
 
-        sys.stdout.write(help_text(command, _roots(arguments)))
-        return 0
+        return _told(lambda: asked_help(command, arguments, _roots(arguments)))
     from sahub.compute.signals import Stopped, stoppable  # light: `--help` and a wrong name do not pay for it
 
     planned = Run()
@@ -85,6 +84,15 @@ def run(command: str, arguments: Sequence[str]) -> int:
         first = (str(error).splitlines() or [""])[0]
         _say(f"{type(error).__name__}: {first[:300]}\nthe full traceback is in {file}")
         raise SystemExit(1) from error
+
+
+def _told(text: Callable[[], str]) -> int:
+    try:
+        sys.stdout.write(text())
+    except SahubError as error:
+        _say(str(error))
+        return 1
+    return 0
 
 
 def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:

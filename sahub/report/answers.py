@@ -1,6 +1,7 @@
 """The answer to the question that a run was made for: which builder, by how much, how sure, at what cost."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -45,12 +46,18 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Overall:
-    """Builders on all tasks of one objective: mean accuracies, the best first, oracles apart."""
+    """Builders on all tasks of one objective: mean accuracies, the best first, oracles apart.
+
+    words  verdict -> on how many tasks the best has it
+    """
 
     tasks: int
     dense: float
     means: Sequence[tuple[str, float]]
     bounds: Sequence[tuple[str, float]]
+    words: Mapping[str, int]
+    trials: int
+    seconds: float
 
 
 def answer(cells: Sequence[CellFiles]) -> Answer:
@@ -79,7 +86,15 @@ def overall(rows: Sequence[Row]) -> Overall | None:
     bound = {name for name, found in whole.items() if is_bound(found[0])}
     dense = fmean(row["validation"]["dense_score"]["mean"] for row in next(iter(whole.values())))
     kept = [pair for pair in ranked if pair[0] not in {*bound, "dense"}]
-    return Overall(tasks=len(tasks), dense=dense, means=kept, bounds=[pair for pair in ranked if pair[0] in bound])
+    return Overall(
+        tasks=len(tasks),
+        dense=dense,
+        means=kept,
+        bounds=[pair for pair in ranked if pair[0] in bound],
+        words=Counter(row["verdict"]["word"] for row in whole[kept[0][0]]) if kept else {},
+        trials=sum(sum((row["trials"] or {}).values()) for row in rows),
+        seconds=sum(row["seconds"] for row in rows),
+    )
 
 
 def scores(row: Row) -> bool:

@@ -54,6 +54,7 @@ def _draw(axis: Any, panel: Panel) -> None:
         axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
     if panel.x_log:
         axis.set_xscale("log")
+        axis.set_xlim(left=min(0.9, axis.get_xlim()[0]))  # a factor: dense, 1, is always seen
     if panel.y_log:
         axis.set_yscale("log")
     axis.set_title(panel.title, fontsize=10)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sahub.errors import DataError, MissingFiles, NewerFormat
+from sahub.errors import ConfigError, DataError, MissingFiles, NewerFormat
 from sahub.files.atomic import read_json
 from sahub.files.names import file_name
 from sahub.files.shapes import fits
@@ -108,6 +108,15 @@ def read_runs(folders: Sequence[str | Path], key: str = "runs") -> list[RunFiles
         RunFiles(root=root, summary=_summary(root / FILE), name=name)
         for root, name in zip(roots, names, strict=True)
     ]  # fmt: skip
+
+
+def read_run(folder: str | Path, key: str) -> RunFiles:
+    """The one run of a folder, or below it. Raises ConfigError for several, and what `read_runs` raises."""
+    found = read_runs([folder], key)
+    if len(found) > 1:
+        names = ", ".join(run.name for run in found)
+        raise ConfigError(f"{key}={folder}: must be one run; there are {len(found)} below it: {names}")
+    return found[0]
 
 
 def _roots(folder: Path, key: str) -> list[Path]:

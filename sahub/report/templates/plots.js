@@ -71,6 +71,10 @@
       showlegend: !bars && !panel.cells.length && traces.length > 1,
       hoverlabel: {align: "left", font: {size: 12}},
     };
+    if (panel.x_log) {   // a factor: dense, 1, is always seen
+      const ends = [1, ...panel.marks.flatMap(marks => marks.x)];
+      layout.xaxis.range = [Math.log10(Math.min(...ends) / 1.1), Math.log10(Math.max(...ends) * 1.3)];
+    }
     if (panel.x_names.length) layout.xaxis.type = layout.yaxis.type = "category";
     Plotly.react(element, traces, layout, {responsive: true, displaylogo: false, displayModeBar: false});
     if (element.dataset.drawn) return;
