@@ -47,8 +47,8 @@ def _stage(label: str, field: str | None, roots: Sequence[Path]) -> Iterator[str
         if field in (None, name):
             yield from _field(f"builder.stages.{label}.{name}", one)
     yield "In builders, with their values; + marks what is searched:" if own else "No builder has it."
-    for one in own:
-        yield from wrapped(f"  {one.builder + ' ':<28}", " ".join(one.facts(field)))
+    for stage in own:
+        yield from wrapped(f"  {stage.builder + ' ':<28}", " ".join(stage.facts(field)))
 
 
 def _field(path: str, one: Any) -> Iterator[str]:

@@ -7,10 +7,10 @@ from sahub.config.choices import CELL_GROUPS
 from sahub.search.trial import STATES
 
 COLUMNS = (
-    "task", "tokens", "builder", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict", "default",
+    "task", "tokens", "builder", "run", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict", "default",
     "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
 )  # fmt: skip
-LEFT = {"task", "builder", "objective"}
+LEFT = {"task", "builder", "run", "objective"}
 ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
@@ -51,6 +51,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["task"],
         _short(found.get("tokens"), "{:.0f}"),
         row["builder"] + _told_apart(row),
+        row.get("run") or "-",
         row["objective"],
         _layers(found.get("layers")),
         _short(found.get("n"), "{}"),

@@ -21,16 +21,17 @@ PLOTLY = HERE / "vendor" / "plotly-cartesian.min.js"
 MOST_DRAWN = 24  # panels of a PNG; the page and the CSV have all
 
 
-def write_page(runs: Sequence[RunFiles], file: Path) -> None:
-    """Write the page, and every plot as PNG and CSV into `plots` beside it."""
+def write_page(runs: Sequence[RunFiles], file: Path, *, every_picture: bool) -> None:
+    """Write the page, and into `plots` beside it the numbers of all plots, and pictures: of folded sections if asked."""
     shown = Shown(runs)
     sections = [_section(module, shown) for module in all_of("report/sections")]
     sections = [section for section in sections if section["content"] is not None or section["plots"]]
     write_text(file, page(shown, sections))
-    for plot in (plot for section in sections for plot in section["plots"]):
+    for plot, folded in ((plot, section["folded"]) for section in sections for plot in section["plots"]):
         write_csv(file.parent / "plots" / f"{plot.name}.csv", numbers(plot))
-        drawn = Plot(name=plot.name, about=plot.about, panels=plot.panels[:MOST_DRAWN])
-        (file.parent / "plots" / f"{plot.name}.png").write_bytes(png(drawn))
+        if every_picture or not folded:  # a second or more each, which every run would pay
+            drawn = Plot(name=plot.name, about=plot.about, panels=plot.panels[:MOST_DRAWN])
+            (file.parent / "plots" / f"{plot.name}.png").write_bytes(png(drawn))
 
 
 def page(shown: Shown, sections: Sequence[dict[str, Any]]) -> str:

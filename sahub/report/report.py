@@ -20,7 +20,7 @@ def write(
     content = summary(found, counters, seconds)
     write_json(root / FILE, content)
     write_text(root / "report.md", markdown(content))
-    write_page([RunFiles(root=root, summary=content)], root / "report.html")
+    write_page([RunFiles(root=root, summary=content)], root / "report.html", every_picture=False)
     if show and any(result.ok for result in found):
         display(root, content)
 
@@ -39,5 +39,5 @@ def write_report(runs: str | Path | Sequence[str | Path], file: str | Path | Non
     page = usual if file is None else Path(file).expanduser()
     if page.suffix != ".html":
         raise ConfigError(f"output={file}: must be a file NAME.html")
-    write_page(found, page)
+    write_page(found, page, every_picture=True)
     return page

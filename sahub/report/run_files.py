@@ -94,7 +94,10 @@ class CellFiles:
         row = self.row
         own = f"{row['builder']}_{row['objective']}"
         label = {"dense": "dense", "sparse": own, "default": f"{own}_default"}[which]
-        return self.folder / "benchmark_results" / file_name(row["model"]) / file_name(label) / file_name(row["task"])
+        root, task = self.folder / "benchmark_results" / file_name(row["model"]), file_name(row["task"])
+        if which == "default" and not (root / file_name(label)).is_dir():
+            label = own  # the winner is the default
+        return root / file_name(label) / task
 
 
 def read_runs(folders: Sequence[str | Path], key: str = "runs") -> list[RunFiles]:

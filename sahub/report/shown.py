@@ -1,7 +1,7 @@
 """What the page is made of: finished runs, their cells, and the tables that these may stand in."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -17,8 +17,12 @@ class Shown:
 
     @cached_property
     def tables(self) -> list[ComparedRows]:
-        """The cells of all runs in as few tables as their protocols allow; `run` says whose a row is, of several."""
-        return tables([{**row, "run": run.name} for run in self.runs for row in run.summary["cells"]])
+        """The cells of all runs in as few tables as their protocols allow.
+
+        `run` says whose a row is, of several; `apart` in what its table differs from the first.
+        """
+        found = tables([{**row, "run": run.name} for run in self.runs for row in run.summary["cells"]])
+        return [replace(table, rows=[{**row, "apart": table.apart} for row in table.rows]) for table in found]
 
     @cached_property
     def cells(self) -> list[CellFiles]:
@@ -40,16 +44,12 @@ class Shown:
 
 
 def where(row: Row) -> str:
-    """Model, task and length of a cell."""
+    """Model, task and length of a cell, and in what its protocol differs: what shares a picture."""
     tokens = (row["validation"] or {}).get("tokens")
-    return f"{row['model']}, {row['task']}" + (f", {tokens:,.0f} tokens" if tokens else "")
+    length = f"{tokens:,.0f} tokens" if tokens else ""
+    return ", ".join(filter(None, (row["model"], row["task"], length, row["apart"])))
 
 
 def who(row: Row) -> str:
     """Builder and objective of a cell, with its run where there are several."""
     return " ".join(filter(None, (row["builder"], row["objective"], row["run"])))
-
-
-def points(interval: dict[str, float], name: str) -> float:
-    """A share as points of a hundred."""
-    return 100 * interval[name]

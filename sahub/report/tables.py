@@ -24,6 +24,11 @@ class ComparedRows:
     rows: Sequence[Row]
     differs: Mapping[str, Any]
 
+    @property
+    def apart(self) -> str:
+        """In what it differs, as text."""
+        return ", ".join(f"{key}={value}" for key, value in self.differs.items())
+
 
 def tables(rows: Sequence[Row]) -> list[ComparedRows]:
     """The rows in as few tables as their protocols allow, in their order; each with the verdicts that hold in it."""

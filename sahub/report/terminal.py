@@ -41,8 +41,8 @@ def contents(compared: ComparedRows) -> tuple[str, list[str], list[list[str]]]:
     same = {name: {text[name] for text in texts} for name in ("sparse in", "objective", "asked", "n")}
     shared = {name: one for name, (one, *more) in same.items() if not more and one != "-"}
     models = ", ".join(sorted({named(row) for row in compared.rows}))
-    apart = [f"{key}={value}" for key, value in compared.differs.items()]
-    title = ", ".join([f"model {models}", *(f"{name} {text}" for name, text in shared.items()), *apart])
+    said = [f"model {models}", *(f"{name} {text}" for name, text in shared.items()), compared.apart]
+    title = ", ".join(filter(None, said))
     empty = {name for name in texts[0] if all(text[name] == "-" for text in texts)}
     names = [name for name in texts[0] if name not in {*shared, *empty, *ONLY_IN_HTML}]
     return title, names, [[text[name] for name in names] for text in texts]

@@ -12,7 +12,7 @@ TITLE = "The answer"
 def content(shown: Shown) -> dict[str, Any]:
     """See sahub.report.sections."""
     found = []
-    for number, table in enumerate(shown.tables):
+    for table in shown.tables:
         cells = [cell for cell in shown.cells if any(cell.row is row for row in table.rows)]
         for choice in dict.fromkeys(_budget(cell.row) for cell in cells):
             same = [cell for cell in cells if _budget(cell.row) == choice]
@@ -26,7 +26,7 @@ def content(shown: Shown) -> dict[str, Any]:
                     "asked": choice[2],
                     "bits": choice[3],
                     "objective": choice[1],
-                    "differs": table.differs if number else {},
+                    "differs": table.apart,
                     "overall": overall([cell.row for cell in same]),
                     "answers": [answer(group) for group in tasks.values()],
                 }

@@ -4,7 +4,7 @@ from typing import Any
 
 from sahub.report.plots import Marks, Panel, Plot
 from sahub.report.run_files import CellFiles
-from sahub.report.shown import Shown, who
+from sahub.report.shown import Shown, where, who
 
 PLACE = 9
 TITLE = "Cheap measure against answers"
@@ -24,7 +24,7 @@ def content(shown: Shown) -> dict[str, Any] | None:
 def plots(shown: Shown) -> list[Plot]:
     """See sahub.report.sections."""
     panels = []
-    for name, cells in shown.by(lambda row: f"{row['model']}, {row['task']}, {row['measure']}"):
+    for name, cells in shown.by(lambda row: f"{where(row)}, {row['measure']}"):
         marks = [one for one in (_marks(shown, cell) for cell in cells) if one.x]
         if marks:
             measure = cells[0].row["measure"]

@@ -24,7 +24,7 @@ def content(shown: Shown) -> dict[str, Any]:
         shown_names = [*(["model"] if several else []), *names]
         title, kept, _ = contents(table)
         hidden = {name for name in names if name not in kept}
-        drawn.append({"title": title, "names": shown_names, "hidden": hidden, "lines": lines, "differs": table.differs})
+        drawn.append({"title": title, "names": shown_names, "hidden": hidden, "lines": lines, "differs": table.apart})
     headlines = [line for run in shown.runs for line in run.summary["headlines"]]
     rows = [row for table in shown.tables for row in table.rows]
     return {"tables": drawn, "left": {*LEFT, "model", "verdict"}, "headlines": headlines, "note": note(rows)}

@@ -8,7 +8,7 @@ from sahub.config.choices import command
 from sahub.measures import MEASURES
 from sahub.report.plots import GREY, Marks, Panel, Plot
 from sahub.report.run_files import CellFiles
-from sahub.report.shown import Shown, who
+from sahub.report.shown import Shown, where, who
 
 PLACE = 4
 TITLE = "Trials"
@@ -21,7 +21,7 @@ ABOUT = (
 def plots(shown: Shown) -> list[Plot]:
     """See sahub.report.sections."""
     panels = []
-    for name, cells in shown.by(lambda row: f"{row['model']}, {row['task']}, {row['measure']}"):
+    for name, cells in shown.by(lambda row: f"{where(row)}, {row['measure']}"):
         marks = [one for cell in cells for one in _marks(shown, cell)]
         if marks:
             asked = sorted({row["target_density"] for row in (cell.row for cell in cells) if row["target_density"]})
