@@ -1,6 +1,7 @@
 """A page in a headless Chromium, spoken to through a pipe: no library, and nothing that listens on a port."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -20,17 +21,17 @@ class Page:
         assert BINARY, "no chromium: apt-get install chromium, or name one in $CHROMIUM"
         asked, self._write = os.pipe()
         self._read, told = os.pipe()
+        far = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (asked, told)]  # out of the way of 3 and 4
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder}"]
-        line = [BINARY, *arguments, "--remote-debugging-pipe", "--disable-dev-shm-usage", "about:blank"]
-        script = f'exec "$@" 3<&{asked} 4>&{told}'  # the pipe's ends have these numbers
         self._process = subprocess.Popen(
-            ["sh", "-c", script, "sh", *line],
-            pass_fds=(asked, told),
+            [BINARY, *arguments, "--remote-debugging-pipe", "--disable-dev-shm-usage", "about:blank"],
+            preexec_fn=lambda: [os.dup2(one, number) for number, one in enumerate(far, 3)],  # where it reads and writes
+            pass_fds=(3, 4),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(asked)
-        os.close(told)
+        for one in (asked, told, *far):
+            os.close(one)
         self.errors: list[str] = []
         self._number, self._rest, self._session = 0, b"", ""
         [tab] = [one for one in self.ask("Target.getTargets")["targetInfos"] if one["type"] == "page"]

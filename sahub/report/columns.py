@@ -7,8 +7,8 @@ from sahub.config.choices import CELL_GROUPS
 from sahub.search.trial import STATES
 
 COLUMNS = (
-    "task", "tokens", "builder", "run", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict", "default",
-    "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
+    "task", "tokens", "builder", "run", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict",
+    "default", "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
 )  # fmt: skip
 LEFT = {"task", "builder", "run", "objective"}
 ONLY_IN_HTML = {"KL default", "KV density", "bytes"}

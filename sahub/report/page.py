@@ -22,7 +22,7 @@ MOST_DRAWN = 24  # panels of a PNG; the page and the CSV have all
 
 
 def write_page(runs: Sequence[RunFiles], file: Path, *, every_picture: bool) -> None:
-    """Write the page, and into `plots` beside it the numbers of all plots, and pictures: of folded sections if asked."""
+    """Write the page, and into `plots` beside it the numbers of all plots, and pictures (folded ones if asked)."""
     shown = Shown(runs)
     sections = [_section(module, shown) for module in all_of("report/sections")]
     sections = [section for section in sections if section["content"] is not None or section["plots"]]

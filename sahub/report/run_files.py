@@ -32,6 +32,14 @@ SHAPE = {
     "weights": (str, None),
     "seconds": float,
 }
+INTERVAL = dict.fromkeys(("mean", "low", "high"), float)
+GRADED = {
+    **dict.fromkeys(("dense_score", "sparse_score", "difference"), INTERVAL),
+    "paired": {name: [float] for name in ("sums", "sizes", "counts")},
+    "verdict": {"margin": float},
+    "contexts": int,
+    "tokens": float,
+}
 SUMMARY = {"cells": [SHAPE], "headlines": [str], "work": dict, "versions": {str: str}, "seconds": float}
 
 
@@ -145,10 +153,15 @@ def _summary(file: Path) -> Mapping[str, Any]:
         raise NewerFormat(f"{file}: written by a newer sahub (format {form})")
     if isinstance(form, int) and form < FORMAT:
         raise DataError(f"{file}: written by an older sahub; run the same command again, finished work is kept")
-    if not fits(content, SUMMARY) or not content["cells"]:
+    if not fits(content, SUMMARY) or not content["cells"] or not all(map(_scores_fit, content["cells"])):
         raise DataError(f"{file}: must be the summary of a run")
     found: Mapping[str, Any] = content
     return found
+
+
+def _scores_fit(row: Row) -> bool:
+    validation = row["validation"] or {}
+    return fits(validation, GRADED) if "sparse_score" in validation else True
 
 
 def _read(file: Path) -> Any:
