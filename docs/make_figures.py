@@ -33,7 +33,7 @@ def main() -> None:
         subprocess.run(command, check=True, cwd=DOCS.parent)
         [report] = Path(folder).glob("*/*/report.md")
         table = report.read_text("utf-8")
-        shutil.copyfile(report.with_name("accuracy.png"), DOCS / f"{name}.png")
+        shutil.copyfile(report.parent / "plots" / "accuracy.png", DOCS / f"{name}.png")
     picture = f"![accuracy by method, with intervals]({name}.png)"
     page.write_text(MARKS.sub(lambda marks: f"{marks[1]}{table}\n{picture}\n{marks[2]}", text), "utf-8")
 

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from sahub.attention.once import select
     from sahub.attention.stage import Stage
     from sahub.builders.build import build_stack, register_method
+    from sahub.report.report import write_report
     from sahub.results.lookup import best_config
     from sahub.scores import aggregate, score
+    from sahub.stats.verdict import verdict
 
 # Names are imported when they are used: `import sahub` alone loads neither torch nor transformers.
 _HOMES = {
@@ -30,6 +32,8 @@ _HOMES = {
     "score": "sahub.scores",
     "select": "sahub.attention.once",
     "sparse": "sahub.api",
+    "verdict": "sahub.stats.verdict",
+    "write_report": "sahub.report.report",
 }
 __all__ = [
     "Stage",
@@ -45,6 +49,8 @@ __all__ = [
     "score",
     "select",
     "sparse",
+    "verdict",
+    "write_report",
 ]
 
 

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field
+from dataclasses import MISSING, Field, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def help_text(command: str, roots: Sequence[Path]) -> str:
         "",
         "-m runs every combination of comma-separated values; task=glob(ruler/niah_*) names all that match,",
         "task=ruler/all and task=ruler/4096 all of a benchmark (at a length), also without -m;",
+        "--help KEY explains one key, a section (search) or a stage (builder.stages.quest);",
         "--config-dir DIR adds a folder with files of your own; --cfg job prints the configuration and stops.",
         f"In a checkout `python -m pipelines.{command}` is the same.",
         "",
@@ -70,7 +71,7 @@ def help_text(command: str, roots: Sequence[Path]) -> str:
         *_groups(command, roots, defaults),
         "",
         "Keys and their defaults; null stands for nothing [unit; range or choices]",
-        *_keys(command, roots[0], defaults),
+        *(line for _, text in described_keys(command, roots[0]) for line in text),
         "",
         "Stage fields: builder.stages.STAGE.FIELD=VALUE; typed, they leave the search space. + marks what is searched",
         *_stages(roots),
@@ -93,12 +94,14 @@ def _groups(command: str, roots: Sequence[Path], defaults: Mapping[str, str]) ->
         if group in UNREAD[command]:
             continue
         names = [f"{name}*" if name == defaults.get(group) else name for name in group_choices(group, roots)]
-        yield from _wrapped(f"  {group + ' ':<12}", ", ".join(names))
+        yield from wrapped(f"  {group + ' ':<12}", ", ".join(names))
         if group == "task":
-            yield from _wrapped("    suites    ", ", ".join(suites_of([name.rstrip("*") for name in names])))
+            yield from wrapped("    suites    ", ", ".join(suites_of([name.rstrip("*") for name in names])))
 
 
-def _keys(command: str, root: Path, defaults: Mapping[str, str]) -> Iterator[str]:
+def described_keys(command: str, root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every key that a command reads, with its lines of help."""
+    defaults = _chosen(root)
     files = {group: _read(root / group / f"{name}.yaml") for group, name in defaults.items() if group in GROUPS}
     files[""] = _read(root / "search.yaml") | _read(root / f"{command}.yaml")
     files |= {name: node for name, node in files[""].items() if isinstance(node, dict)}
@@ -107,7 +110,7 @@ def _keys(command: str, root: Path, defaults: Mapping[str, str]) -> Iterator[str
         if path in {"builder.stages", "builder.search", "builder.grid"} or section in UNREAD[command]:
             continue  # stages are below, one by one
         of_file = files.get(section, {}).get(name) if name else files[""].get(section)
-        yield from _described(path, item, of_file)
+        yield path, list(_described(path, item, of_file))
 
 
 def _described(path: str, item: Field[Any], of_file: Any) -> Iterator[str]:
@@ -120,21 +123,55 @@ def _described(path: str, item: Field[Any], of_file: Any) -> Iterator[str]:
     if len(head) >= INDENT:
         yield head
         head = ""
-    yield from _wrapped(f"{head:<{INDENT}}", text)
+    yield from wrapped(f"{head:<{INDENT}}", text)
 
 
-def _stages(roots: Sequence[Path]) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True)
+class StageOfBuilder:
+    """A stage as a builder's file has it; `searched` are its free fields."""
+
+    builder: str
+    label: str
+    fields: Mapping[str, Any]
+    searched: Mapping[str, Any]
+
+    @property
+    def method(self) -> str:
+        """The name of its method."""
+        return str(self.fields.get("method", self.label))
+
+    def facts(self, only: str | None = None) -> list[str]:
+        """Its fields, or one of them, with their values; + marks what is searched."""
+        fields = {name: value for name, value in self.fields.items() if only in (None, name)}
+        return [f"{'+' if name in self.searched else ''}{name}={shown(value)}" for name, value in fields.items()]
+
+
+def stages_of(roots: Sequence[Path]) -> Iterator[StageOfBuilder]:
+    """The stages of every builder of these folders."""
     for root in roots:
         for name in group_choices("builder", [root]):
             builder = _read(root / "builder" / f"{name}.yaml")
-            yield from _wrapped(f"  {name + ' ':<16}", builder.get("description", ""))
-            for stage, fields in (builder.get("stages") or {}).items():
-                free = (builder.get("search") or {}).get(stage) or {}
-                facts = [f"{'+' if key in free else ''}{key}={shown(value)}" for key, value in (fields or {}).items()]
-                yield from _wrapped(f"    {stage + ' ':<14}", " ".join(facts))
+            for label, fields in (builder.get("stages") or {}).items():
+                free = (builder.get("search") or {}).get(label) or {}
+                yield StageOfBuilder(builder=name, label=label, fields=fields or {}, searched=free)
 
 
-def _wrapped(head: str, text: str) -> list[str]:
+def _stages(roots: Sequence[Path]) -> Iterator[str]:
+    described = {}
+    for root in roots:
+        for name in group_choices("builder", [root]):
+            described[name] = _read(root / "builder" / f"{name}.yaml").get("description", "")
+    stages = list(stages_of(roots))
+    for name, text in described.items():
+        yield from wrapped(f"  {name + ' ':<16}", text)
+        for stage in (one for one in stages if one.builder == name):
+            facts = [
+                f"{'+' if key in stage.searched else ''}{key}={shown(value)}" for key, value in stage.fields.items()
+            ]
+            yield from wrapped(f"    {stage.label + ' ':<14}", " ".join(facts))
+
+
+def wrapped(head: str, text: str) -> list[str]:
     return textwrap.wrap(text, 118, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False) or [
         head.rstrip()
     ]

@@ -18,6 +18,7 @@ from sahub import extensions
 from sahub.config.arguments import options_first, replacing
 from sahub.config.choices import COMMANDS, FILE_COMMANDS, conf_dir, group_choices
 from sahub.errors import ConfigError, SahubError, did_you_mean, disk_trouble
+from sahub.files.atomic import ERROR_FILE, write_text
 
 log = logging.getLogger(__name__)
 SHOWING = {"-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help"}  # Hydra's own, without cells
@@ -40,11 +41,11 @@ def main() -> None:
         sys.exit(0)
     if command not in {"", "-h", "--help"}:
         _say(f"sahub {command}: no such command{did_you_mean(command, (*COMMANDS, *FILE_COMMANDS))}")
-    _say(
-        f"usage: sahub {'|'.join(COMMANDS)} [KEY=VALUE ...]; sahub {COMMANDS[0]} --help explains every key",
-        f"files: sahub {'|'.join(FILE_COMMANDS)} [KEY=VALUE ...]",
-    )
-    sys.exit(0 if command in {"-h", "--help"} else 2)
+        sys.exit(2)
+    from sahub.cli.overview import overview  # light: commands do not pay for it
+
+    sys.stdout.write(overview())
+    sys.exit(0)
 
 
 @dataclass
@@ -59,10 +60,9 @@ class Run:
 def run(command: str, arguments: Sequence[str]) -> int:
     """Plan the cells that the arguments ask for and run them; the exit status."""
     if {"-h", "--help"} & set(arguments):
-        from sahub.cli.help import help_text  # light: `--help` and a wrong name do not pay for it
+        from sahub.cli.one_key import asked_help  # light: whatever runs does not pay for it
 
-        sys.stdout.write(help_text(command, _roots(arguments)))
-        return 0
+        return _told(lambda: asked_help(command, arguments, _roots(arguments)))
     from sahub.compute.signals import Stopped, stoppable  # light: `--help` and a wrong name do not pay for it
 
     planned = Run()
@@ -81,11 +81,19 @@ def run(command: str, arguments: Sequence[str]) -> int:
         if disk := disk_trouble(error):
             _say(disk)
             return 1
-        file = _write_traceback(planned.directory)
         first = (str(error).splitlines() or [""])[0]
-        where = f"\nthe full traceback is in {file}" if file else ""
-        _say(f"{type(error).__name__}: {first[:300]}{where}")
+        file = _write_traceback(planned.directory)
+        _say(f"{type(error).__name__}: {first[:300]}", *([f"the full traceback is in {file}"] if file else []))
         raise SystemExit(1) from error
+
+
+def _told(text: Callable[[], str]) -> int:
+    try:
+        sys.stdout.write(text())
+    except SahubError as error:
+        _say(str(error))
+        return 1
+    return 0
 
 
 def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
@@ -96,7 +104,6 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     from sahub.cli.preflight import check_plugins, check_read
     from sahub.config.cell import check_removed, plan
     from sahub.config.overrides import typed_overrides
-    from sahub.files.atomic import ERROR_FILE, write_text
 
     def collect(cfg: "DictConfig") -> None:
         job = HydraConfig.get()
@@ -236,8 +243,6 @@ def _say(*messages: str) -> None:
 
 def _write_traceback(directory: Path | None) -> Path | None:
     """The file that the traceback is in; None where no folder takes it."""
-    from sahub.files.atomic import write_text  # light: `--help` and a wrong name do not pay for it
-
     for folder in (directory, Path(tempfile.gettempdir())):
         if folder is not None and folder.is_dir():
             with suppress(OSError):

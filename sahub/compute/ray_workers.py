@@ -23,7 +23,7 @@ from sahub.compute.worker import Batch, Work, Worker, drive
 from sahub.config.cell import Cell
 from sahub.engine.model import Counters
 from sahub.engine.outcome import Outcome
-from sahub.engine.requests import Request, doubt_about, lines_about, name_of
+from sahub.engine.requests import Request, lines_about, name_of
 from sahub.errors import RunError
 from sahub.files.atomic import cache_folder
 
@@ -41,7 +41,7 @@ class _Actor:
     def start(self) -> tuple[Geometry, str, str | None, Counters]:
         """Load the model; not in __init__, so that what goes wrong is raised as it is."""
         self.worker = Worker(self.cell)
-        doubt = doubt_about(self.worker.session.model)
+        doubt = self.worker.session.model.doubt
         return self.worker.geometry, self.worker.name, doubt, self.worker.counters
 
     def requests(self, cell: Cell, split: str) -> list[Request]:

@@ -56,6 +56,12 @@ class Model:
         """Where token ids go."""
         return torch.device(self.hf.get_input_embeddings().weight.device)
 
+    @property
+    def doubt(self) -> str | None:
+        """What is to be said before its answers are read; None: nothing."""
+        doubt = self.template.doubt if self.template else None
+        return f"model={self.name} protocol.thinking=off: {doubt}" if doubt else None
+
     def templated(self, template: str, date: str = Protocol.date, thinking: str = Protocol.thinking) -> "Model":
         """The same loaded model with prompts through its chat template (`auto`, where it has one) or without.
 

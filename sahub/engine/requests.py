@@ -244,12 +244,6 @@ def load(cell: Cell) -> Model:
         date=cell.settings.protocol.date,
         thinking=cell.settings.protocol.thinking,
     )
-    if said := doubt_about(model):
-        log.warning("%s", said)
+    if model.doubt:
+        log.warning("%s", model.doubt)
     return model
-
-
-def doubt_about(model: Model) -> str | None:
-    """What is to be said of a model before its answers are read; None: nothing."""
-    doubt = model.template.doubt if model.template else None
-    return f"model={model.name} protocol.thinking=off: {doubt}" if doubt else None

@@ -7,21 +7,23 @@ from sahub.config.choices import CELL_GROUPS
 from sahub.search.trial import STATES
 
 COLUMNS = (
-    "task", "tokens", "builder", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict", "default",
-    "winner", "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes", "trials", "s",
+    "task", "tokens", "builder", "run", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict",
+    "default", "winner", "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes",
+    "trials", "s",
 )  # fmt: skip
-LEFT = {"task", "builder", "objective"}
+LEFT = {"task", "builder", "run", "objective"}
 ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
 NOTE = (
     "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
     "sparse: the winner, default: the builder's values before the search. winner: the best trial (tuned), or the "
     "default, where that one was worse on search contexts that no trial had seen. difference: sparse minus dense in "
     "points, paired by context. verdict: lossless, where the difference is surely above minus validate.margin, "
-    "worse, where it is surely below, else undecided and how many more contexts would tell. KL: of the answers' "
-    "tokens to dense, e: attention error. asked, density: share of keys. sparse in: the layers that densities, bits "
-    "and bytes are over, where others hold windows or states or stay dense. bits asked, bits: of an index, read per "
-    "key and KV head. KV density: share of keys that a KV head reads. bytes: read by a decode step per layer and KV "
-    "head, index included. trials: complete/pruned/rejected/failed. s: seconds."
+    "worse, where it is surely below, else undecided and how many more contexts would tell; "
+    "all verdicts of a table hold together. KL: of the answers' tokens to dense, "
+    "e: attention error. asked, density: share of keys. sparse in: the layers that densities, bits and bytes are over, "
+    "where others hold windows or states or stay dense. bits asked, bits: of an index, read per key and KV head. KV "
+    "density: share of keys that a KV head reads. bytes: read by a decode step per layer and KV head, index included. "
+    "trials: complete/pruned/rejected/failed. s: seconds."
 )
 COMPARED = " minus NAME: sparse minus the sparse of that builder, paired by context."
 
@@ -51,13 +53,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["task"],
         _short(found.get("tokens"), "{:.0f}"),
         row["builder"] + _told_apart(row),
+        row.get("run") or "-",
         row["objective"],
         _layers(found.get("layers")),
         _short(found.get("n"), "{}"),
         percent(found.get("dense_score")),
         percent(found.get("sparse_score")),
         percent(found.get("difference"), sign=True),
-        _verdict(found.get("verdict")),
+        verdict_text(row["verdict"]),
         percent(found.get("default_score")),
         _winner(row.get("decision")),
         _short(measures.get("answer_kl")),
@@ -80,7 +83,8 @@ def _told_apart(row: Mapping[str, Any]) -> str:
     return " " + row["directory"].removeprefix(named).strip("_") if row["directory"].startswith(f"{named}_") else ""
 
 
-def _verdict(found: Mapping[str, Any] | None) -> str:
+def verdict_text(found: Mapping[str, Any] | None) -> str:
+    """A word, and how many more contexts would tell."""
     if not found:
         return "-"
     more = found["more_contexts"]

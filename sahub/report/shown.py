@@ -1,43 +1,55 @@
-"""What the page of a run is made of."""
+"""What the page is made of: finished runs, their cells, and the tables that these may stand in."""
 
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
 
-from sahub.results.cell_result import CellResult
+from sahub.report.run_files import CellFiles, RunFiles
+from sahub.report.tables import ComparedRows, Row, tables
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Shown:
-    """How the cells ended, and what was made of that for people.
+    """Runs, and what is derived of them once for all sections."""
 
-    rows      of the summary file, one a cell
-    lines     of headlines, for people
-    work      model -> receipts
-    pictures  section -> PNG
-    """
+    runs: Sequence[RunFiles]
 
-    found: Sequence[CellResult]
-    rows: Sequence[Mapping[str, Any]]
-    lines: Sequence[str]
-    work: Mapping[str, Mapping[str, int]]
-    seconds: float
-    pictures: Mapping[str, bytes]
+    @cached_property
+    def tables(self) -> list[ComparedRows]:
+        """The cells of all runs in as few tables as their protocols allow.
 
-    def image(self, name: str, alt: str) -> str:
-        """A picture with its heading, inside the page; empty where there is none."""
-        if name not in self.pictures:
-            return ""
-        data = base64.b64encode(self.pictures[name]).decode()
-        return f'<h2>{name.capitalize()}</h2><img alt="{alt}" src="data:image/png;base64,{data}">'
+        `run` says whose a row is, of several; `apart` in what its table differs from the first.
+        """
+        found = tables([{**row, "run": run.name} for run in self.runs for row in run.summary["cells"]])
+        return [replace(table, rows=[{**row, "apart": table.apart} for row in table.rows]) for table in found]
+
+    @cached_property
+    def cells(self) -> list[CellFiles]:
+        """The cells in the order of the tables, each with its row there."""
+        runs = {run.name: run for run in self.runs}
+        return [CellFiles(runs[row["run"]], row) for table in self.tables for row in table.rows]
+
+    @cached_property
+    def colours(self) -> dict[str, int]:
+        """A number for every builder: its colour in all pictures."""
+        return {name: number for number, name in enumerate(dict.fromkeys(cell.row["builder"] for cell in self.cells))}
+
+    def by(self, key: Callable[[Row], str]) -> Iterator[tuple[str, list[CellFiles]]]:
+        """The cells in groups, in the order in which the first of each comes."""
+        places = {name: place for place, name in enumerate(dict.fromkeys(key(cell.row) for cell in self.cells))}
+        ordered = sorted(self.cells, key=lambda cell: places[key(cell.row)])
+        for name, group in groupby(ordered, key=lambda cell: key(cell.row)):
+            yield name, list(group)
 
 
-def work_lines(work: Mapping[str, Mapping[str, int]], seconds: float) -> list[str]:
-    """What was loaded, prefilled and generated, per model."""
-    return [
-        f"{name}: model loads {done['loads']}, contexts {done['contexts']}, prefills {done['prefills']} "
-        f"({done['prefill_tokens']} tokens), generated tokens {done['generated_tokens']}, contexts x stacks computed "
-        f"{done['computed']}, from the cache {done['served']}; {seconds:.0f} s in all"
-        for name, done in work.items()
-    ]
+def where(row: Row) -> str:
+    """Model, task and length of a cell, and in what its protocol differs: what shares a picture."""
+    tokens = (row["validation"] or {}).get("tokens")
+    length = f"{tokens:,.0f} tokens" if tokens else ""
+    return ", ".join(filter(None, (row["model"], row["task"], length, row["apart"])))
+
+
+def who(row: Row) -> str:
+    """Builder and objective of a cell, with its run where there are several."""
+    return " ".join(filter(None, (row["builder"], row["objective"], row["run"])))

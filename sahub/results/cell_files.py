@@ -11,7 +11,7 @@ from typing import Any
 from sahub.config.cell import Cell
 from sahub.engine.outcome import Outcome
 from sahub.engine.requests import Request
-from sahub.files.atomic import write_csv, write_json, write_jsonl, write_text
+from sahub.files.atomic import read_json, write_csv, write_json, write_jsonl, write_text
 from sahub.files.names import file_name
 from sahub.measures import MEASURES
 from sahub.models import gguf
@@ -24,6 +24,7 @@ from sahub.search.scope import seen_from
 from sahub.search.trial import Study, Trial, space_of_cell
 
 ONE_BUDGET = ("frontier.density=[]", "frontier.aux_bits=[]", "budget_search=null")  # of a frontier
+VALIDATED = ("n", "contexts", "dense_score", "sparse_score", "difference", "verdict")  # told in the best file
 PACKAGES = ("sahub", "torch", "transformers", "tokenizers", "optuna", "hydra-core")
 
 
@@ -186,6 +187,7 @@ def _analysis_row(trial: Trial) -> dict[str, Any]:
 def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, Any]) -> None:
     """Answers, metrics, configuration and micro metrics of the dense, the tuned and the default run."""
     winners.validated(cell, validation.entry.overrides, figures)
+    _tell_best(cell, figures)
     root = cell.directory / "benchmark_results" / file_name(cell.choices.model)
     task = file_name(cell.choices.task)
     name = f"{cell.choices.builder}_{cell.choices.objective}"
@@ -204,6 +206,14 @@ def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, A
         write_jsonl(folder / "micro_metrics.jsonl", outcome.micro)
         write_json(folder / "metrics.json", {**metrics, "seconds": round(outcome.seconds, 3)})
         write_json(folder / "config.json", _config(cell, overrides))
+
+
+def _tell_best(cell: Cell, figures: Mapping[str, Any]) -> None:
+    """Add what validation found to the best file that this run's search has written."""
+    file = cell.directory / "optimal_configs" / f"{cell.name}.json"
+    if file.is_file():
+        told = {name: figures[name] for name in VALIDATED if name in figures}
+        write_json(file, {**read_json(file), "validation": told})
 
 
 def _score(outcome: Outcome | None) -> dict[str, Any]:

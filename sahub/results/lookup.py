@@ -193,7 +193,8 @@ def _validated(figures: Mapping[str, Any] | None) -> str:
         return f"n={figures['n']}, without gold answers"
     scores = {name: figures[f"{name}_score"]["mean"] for name in ("dense", "sparse")}
     dense, sparse = (f"{name} {100 * mean:.1f}" for name, mean in scores.items())
-    return f"{dense}, {sparse} % of n={figures['n']}"
+    word = figures.get("verdict", {}).get("word")
+    return f"{dense}, {sparse} % of n={figures['n']}{f', {word}' if word else ''}"
 
 
 COLUMNS = ("model", "task", "builder", "objective", "stages", "value", "density", "validated", "found", "")

@@ -14,8 +14,9 @@ from sahub.engine.session import Attention
 from sahub.errors import RunError
 from sahub.results.headline import official
 from sahub.search.trial import attention_of, excess_of
-from sahub.stats.intervals import Interval, mean_interval, paired_interval
-from sahub.stats.verdict import Verdict, verdict
+from sahub.stats.bounded import Groups
+from sahub.stats.intervals import Interval, mean_interval, paired, paired_interval
+from sahub.stats.verdict import verdicts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,12 @@ class Validation:
             figures["dense_score"] = interval(accuracy(self.dense))
             figures["sparse_score"] = interval(accuracy(self.sparse))
             figures["difference"] = interval(difference(self.sparse, self.dense))
-            cell = self.entry.cell
-            figures["verdict"] = judged(cell, self.sparse, self.dense)._asdict()
+            cell, pairs = (
+                self.entry.cell,
+                paired(scores_of(self.sparse), scores_of(self.dense), contexts_of(self.dense)),
+            )
+            figures["paired"] = {name: column.tolist() for name, column in pairs._asdict().items()}
+            figures["verdict"] = judged(cell, pairs)
             figures["official"] = {"dense": official(cell, self.dense), "sparse": official(cell, self.sparse)}
         if self.default is not None and self.default.state == "complete":
             figures["default_measures"] = self.default.measures()
@@ -108,10 +113,10 @@ def difference(one: Outcome, other: Outcome) -> Interval:
     return paired_interval(scores_of(one), scores_of(other), contexts_of(one))
 
 
-def judged(cell: Cell, one: Outcome, other: Outcome) -> Verdict:
-    """Whether one loses less than `validate.margin` to the other."""
+def judged(cell: Cell, pairs: Groups) -> dict[str, Any]:
+    """Whether the differences of a cell say that it loses less than `validate.margin`, as it is written to files."""
     margin, seed = cell.settings.validate.margin, cell.settings.search.seed
-    return verdict(scores_of(one), scores_of(other), contexts_of(one), margin=margin, seed=seed)
+    return verdicts([pairs], [margin], seed=seed)[0]._asdict()
 
 
 def contexts_of(outcome: Outcome) -> list[str]:

@@ -72,7 +72,8 @@ def _at_most_zero(steps: np.ndarray, counts: np.ndarray) -> float:
     centre = _saddle(steps, counts)
     width = (counts @ np.square(steps / (1 - steps * centre)) + centre**-2) ** -0.5
     at = centre + 1j * width * _NODES
-    heights = np.exp(-np.log(1 - np.outer(at, steps)) @ counts) / at
+    logs = np.log(1 - np.outer(at, steps))
+    heights = np.exp(-(logs * counts).sum(axis=1)) / at  # a product of matrices would wait for threads
     return min(1.0, max(0.0, float(-width / math.pi * (heights.real @ _WEIGHTS))))
 
 

@@ -60,7 +60,8 @@ def test_the_files_of_a_run(sweep):
             assert {row["density"] for row in micro} == {1.0}
         assert read(folder / "config.json")["settings"]["search"]["seed"] == 0
         assert "seconds" in read(folder / "metrics.json")
-    for file in ("benchmark_summary.json", "report.html", "report.md", "accuracy.png", "frontier.png"):
+    plots = ("plots/accuracy.png", "plots/trials.png", "plots/trials.csv", "plots/layers_error.csv")
+    for file in ("benchmark_summary.json", "report.html", "report.md", *plots):
         assert (root / file).stat().st_size > 500
 
 

@@ -1,5 +1,9 @@
-"""The page of a run: a section a file, in the order of their PLACE.
+"""The page of runs: a section a file, in the order of their PLACE.
 
-A section has `html(shown)`, empty where it has nothing to say; one that is a picture also has `picture(found)`, which
-gives a PNG or None, and its words for those who cannot see it, ALT.
+A section has a `TITLE`, and one or both of
+
+    content(shown)   what its template, templates/sections/<name>.html.j2, is given; None where it has nothing to say
+    plots(shown)     sahub.report.plots; those without a panel are left out
+
+`FOLDED`: it is shown once somebody opens it.
 """

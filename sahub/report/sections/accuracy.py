@@ -1,65 +1,72 @@
-"""How accurate each configuration was, with intervals."""
+"""How accurate each configuration is, and how many times fewer keys or bytes it reads."""
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from sahub.report.shown import Shown
-from sahub.results.cell_result import CellResult
+from sahub.report.answers import is_bound, scores
+from sahub.report.plots import Band, Marks, Panel, Plot
+from sahub.report.run_files import CellFiles
+from sahub.report.shown import Shown, where, who
 
 PLACE = 3
-ALT = "accuracy on validation examples with intervals"
+TITLE = "Accuracy against what is read"
+ABOUT = (
+    "Dots: the winners on questions that no search has seen, with 95 % intervals; rings: the builder's default, joined "
+    "to its winner; band: dense. Further right is cheaper, further up is better. Oracles are bounds: they look at "
+    "every key to choose some."
+)
 
 
-def html(shown: Shown) -> str:
+def plots(shown: Shown) -> list[Plot]:
     """See sahub.report.sections."""
-    return shown.image("accuracy", ALT)
+    groups = list(shown.by(where))
+    keys = [_panel(shown, name, cells, "keys") for name, cells in groups]
+    read = [_panel(shown, name, cells, "bytes") for name, cells in groups]
+    return [
+        Plot(name="accuracy", about=ABOUT, panels=[panel for panel in keys if panel]),
+        Plot(
+            name="accuracy_by_bytes",
+            about="The same against the bytes that a decode step reads, those of an index included.",
+            panels=[panel for panel in read if panel],
+        ),
+    ]
 
 
-def picture(found: Sequence[CellResult]) -> bytes | None:
-    """A PNG of validated accuracies with 95 % intervals, one panel per task and length; None where none was validated.
-
-    Dots: the configuration that was validated; rings: the builder's default beside a winner; band: dense.
-    """
-    panels: dict[tuple[str, str, int], list[CellResult]] = {}
-    for result in found:
-        if result.figures and "dense_score" in result.figures:
-            cell = result.cell
-            key = cell.choices.model, cell.choices.task, cell.settings.validate.max_context_length
-            panels.setdefault(key, []).append(result)
-    if not panels:
+def _panel(shown: Shown, name: str, cells: list[CellFiles], what: str) -> Panel | None:
+    scored = [cell for cell in cells if scores(cell.row) and cell.row["builder"] != "dense"]
+    marks = [one for cell in scored for one in _marks(shown, cell, what)]
+    if not marks:
         return None
-    from matplotlib.figure import Figure  # half a second, for runs that draw nothing
-
-    tallest = max(map(len, panels.values()))
-    figure = Figure(figsize=(0.6 + 3.6 * len(panels), 1.6 + 0.34 * tallest), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, ((model, task, length), results) in zip(axes, panels.items(), strict=True):
-        dense = results[0].figures["dense_score"]
-        if dense["low"] is not None:
-            axis.axvspan(100 * dense["low"], 100 * dense["high"], color="black", alpha=0.1, linewidth=0)
-        axis.axvline(100 * dense["mean"], color="black", linewidth=1, label="dense")
-        for place, result in enumerate(results):
-            _dot(axis, place, result.figures["sparse_score"], marker="o", color="tab:blue", zorder=3)
-            if "default_score" in result.figures:
-                _dot(axis, place, result.figures["default_score"], marker="o", color="tab:orange", fillstyle="none")
-        axis.set_yticks(range(len(results)), [_label(result, results) for result in results])
-        axis.set_ylim(len(results) - 0.4, -0.6)
-        axis.set(title=f"{model}, {task}\n{length:,} tokens", xlabel="accuracy, % [95 % interval]", xlim=(-3, 103))
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110)
-    return image.getvalue()
+    dense = scored[0].row["validation"]["dense_score"]
+    band = Band(name="dense", **{key: 100 * dense[key] for key in ("mean", "low", "high")})
+    return Panel(title=name, x=f"times fewer {what} read", y="accuracy, %", marks=marks, band=band, x_log=True)
 
 
-def _label(result: CellResult, beside: Sequence[CellResult]) -> str:
-    """The builder, and the objective where these differ."""
-    choices = result.cell.choices
-    several = len({other.cell.choices.objective for other in beside}) > 1
-    return f"{choices.builder}, {choices.objective}" if several else choices.builder
+def _marks(shown: Shown, cell: CellFiles, what: str) -> Iterator[Marks]:
+    row, colour = cell.row, shown.colours[cell.row["builder"]]
+    found = row["validation"]
+    tuned = _point(cell, found["measures"], found["sparse_score"], what)
+    first = _point(cell, found.get("default_measures"), found.get("default_score"), what)
+    if tuned is None:
+        return
+    name = who(row) + (" (oracle)" if is_bound(row) else "")
+    if first is not None:
+        about = [f"{name}, the default"]
+        yield Marks(name=name, x=[first[0], tuned[0]], y=[first[1], tuned[1]], style="line", colour=colour)
+        yield Marks(name=f"{name}, default", x=[first[0]], y=[first[1]], style="ring", colour=colour, about=about)
+    score = found["sparse_score"]
+    yield Marks(
+        name=name, x=[tuned[0]], y=[tuned[1]], low=[100 * score["low"]], high=[100 * score["high"]], colour=colour,
+        about=[f"{name}: {tuned[1]:.1f} % at density {found['measures']['density']:.3f}"],
+        paste=[cell.best.get("commands", {}).get("validate", "")],
+    )  # fmt: skip
 
 
-def _dot(axis: Any, place: int, score: Any, **style: Any) -> None:
-    low, high = score["low"], score["high"]
-    mean = 100 * score["mean"]
-    reach = None if low is None or high is None else [[mean - 100 * low], [100 * high - mean]]
-    axis.errorbar([mean], [place], xerr=reach, linestyle="none", capsize=2.5, markersize=6, **style)
+def _point(cell: CellFiles, measures: Any, score: Any, what: str) -> tuple[float, float] | None:
+    """By what factor less is read than by dense, and the accuracy in percent."""
+    if not measures or not score:
+        return None
+    if what == "keys":
+        return 1 / measures["density"], 100 * score["mean"]
+    dense, sparse = cell.metrics("dense").get("measures", {}).get("bytes_per_step"), measures.get("bytes_per_step")
+    return (dense / sparse, 100 * score["mean"]) if dense and sparse else None

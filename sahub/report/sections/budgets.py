@@ -1,27 +1,29 @@
-"""Of searches over a frontier: the winner for each budget."""
+"""The density that was asked for against the one that was measured."""
 
-from collections.abc import Mapping
-from html import escape
-from typing import Any
-
-from sahub.report.shown import Shown
+from sahub.report.plots import Marks, Panel, Plot
+from sahub.report.shown import Shown, who
 
 PLACE = 6
-HEAD = ("cell", "budget", "value", "on other contexts", "density", "bits", "overrides")
+TITLE = "Asked against measured"
+FOLDED = True
+ABOUT = "Winners, where they were validated. On the line, what was asked is used; above it, a target is missed."
 
 
-def html(shown: Shown) -> str:
+def plots(shown: Shown) -> list[Plot]:
     """See sahub.report.sections."""
-    body = "".join(_line(one["directory"], found) for one in shown.rows for found in one.get("frontier", []))
-    head = "".join(f"<th>{name}</th>" for name in HEAD)
-    note = "value: of the answers that chose; on other contexts: of answers forced on contexts that chose nothing."
-    table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    return f'<h2>Budgets</h2>{table}<p class="note">{note}</p>' if body else ""
-
-
-def _line(cell: str, found: Mapping[str, Any]) -> str:
-    checked = found["checked"]
-    numbers = [found["value"], checked and checked["value"], found["density"], found["aux_bits"]]
-    texts = ["-" if number is None else f"{number:.3g}" for number in numbers]
-    cells = [cell, found["budget"], *texts, " ".join(found["overrides"])]
-    return "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + "</tr>"
+    panels = []
+    for model, cells in shown.by(lambda row: str(row["model"])):
+        rows = [cell.row for cell in cells if cell.row["validation"] and cell.row["target_density"]]
+        marks = [
+            Marks(
+                name=builder,
+                x=[row["target_density"] for row in rows if row["builder"] == builder],
+                y=[row["validation"]["measures"]["density"] for row in rows if row["builder"] == builder],
+                colour=shown.colours[builder],
+                about=[f"{who(row)}, {row['task']}" for row in rows if row["builder"] == builder],
+            )
+            for builder in dict.fromkeys(row["builder"] for row in rows)
+        ]
+        if marks:
+            panels.append(Panel(title=model, x="density asked", y="density measured", marks=marks, diagonal=True))
+    return [Plot(name="budgets", about=ABOUT, panels=panels)]

@@ -1,17 +1,14 @@
 """The cells that have no result, and why."""
 
-from html import escape
+from typing import Any
 
 from sahub.report.shown import Shown
 
 PLACE = 2
+TITLE = "Failed cells"
 
 
-def html(shown: Shown) -> str:
+def content(shown: Shown) -> dict[str, Any] | None:
     """See sahub.report.sections."""
-    failures = "".join(
-        f"<li><b>{escape(result.cell.name)}</b>: {escape(result.message)}</li>"
-        for result in shown.found
-        if not result.ok
-    )
-    return f"<h2>Failed cells</h2><ul>{failures}</ul>" if failures else ""
+    failed = [cell.row for cell in shown.cells if not cell.row["ok"]]
+    return {"rows": failed} if failed else None

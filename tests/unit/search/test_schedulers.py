@@ -102,6 +102,13 @@ def test_a_scheduler_without_contexts_to_spare_says_so(caplog):
 
 def test_pruned_trials_have_their_column_in_the_report():
     row = dict.fromkeys(["task", "builder", "objective", "model", "directory"], "x") | {"compared": {}}
-    row |= {"validation": None, "best": None, "target_density": None, "target_aux_bits": None, "seconds": 1.0}
+    row |= {
+        "validation": None,
+        "verdict": None,
+        "best": None,
+        "target_density": None,
+        "target_aux_bits": None,
+        "seconds": 1.0,
+    }
     row["trials"] = {"complete": 7, "pruned": 3, "rejected": 2, "failed": 1}
     assert texts_of([row])[0]["trials"] == "7/3/2/1"

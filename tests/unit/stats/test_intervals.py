@@ -13,8 +13,8 @@ from scipy.stats import binom, binomtest
 
 from sahub.errors import ScoreError
 from sahub.stats.bounded import Groups, p_value
-from sahub.stats.intervals import TAIL, holm, kendall_tau, mean_interval, paired_interval, paired_p_value
-from sahub.stats.verdict import Verdict, verdict
+from sahub.stats.intervals import TAIL, holm, kendall_tau, mean_interval, paired, paired_interval, paired_p_value
+from sahub.stats.verdict import Verdict, verdict, verdicts, words
 
 
 def pairs(gains: int, losses: int, n: int) -> tuple[list[int], list[int]]:
@@ -124,6 +124,40 @@ def test_more_contexts_are_those_that_would_decide() -> None:
     assert verdict(*pairs(0, 0, 40), margin=0.05) == found
     on_the_line = verdict(*pairs(0, 2, 40), margin=0.05)  # what is seen is the margin itself
     assert on_the_line == ("undecided", 0.05, None)
+
+
+def test_verdicts_of_a_table_hold_together() -> None:
+    def said(*cells: tuple[int, int, int]) -> list[str]:
+        return list(words([paired(*pairs(*cell), None) for cell in cells], [0.05] * len(cells)))
+
+    alone, clear, lost = (0, 0, 80), (0, 0, 300), (0, 60, 100)  # p of the first: 0.95^80, 1.7 %
+    assert said(alone) == ["lossless"]
+    assert said(alone, alone) == ["undecided", "undecided"]  # 1.7 % twice
+    assert said(clear, alone) == ["lossless", "lossless"]  # the first is decided, and takes nothing from the other
+    assert said(lost, alone) == ["worse", "undecided"]
+    assert said() == []
+    needs = [verdicts([paired(*pairs(*alone), None)] * many, [0.05] * many)[0].more_contexts for many in (2, 20)]
+    assert needs[0] is not None
+    assert needs[1] is not None
+    assert 0 < needs[0] < needs[1]
+
+
+def test_few_tables_hold_a_wrong_lossless() -> None:
+    # Five builders that lose exactly the margin: each lossless of theirs is wrong.
+    chance, tables, wrong = Random(7), 400, 0
+    for _ in range(tables):
+        cells = []
+        for _ in range(5):
+            losses = sum(chance.random() < 0.05 for _ in range(120))
+            cells.append(paired(*pairs(0, losses, 120), None))
+        wrong += "lossless" in words(cells, [0.05] * 5)
+    assert wrong / tables <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / tables)
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.1, 1.5, math.nan])
+def test_a_margin_is_a_share(margin: float) -> None:
+    with pytest.raises(ScoreError, match=r"margin=.*: must be a share"):
+        verdict([1.0], [1.0], margin=margin)
 
 
 def test_holm_equals_its_definition() -> None:
