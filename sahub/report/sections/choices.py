@@ -62,7 +62,7 @@ def importances(points: Sequence[Mapping[str, Any]], values: Sequence[float]) ->
 
 
 def _distribution(values: Sequence[Any]) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution  # with optuna
 
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return FloatDistribution(min(values), max(values))
