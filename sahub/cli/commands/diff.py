@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     if others or lacking:
         sys.stderr.write(f"{others[0] + ': no such key' if others else lacking[0] + '=...: must be given'}\n{USAGE}")
         return 2
-    from sahub.config.explain import TROUBLE, said
+    from sahub.config.explain import TROUBLE, said  # light until the keys are right
     from sahub.report.run_diff import lines
     from sahub.report.run_files import read_run
 

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     if others or not given.get("runs"):
         sys.stderr.write(f"{others[0] + ': no such key' if others else 'runs=...: must be given'}\n{USAGE}")
         return 2
-    from sahub.config.explain import TROUBLE, said
+    from sahub.config.explain import TROUBLE, said  # light until the keys are right
     from sahub.report.report import write_report
 
     try:
