@@ -11,7 +11,7 @@ from sahub.report.summary import FORMAT
 from sahub.stats.intervals import mean_interval, paired, paired_interval
 
 FIELDS = ("quest.page_size", "quest.label_bits", "sink.sink_size.of_budget", "local.window_size.of_budget")
-COLUMNS = ("id", "question", "answer", "references", "score", "answer_nll", "n_context", "n_new", "seconds")
+COLUMNS = ("id", "question", "answer", "references", "score", "answer_nll", "n_context", "n_new", "seconds", "needle")
 
 
 def write_run(
@@ -126,7 +126,9 @@ def _answers(place: Path, scores: list[float]) -> None:
         rows.writerow(COLUMNS)
         for number, score in enumerate(scores):
             question = f"What is <b>number</b> {number}?\nThe number is:"
-            rows.writerow([f"{number:016x}/0", question, "42" if score else "7", '["42"]', score, 0.1, 868, 2, 0.1])
+            rows.writerow(
+                [f"{number:016x}/0", question, "42" if score else "7", '["42"]', score, 0.1, 868, 2, 0.1, 0.25]
+            )
 
 
 def _json(file: Path, content: Any) -> None:

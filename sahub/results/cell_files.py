@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from sahub.config.cell import Cell
-from sahub.engine.outcome import Outcome
+from sahub.engine.outcome import Answer, Outcome
 from sahub.engine.requests import Request
 from sahub.files.atomic import read_json, write_csv, write_json, write_jsonl, write_text
 from sahub.files.names import file_name
@@ -184,14 +184,16 @@ def _analysis_row(trial: Trial) -> dict[str, Any]:
     }
 
 
-def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, Any]) -> None:
+def write_validation(
+    cell: Cell, validation: Validation, figures: Mapping[str, Any], requests: Sequence[Request]
+) -> None:
     """Answers, metrics, configuration and micro metrics of the dense, the tuned and the default run."""
     winners.validated(cell, validation.entry.overrides, figures)
     _tell_best(cell, figures)
     root = cell.directory / "benchmark_results" / file_name(cell.choices.model)
     task = file_name(cell.choices.task)
     name = f"{cell.choices.builder}_{cell.choices.objective}"
-    entry = validation.entry
+    entry, contexts = validation.entry, {request.example.id: request.example.context for request in requests}
     runs: list[tuple[str, Outcome | None, tuple[str, ...] | None, Any]] = [
         ("dense", validation.dense, None, _score(validation.dense)),
         (name, validation.sparse, entry.overrides, dict(figures)),
@@ -202,7 +204,8 @@ def write_validation(cell: Cell, validation: Validation, figures: Mapping[str, A
         if outcome is None or outcome.state != "complete":
             continue
         folder = root / file_name(label) / task
-        write_csv(folder / "raw_results.csv", [_answer_row(answer) for answer in outcome.answers], RAW_COLUMNS)
+        answers = [{**_answer_row(one), "needle": _needle(contexts[one.example_id], one)} for one in outcome.answers]
+        write_csv(folder / "raw_results.csv", answers, RAW_COLUMNS)
         write_jsonl(folder / "micro_metrics.jsonl", outcome.micro)
         write_json(folder / "metrics.json", {**metrics, "seconds": round(outcome.seconds, 3)})
         write_json(folder / "config.json", _config(cell, overrides))
@@ -224,10 +227,21 @@ def _score(outcome: Outcome | None) -> dict[str, Any]:
     return {"n": len(outcome.answers), "score": score, "measures": outcome.measures()}
 
 
-RAW_COLUMNS = ("id", "question", "answer", "references", "score", "answer_nll", "n_context", "n_new", "seconds")
+RAW_COLUMNS = (
+    "id",
+    "question",
+    "answer",
+    "references",
+    "score",
+    "answer_nll",
+    "n_context",
+    "n_new",
+    "seconds",
+    "needle",
+)
 
 
-def _answer_row(answer: Any) -> dict[str, Any]:
+def _answer_row(answer: Answer) -> dict[str, Any]:
     return {
         "id": f"{answer.example_id}/{answer.question_id}",
         "question": answer.question,
@@ -239,6 +253,13 @@ def _answer_row(answer: Any) -> dict[str, Any]:
         "n_new": answer.n_new,
         "seconds": round(answer.seconds, 4),
     }
+
+
+def _needle(context: str, answer: Answer) -> float | None:
+    """Where the first gold answer that stands in the context does, as a share of its characters."""
+    places = [context.find(gold) for gold in answer.references if gold]
+    found = [place for place in places if place >= 0]
+    return round(min(found) / len(context), 4) if found else None
 
 
 def _config(cell: Cell, overrides: tuple[str, ...] | None) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) ->
     for result, validation in zip(same, done, strict=True):
         with guard([result]):
             figures = validation.figures()
-            cell_files.write_validation(result.cell, validation, figures)
+            cell_files.write_validation(result.cell, validation, figures, requests)
             result.validation, result.figures = validation, figures
             result.tracked.validation(figures)
 

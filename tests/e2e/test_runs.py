@@ -53,7 +53,9 @@ def test_the_files_of_a_run(sweep):
         assert len(rows) == 4
         assert list(rows[0]) == [
             "id", "question", "answer", "references", "score", "answer_nll", "n_context", "n_new", "seconds",
+            "needle",
         ]  # fmt: skip
+        assert all(0 <= float(row["needle"]) <= 1 for row in rows)  # the gold answer stands in the context
         micro = [json.loads(line) for line in (folder / "micro_metrics.jsonl").read_text().splitlines()]
         assert len({(row["layer"], row["phase"]) for row in micro}) == 8
         if run.name == "dense":

@@ -75,6 +75,7 @@ def test_the_first_words_answer_the_question(run: Path, tmp_path: Path) -> None:
         "Cost: 16 trials, 3 s, all of it from the cache.",
     ):
         assert words in answer
+    assert "what it asks for lies 25 % into the context" in text
     assert "What is <b>number</b>" in text  # what models and files say is text, and never markup
     with (tmp_path / "plots" / "trials.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -156,7 +157,8 @@ def test_the_winners_of_a_frontier_are_told_for_every_budget(tmp_path: Path) -> 
         assert told in text
 
 
-def test_a_page_is_light(tmp_path: Path) -> None:
+def test_a_page_is_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sahub.report.page.png", lambda plot: b"")  # which takes longer than all else
     run = write_run(tmp_path, tasks=8, trials=50, questions=30)
     page_of(run, file=tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 6 * MB
