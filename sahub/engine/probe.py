@@ -50,7 +50,7 @@ def probe(model: PreTrainedModel) -> None:
                 f"model={kind}: layer {layer} asks transformers' attention interface {seen.asked[layer]} times in two "
                 "passes, must be twice: it cannot be made sparse"
             )
-    if logits.isnan().any():
+    if not logits.is_meta and logits.isnan().any():
         raise UnsupportedModel(f"model={kind}: its logits are NaN: {_source_of_nan(model)}")
     if not apart <= ALLOWED.get(model.dtype, ALLOWED_IN_HALF):
         raise UnsupportedModel(

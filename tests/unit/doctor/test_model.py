@@ -128,7 +128,7 @@ def test_a_configuration_that_cannot_be_read_is_one_line(tmp_path, capsys):
     (tmp_path / "model" / "config.json").write_text('{"model_type": "lama"}', encoding="utf-8")
     assert not examine(doctor(tmp_path, "model=hf", f"model.path={tmp_path / 'model'}"))
     first, files = capsys.readouterr().out.splitlines()
-    assert f"model.path={tmp_path / 'model'}: cannot be read as a transformers model" in first
+    assert f"model.path={tmp_path / 'model'}: config.json: model_type=lama: not known to transformers" in first
     assert files == f"files: {tmp_path / 'doctor.json'}"
 
 
