@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from sahub.extensions import all_of
-from sahub.files.atomic import write_csv, write_text
+from sahub.files.atomic import write_bytes, write_csv, write_text
 from sahub.report.pictures import PALETTE, png
 from sahub.report.plots import Plot, numbers
 from sahub.report.run_files import RunFiles
@@ -31,7 +31,7 @@ def write_page(runs: Sequence[RunFiles], file: Path, *, every_picture: bool) -> 
         write_csv(file.parent / "plots" / f"{plot.name}.csv", numbers(plot))
         if every_picture or not folded:  # a second or more each, which every run would pay
             drawn = Plot(name=plot.name, about=plot.about, panels=plot.panels[:MOST_DRAWN])
-            (file.parent / "plots" / f"{plot.name}.png").write_bytes(png(drawn))
+            write_bytes(file.parent / "plots" / f"{plot.name}.png", png(drawn))
 
 
 def page(shown: Shown, sections: Sequence[dict[str, Any]]) -> str:
