@@ -8,10 +8,11 @@ from sahub.config.cell import Cell
 from sahub.engine.model import Counters
 from sahub.report.comparisons import differences
 from sahub.report.tables import tables
-from sahub.results.cell_files import decided, frontier_rows, versions, weights_of
+from sahub.results.cell_files import versions, weights_of
 from sahub.results.cell_result import CellResult
 from sahub.results.headline import benchmarks, headline_lines
 from sahub.results.protocol import protocol_of
+from sahub.results.study_figures import decided, frontier_rows
 from sahub.search.objective import minimised
 from sahub.search.optuna_export import importances_of
 from sahub.search.trial import space_of_cell

@@ -18,6 +18,7 @@ from sahub.models import gguf
 from sahub.models.weights import GGUF, locate
 from sahub.results import best_file, winners
 from sahub.results.reproduce import command_line, merged
+from sahub.results.study_figures import decided, figures, frontier_rows
 from sahub.results.validate import Validation, accuracy, graded, interval
 from sahub.search.optuna_export import importances_of, write_database
 from sahub.search.scope import seen_from
@@ -45,26 +46,6 @@ def weights_of(cell: Cell) -> str | None:
     return gguf.stored(file) if file.suffix == GGUF and file.is_file() else None
 
 
-def figures(trial: Trial) -> dict[str, Any]:
-    """A trial's numbers."""
-    return {"value": trial.value, "feasible": trial.feasible, **trial.measures}
-
-
-def decided(study: Study) -> dict[str, Any] | None:
-    """What the last decision was made on; None where it was not asked."""
-    decision = study.decision
-    if decision is None:
-        return None
-    tried = {"winner": decision.winner, "default": decision.default}
-    shown = {name: figures(trial) if trial.state == "complete" else None for name, trial in tried.items()}
-    return {
-        "stays": decision.stays,
-        "contexts": decision.default.contexts,
-        "overrides": list(decision.winner.overrides),
-        **shown,
-    }
-
-
 def write_study(cell: Cell, study: Study, requests: Sequence[Request], base: Sequence[str]) -> Path:
     """`_trials.json`, `_analysis.csv`, `_study.db`, and the best files where there are winners. Returns the folder.
 
@@ -86,19 +67,6 @@ def write_study(cell: Cell, study: Study, requests: Sequence[Request], base: Seq
     if study.frontier:
         _write_frontier(cell, study, requests, base)
     return folder
-
-
-def frontier_rows(study: Study) -> list[dict[str, Any]]:
-    """The winner for each budget of a frontier, and its figures on contexts that did not choose it."""
-    return [
-        {
-            "budget": name,
-            "overrides": list(found.trial.overrides),
-            **figures(found.trial),
-            "checked": figures(found.checked) if found.checked.state == "complete" else None,
-        }
-        for name, found in study.frontier.items()
-    ]
 
 
 def _write_frontier(cell: Cell, study: Study, requests: Sequence[Request], base: Sequence[str]) -> None:

@@ -43,9 +43,7 @@ sys.exit(run("search", sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize(
-    ("begins", "name"), [("optimal_configs", "optimal_configs"), ("\x89PNG", ".png"), ("SQLite", "_study.db")]
-)
+@pytest.mark.parametrize(("begins", "name"), [("\x89PNG", ".png"), ("SQLite", "_study.db")])
 def test_a_run_on_a_full_disk_says_one_line(tmp_path, begins, name):
     more = ["search.calibrate=0", "search.max_context_length=400", "builder=local"]
     done = python("-c", FULL, begins, *TINY, *more, cwd=tmp_path)
