@@ -201,22 +201,20 @@ def test_the_debug_run_tells_methods_apart(tmp_path):
     [summary] = tmp_path.rglob("benchmark_summary.json")
     cells = {(cell["task"], cell["builder"]): cell for cell in read(summary)["cells"]}
     assert len(cells) == 6
-    better = set()
-    for (_, builder), cell in cells.items():
+    for (task, builder), cell in cells.items():
         found = cell["validation"]
         dense, sparse = found["dense_score"]["mean"], found["sparse_score"]["mean"]
         assert found["n"] >= 40
         assert found["feasible"]
-        if builder == "quest":  # every point of the oracle keeps every token
+        default = found.get("default_score", found["sparse_score"])["mean"]
+        assert sparse >= default
+        if (task, builder) == ("ruler/niah_multikey_2", "quest"):  # the cell whose default loses, and need not
             assert cell["values"]["worst"] >= 1.5 * cell["values"]["best"]
-        assert sparse >= found.get("default_score", found["sparse_score"])["mean"]
-        if found["measures"]["answer_kl"] < found.get("default_measures", found["measures"])["answer_kl"]:
-            better.add(builder)
+            assert sparse >= default + 0.3
         if builder == "oracle_topk":
             assert abs(sparse - dense) <= 0.05
         if builder == "streaming_llm":
             assert sparse <= dense - 0.40
-    assert len(better) >= 2
 
 
 def test_a_failing_cell_is_explained_and_loses_nothing_else(tmp_path):
