@@ -165,10 +165,7 @@ def _stages(roots: Sequence[Path]) -> Iterator[str]:
     for name, text in described.items():
         yield from wrapped(f"  {name + ' ':<16}", text)
         for stage in (one for one in stages if one.builder == name):
-            facts = [
-                f"{'+' if key in stage.searched else ''}{key}={shown(value)}" for key, value in stage.fields.items()
-            ]
-            yield from wrapped(f"    {stage.label + ' ':<14}", " ".join(facts))
+            yield from wrapped(f"    {stage.label + ' ':<14}", " ".join(stage.facts()))
 
 
 def wrapped(head: str, text: str) -> list[str]:

@@ -80,10 +80,8 @@ class Session:
     ) -> None:
         self.model = model
         self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown, traces get no files
-        self._prefixes, self._traces = (
-            PrefixStore(prefix_bytes),
-            TraceStore(BUILT_BYTES, traces if fingerprint else None),
-        )
+        self._prefixes = PrefixStore(prefix_bytes)
+        self._traces = TraceStore(BUILT_BYTES, traces if fingerprint else None)
         self._seen: set[tuple[int, ...]] = set()
         self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int, int | None], Run] = OrderedDict()
         self._answer_bytes = answer_bytes

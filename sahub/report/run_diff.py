@@ -7,7 +7,7 @@ from sahub.config.choices import CELL_GROUPS
 from sahub.config.ranges import leaves, shown
 from sahub.report.columns import percent, verdict_text
 from sahub.report.run_files import CellFiles, RunFiles
-from sahub.report.tables import ABSENT
+from sahub.report.tables import ABSENT, unequal
 from sahub.stats.intervals import paired_interval
 
 Cells = list[CellFiles]
@@ -53,11 +53,8 @@ def differing(one: CellFiles, other: CellFiles) -> Moved:
     """Every key of settings, stages and versions in which two cells differ; of the protocol, without validations."""
     mine, theirs = one.config(), other.config()
     if not mine or not theirs:
-        mine, theirs = one.row["protocol"], other.row["protocol"]
-    else:
-        mine, theirs = _settings(mine), _settings(theirs)
-    both = {key: (mine.get(key, ABSENT), theirs.get(key, ABSENT)) for key in dict.fromkeys([*mine, *theirs])}
-    return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
+        return unequal(one.row["protocol"], other.row["protocol"])
+    return unequal(_settings(mine), _settings(theirs))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

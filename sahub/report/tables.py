@@ -47,8 +47,12 @@ def differences(one: Row, other: Row) -> dict[str, tuple[Any, Any]]:
     """The keys of two cells' protocols that keep them out of one table, with both values."""
     mine, theirs = one["protocol"], other["protocol"]
     apart = {section for section in OF_CHOICE if one[section] != other[section]}
-    keys = [key for key in dict.fromkeys([*mine, *theirs]) if key.partition(".")[0] not in apart]
-    both = {key: (mine.get(key, ABSENT), theirs.get(key, ABSENT)) for key in keys}
+    return {key: pair for key, pair in unequal(mine, theirs).items() if key.partition(".")[0] not in apart}
+
+
+def unequal(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ, with both."""
+    both = {key: (mine.get(key, ABSENT), theirs.get(key, ABSENT)) for key in dict.fromkeys([*mine, *theirs])}
     return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
 
 

@@ -12,6 +12,7 @@ import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from sahub.config.arguments import taken
 from sahub.config.choices import conf_dir
 from sahub.config.explain import COMPLAINTS, TROUBLE, said
 from sahub.config.ranges import leaves
@@ -42,6 +43,37 @@ def composed(name: str, arguments: Sequence[str], work: Callable[[DictConfig], N
         problems.append(unknown or said(error))
     sys.stderr.write("".join(f"{problem}\n" for problem in problems))
     return 1 if problems else 0
+
+
+def of_keys(
+    arguments: Sequence[str],
+    usage: str,
+    needed: Sequence[str],
+    work: Callable[[dict[str, str], list[str]], str],
+    *,
+    more: Sequence[str] = (),
+    takes_overrides: bool = False,
+) -> int:
+    """A command of a few keys of its own, without Hydra: print what `work` makes of them; the exit status.
+
+    work  is given the keys `needed` and `more`, and all other arguments where the command takes overrides
+    """
+    given, others = taken(arguments, *needed, *more)
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(usage)
+        return 0
+    wrong = [f"{item}: no such key" for item in others if not takes_overrides]
+    wrong += [f"{name}=...: must be given" for name in needed if not given.get(name)]
+    if wrong:
+        sys.stderr.write(f"{wrong[0]}\n{usage}")
+        return 2
+    try:
+        text = work(given, others)
+    except TROUBLE as error:
+        sys.stderr.write(f"{said(error)}\n")
+        return 1
+    sys.stdout.write(text)
+    return 0
 
 
 def settings_of(model: DictConfig) -> dict[str, Any]:

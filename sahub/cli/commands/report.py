@@ -1,7 +1,8 @@
 """One page of finished runs: `sahub report runs=DIR[,DIR...] [output=report.html]`."""
 
-import sys
 from collections.abc import Sequence
+
+from sahub.cli.commands import of_keys
 
 USAGE = """\
 One HTML page that shows what was found, how sure it is, and how to repeat it.
@@ -17,22 +18,10 @@ Cells of different protocols stand in tables of their own, which name what diffe
 
 def main(arguments: Sequence[str]) -> int:
     """Read the runs, write the page; the exit status."""
-    from sahub.config.arguments import taken  # light until the keys are right
+    return of_keys(arguments, USAGE, ("runs",), _page, more=("output",))
 
-    given, others = taken(arguments, "runs", "output")
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(USAGE)
-        return 0
-    if others or not given.get("runs"):
-        sys.stderr.write(f"{others[0] + ': no such key' if others else 'runs=...: must be given'}\n{USAGE}")
-        return 2
-    from sahub.config.explain import TROUBLE, said  # light until the keys are right
+
+def _page(given: dict[str, str], _: list[str]) -> str:
     from sahub.report.report import write_report  # light until the keys are right
 
-    try:
-        file = write_report(given["runs"].split(","), given.get("output"))
-    except TROUBLE as error:
-        sys.stderr.write(f"{said(error)}\n")
-        return 1
-    sys.stdout.write(f"{file}: written\n")
-    return 0
+    return f"{write_report(given['runs'].split(','), given.get('output'))}: written\n"
