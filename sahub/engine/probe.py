@@ -63,6 +63,8 @@ def _source_of_nan(model: PreTrainedModel) -> str:
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             return f"the weight {name} holds NaN or infinity; the file is damaged, fetch it again"
+    if model.dtype in {torch.float32, torch.float64}:
+        return "its weights are finite, so a value in its config.json cannot be (rope_theta, scales)"
     kind = str(model.dtype).removeprefix("torch.")
     return f"its weights are finite, so they overflow in {kind}; try model.dtype=float32"
 

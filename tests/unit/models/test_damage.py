@@ -111,3 +111,8 @@ def test_weights_that_overflow_a_small_type_say_so(folder):
     load_model(str(folder), dtype="float32")
     with pytest.raises(SahubError, match=r"overflow in float16; try model\.dtype=float32"):
         load_model(str(folder), dtype="float16")
+
+
+def test_a_value_that_makes_nan_of_finite_weights_is_looked_for_in_the_configuration(folder):
+    configured(folder, rope_parameters={"rope_type": "default", "rope_theta": 0})
+    assert "its logits are NaN: its weights are finite, so a value in its config.json cannot be" in says(folder)
