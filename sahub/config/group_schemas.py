@@ -204,7 +204,7 @@ class Protocol:
     )
     measure_error: str = key(
         "8",
-        "decoding steps at which attention errors are measured",
+        "decoding steps at which attention errors are measured, in a search only where its objective reads them",
         pattern=r"all|off|[1-9]\d*",
         expected="all, off, or N for every Nth step",
     )

@@ -9,13 +9,12 @@ from sahub.compute.devices import check_gpus
 from sahub.config.cell import Cell
 from sahub.errors import ConfigError
 from sahub.extensions import member
-from sahub.measures import MEASURES
 from sahub.models.reading import read_config
 from sahub.models.supported import geometry
 from sahub.models.weights import spec_of
 from sahub.scores import check_metric
 from sahub.search.limits import limits_of, own_limit
-from sahub.search.objective import function_of
+from sahub.search.objective import function_of, reads_errors
 from sahub.search.trial import attention_of, space_of_cell
 
 
@@ -56,8 +55,7 @@ def _check_model(cell: Cell, stack: Stack | None) -> None:
 def _check_objective(cell: Cell) -> None:
     """Raise ConfigError for an objective that reads what is not measured, or whose function cannot be imported."""
     objective = cell.settings.objective
-    reads_error = not objective.function and MEASURES[objective.measure].reads_error
-    if reads_error and cell.settings.protocol.measure_error == "off":
+    if not objective.function and reads_errors(objective) and cell.settings.protocol.measure_error == "off":
         raise ConfigError(f"protocol.measure_error=off: objective.measure={objective.measure} needs it (all, or N)")
     if objective.function:
         function_of("objective.function", objective.function.get("_target_"), cell.config_dir)

@@ -30,6 +30,11 @@ def reads_traces(objective: Objective) -> bool:
     return not objective.function and MEASURES[objective.measure].of_trace is not None
 
 
+def reads_errors(objective: Objective) -> bool:
+    """Whether the objective may read attention errors: a person's own function is given all measures."""
+    return bool(objective.function) or MEASURES[objective.measure].reads_error
+
+
 def completed(objective: Objective, measures: Mapping[str, float]) -> dict[str, float]:
     """The measures and what the objective makes of them: combined_score, or the number of its function.
 

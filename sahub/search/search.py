@@ -19,7 +19,7 @@ from sahub.search.decision import check_rows, deciding, promoting, why_default
 from sahub.search.frontier import costs, has_frontier, winners
 from sahub.search.generations import generations
 from sahub.search.limits import check_limits, limits_of, own_limit
-from sahub.search.objective import needs
+from sahub.search.objective import needs, reads_errors
 from sahub.search.rounds import Overrides, measured, no_losers
 from sahub.search.scope import Part
 from sahub.search.trial import Budgeted, Decision, Study, Trial, attention_of, by_rank, space_of_cell
@@ -74,9 +74,13 @@ class Search:
         return replace(study, trials=tuple(self.trials), seconds=time.monotonic() - begin)
 
     def _attention(self, overrides: Overrides) -> Attention:
-        """The point's stack, composed once: that costs as much as measuring a few answers."""
+        """The point's stack, composed once: that costs as much as measuring a few answers.
+
+        Dense outputs beside the sparse ones cost a tenth of a trial: no search makes them that does not read them.
+        """
         if overrides not in self._built:
-            self._built[overrides] = attention_of(self.cell, overrides)
+            made = attention_of(self.cell, overrides)
+            self._built[overrides] = made if reads_errors(self.objective) else replace(made, measure=0)
         return self._built[overrides]
 
     def _rejection(self, overrides: Overrides) -> Trial | None:
