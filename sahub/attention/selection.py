@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -65,6 +66,10 @@ class Selection:
 
     def num_kept(self) -> Tensor:
         """Number of keys of each row, int64 [b or 1, h or 1, q]."""
+        return self._kept
+
+    @cached_property
+    def _kept(self) -> Tensor:
         return self.rows.counts[:, None] if self.kind is Kind.ALL else (self.weights > _EMPTY).sum(-1)
 
     def counts(self) -> Tensor:

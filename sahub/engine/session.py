@@ -216,7 +216,8 @@ class Session:
         prefix.rewind()
         hook = self._hook(prefix, attention)
         forward = Forward(self.model, prefix, hook)
-        with fixed_frequencies(hf, prefix.length + asked), attached(hf, hook) if hook else nullcontext():
+        routed = attached(hf, hook, self.model.geometry.layers) if hook else nullcontext()
+        with fixed_frequencies(hf, prefix.length + asked), routed:
             yield forward
         if hook:
             hook.verify(forward.calls)
