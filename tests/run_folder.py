@@ -74,6 +74,8 @@ def _cell(
             for phase in ("question", "decode")
         ]
         (place / "micro_metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in micro), "utf-8")
+        if label != "dense":
+            _gold(place, [f"{number:016x}/0" for number, score in enumerate(scores) if not score])
     pairs = paired(sparse, dense, None)
     measures = {"density": 0.1, "answer_kl": 1 - right, "bytes_per_step": 200.0, "attention_error": 0.2}
     return {
@@ -129,6 +131,12 @@ def _answers(place: Path, scores: list[float]) -> None:
             rows.writerow(
                 [f"{number:016x}/0", question, "42" if score else "7", '["42"]', score, 0.1, 868, 2, 0.1, 0.25]
             )
+
+
+def _gold(place: Path, lost: list[str]) -> None:
+    told = {"spans": [[200, 203]], "layers": [0, 2], "weight": [[0.01, 0.02], [0.97, 0.5]]}
+    rows = [{"id": one, **told, "lost": [[0.01, 0.0], [0.97, 0.0]]} for one in lost]
+    (place / "gold_spans.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows), "utf-8")
 
 
 def _json(file: Path, content: Any) -> None:

@@ -76,11 +76,18 @@ def test_the_first_words_answer_the_question(run: Path, tmp_path: Path) -> None:
     ):
         assert words in answer
     assert "what it asks for lies 25 % into the context" in text
+    assert "The gold answer stands at tokens 200 to 202. Dense attention to it that was dropped" in text
+    assert "of all that a head has: layer 2 head 0 (97 %); of 4." in text
     assert "What is <b>number</b>" in text  # what models and files say is text, and never markup
     with (tmp_path / "plots" / "trials.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3 * 16
     assert {"panel", "name", "density: share of keys attended to", "answer_kl", "about"} <= rows[0].keys()
+    with (tmp_path / "plots" / "gold_spans.csv").open(encoding="utf-8") as file:
+        lost = {(row["layer"], row["head"]): row["value"] for row in csv.DictReader(file)}
+    assert lost == {("0", "0"): "0.01", ("0", "1"): "0.0", ("1", "0"): "", ("1", "1"): ""} | {
+        ("2", "0"): "0.97", ("2", "1"): "0.0"
+    }  # fmt: skip
     assert (tmp_path / "plots" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
