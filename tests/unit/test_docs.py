@@ -27,7 +27,7 @@ ELSEWHERE = {  # files, which tests of their own write and use
     "tutorials/your-data.md": "e2e/test_newcomer.py",
 }
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-FILE = re.compile(r"`(mine/[\w./-]+\.yaml)`:\n\n```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"(?:`(mine/[\w./-]+)`:\n\n```\w+\n|^```\w+\n# (mine/\S+)\n)(.*?)^```", re.DOTALL | re.MULTILINE)
 OTHERS = {".", "cd", "hf", "optuna-dashboard", "pip", "python", "uv", "eval"}  # programs that are not ours
 OPEN = ("hydra.", "builder.stages.", "task.options.", "limits")  # whose keys are others' or a builder's
 FETCHED = ("model=hf", "model=llama", "model=smollm2", "model=qwen", "source=files", "weights=", "channel_file=")
@@ -188,9 +188,10 @@ def test_every_command_on_a_page_composes():
 @pytest.mark.slow
 def test_every_command_that_needs_no_data_is_accepted(tmp_path: Path) -> None:
     for page in PAGES:
-        for name, text in FILE.findall(page.read_text("utf-8")):
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text, "utf-8")
+        for above, within, text in FILE.findall(page.read_text("utf-8")):
+            file = tmp_path / (above or within)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, "utf-8")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     tried = 0
     for where, words in commands():
