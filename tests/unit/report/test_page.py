@@ -77,7 +77,7 @@ def test_the_first_words_answer_the_question(run: Path, tmp_path: Path) -> None:
         assert words in answer
     assert "what it asks for lies 25 % into the context" in text
     assert "The gold answer stands at tokens 200 to 202. Dense attention to it that was dropped" in text
-    assert "of all that a head has: layer 2 head 0 (97 %); of 4." in text
+    assert "of all that a head has: layer 2 head 0 (97 %), of 4 heads." in text
     assert "What is <b>number</b>" in text  # what models and files say is text, and never markup
     with (tmp_path / "plots" / "trials.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
