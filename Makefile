@@ -1,7 +1,7 @@
 # Every target makes its own virtual environment when there is none, and does nothing twice.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup debug test real check
+.PHONY: help setup debug demo docs test real check
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -38,6 +38,16 @@ endif
 
 debug: $(READY) ## search and validate a small matrix on the embedded model: no GPU, no download
 	$(BIN)/python -m pipelines.search +experiment=debug compute=inline $(ARGS)
+
+demo: $(READY) ## per-task and global optimisation on the embedded model, and one page of both: minutes
+	$(BIN)/python -m pipelines.search --config-dir examples +experiment=per_task results_dir=demo $(ARGS)
+	$(BIN)/python -m pipelines.search --config-dir examples +experiment=one_for_all results_dir=demo $(ARGS)
+	$(BIN)/python -m pipelines.report runs=demo output=demo/report.html
+
+docs: $(READY) ## the docs site, into site/
+	@$(BIN)/python -c 'import furo, myst_parser' 2>/dev/null || $(INSTALL) --editable '.[docs]'
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs . site
 
 test: $(READY) ## the tests, a file at a time on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

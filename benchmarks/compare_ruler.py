@@ -21,7 +21,7 @@ from sahub import scores
 from sahub.config.cell import compose_cell
 from sahub.data.examples import Example, Question
 from sahub.data.loading import load_examples
-from sahub.engine import batched
+from sahub.doctor import batched
 from sahub.engine.model import Model
 from sahub.engine.requests import load
 from sahub.models.weights import spec_of

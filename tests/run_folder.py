@@ -22,18 +22,21 @@ def write_run(
     trials: int = 16,
     questions: int = 40,
     right: dict[str, float] | None = None,
+    budgets: tuple[int, ...] = (10,),
     seed: int = 0,
     **protocol: Any,
 ) -> Path:
-    """A run of builders x tasks; `right` is the share of right answers of each builder."""
+    """A run of builders x tasks x budgets (%); `right` is the share of right answers of each builder."""
     chance = Random(seed)
     rows = [
         _cell(
-            root, chance, f"ruler/task_{number}", builder, (right or {}).get(builder, 0.9), trials, questions, protocol
+            root, chance, f"ruler/task_{number}", builder, (right or {}).get(builder, 0.9), trials, questions, protocol,
+            budget,
         )
         for number in range(tasks)
         for builder in builders
-    ]
+        for budget in budgets
+    ]  # fmt: skip
     summary = {
         "format": FORMAT,
         "cells": rows,
@@ -49,9 +52,10 @@ def write_run(
 
 
 def _cell(
-    root: Path, chance: Random, task: str, builder: str, right: float, trials: int, questions: int, protocol: Any
-) -> dict[str, Any]:
-    name = f"m_{task.replace('/', '_')}_{builder}_sparsity_10"
+    root: Path, chance: Random, task: str, builder: str, right: float, trials: int, questions: int, protocol: Any,
+    budget: int,
+) -> dict[str, Any]:  # fmt: skip
+    name = f"m_{task.replace('/', '_')}_{builder}_sparsity_{budget}"
     folder = root / name
     dense, sparse = [1.0] * questions, [float(chance.random() < right) for _ in range(questions)]
     tried = [_trial(chance, number) for number in range(trials)]
@@ -62,7 +66,7 @@ def _cell(
     found = {"overrides": [f"builder={builder}", *best["overrides"]], "stage_overrides": best["overrides"]}
     _json(folder / "optimal_configs" / f"{name}.json", {**found, "commands": lines, "to_type": []})
     runs = folder / "benchmark_results" / "m"
-    for label, scores in (("dense", dense), (f"{builder}_sparsity_10", sparse)):
+    for label, scores in (("dense", dense), (f"{builder}_sparsity_{budget}", sparse)):
         place = runs / label / task.replace("/", "_")
         _answers(place, scores)
         _json(place / "metrics.json", {"measures": {"bytes_per_step": 1000.0 if label == "dense" else 200.0}})
@@ -74,11 +78,26 @@ def _cell(
             for phase in ("question", "decode")
         ]
         (place / "micro_metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in micro), "utf-8")
+        if label != "dense":
+            _gold(place, [f"{number:016x}/0" for number, score in enumerate(scores) if not score])
     pairs = paired(sparse, dense, None)
-    measures = {"density": 0.1, "answer_kl": 1 - right, "bytes_per_step": 200.0, "attention_error": 0.2}
+    measures = {"density": budget / 100, "answer_kl": 1 - right, "bytes_per_step": 200.0, "attention_error": 0.2}
     return {
-        **{"model": "m", "task": task, "builder": builder, "objective": "sparsity_10", "ok": True, "message": ""},
-        **{"directory": name, "target_density": 0.1, "target_aux_bits": None, "measure": "answer_kl", "weights": None},
+        **{
+            "model": "m",
+            "task": task,
+            "builder": builder,
+            "objective": f"sparsity_{budget}",
+            "ok": True,
+            "message": "",
+        },
+        **{
+            "directory": name,
+            "target_density": budget / 100,
+            "target_aux_bits": None,
+            "measure": "answer_kl",
+            "weights": None,
+        },
         "methods": ["oracle_top_k" if builder.startswith("oracle") else builder],
         "protocol": {"protocol.template": "auto", "search.seed": 0} | {f"protocol.{k}": v for k, v in protocol.items()},
         "compared": {},
@@ -129,6 +148,12 @@ def _answers(place: Path, scores: list[float]) -> None:
             rows.writerow(
                 [f"{number:016x}/0", question, "42" if score else "7", '["42"]', score, 0.1, 868, 2, 0.1, 0.25]
             )
+
+
+def _gold(place: Path, lost: list[str]) -> None:
+    told = {"spans": [[200, 203]], "layers": [0, 2], "weight": [[0.01, 0.02], [0.97, 0.5]]}
+    rows = [{"id": one, **told, "lost": [[0.01, 0.0], [0.97, 0.0]]} for one in lost]
+    (place / "gold_spans.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows), "utf-8")
 
 
 def _json(file: Path, content: Any) -> None:

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,18 @@ def _groups(command: str, roots: Sequence[Path], defaults: Mapping[str, str]) ->
             yield from wrapped("    suites    ", ", ".join(suites_of([name.rstrip("*") for name in names])))
 
 
-def described_keys(command: str, root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every key that a command reads, with its lines of help."""
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """A key of the settings: where it is, its default, what it is for, its unit and range."""
+
+    path: str
+    default: str
+    about: str
+    facts: Sequence[str]
+
+
+def known_keys(command: str, root: Path) -> Iterator[Key]:
+    """Every key that a command reads."""
     defaults = _chosen(root)
     files = {group: _read(root / group / f"{name}.yaml") for group, name in defaults.items() if group in GROUPS}
     files[""] = _read(root / "search.yaml") | _read(root / f"{command}.yaml")
@@ -110,16 +120,25 @@ def described_keys(command: str, root: Path) -> Iterator[tuple[str, list[str]]]:
         if path in {"builder.stages", "builder.search", "builder.grid"} or section in UNREAD[command]:
             continue  # stages are below, one by one
         of_file = files.get(section, {}).get(name) if name else files[""].get(section)
-        yield path, list(_described(path, item, of_file))
+        fallback = item.default if item.default is not MISSING else {}
+        limits = item.metadata
+        facts = [limits["unit"], ", ".join(limits["choices"]) or limits["expected"] or allowed(limits)]
+        yield Key(
+            path=path,
+            default=shown(fallback if of_file is None else of_file),
+            about=limits["help"],
+            facts=[fact for fact in facts if fact],
+        )
 
 
-def _described(path: str, item: Field[Any], of_file: Any) -> Iterator[str]:
-    fallback = item.default if item.default is not MISSING else {}
-    head = f"  {path}={shown(fallback if of_file is None else of_file)}"
-    limits = item.metadata
-    facts = [limits["unit"], ", ".join(limits["choices"]) or limits["expected"] or allowed(limits)]
-    facts = [fact for fact in facts if fact]
-    text = f"{limits['help']} [{'; '.join(facts)}]" if facts else limits["help"]
+def described_keys(command: str, root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every key that a command reads, with its lines of help."""
+    return ((key.path, list(_described(key))) for key in known_keys(command, root))
+
+
+def _described(key: Key) -> Iterator[str]:
+    head = f"  {key.path}={key.default}"
+    text = f"{key.about} [{'; '.join(key.facts)}]" if key.facts else key.about
     if len(head) >= INDENT:
         yield head
         head = ""

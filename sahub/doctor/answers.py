@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from sahub.engine import batched
+from sahub.doctor import batched
 from sahub.engine.evaluate import Plan, answer_of, evaluate
 from sahub.engine.model import Model
 from sahub.engine.outcome import Outcome, out_of_time

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from sahub import scores
 from sahub.data.examples import Question
-from sahub.engine import alarm
+from sahub.engine import alarm, gold
 from sahub.engine.micro_rows import micro_rows
 from sahub.engine.model import Model
 from sahub.engine.outcome import Answer, Outcome, out_of_time
@@ -40,6 +40,7 @@ class Plan:
     metric: str | None = None
     fidelity: str = "teacher"  # a module of sahub.fidelities
     traced: bool = False  # replayed too, for what only traces measure
+    explained: bool = False  # of a question that dense answers better: which heads dropped the gold answer
     max_new_tokens: int | None = None  # None: each question's own
     timeout_s: float = math.inf  # of one stack over all requests
 
@@ -77,6 +78,7 @@ def evaluate(
 ANSWER = {
     **dict.fromkeys(("example_id", "question_id", "question", "answer"), str), "references": [str], "metadata": dict,
     "score": (float, None), "measures": {str: float}, "n_context": int, "n_new": int, "seconds": float,
+    "gold": (dict, None),
 }  # fmt: skip
 KEPT = {"answers": [ANSWER], "micro": [dict], "seconds": float}  # by the journal, of a context with a stack
 
@@ -150,7 +152,7 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
         "line_stop": request.line_stop,
         "attention": repr(attention),
         "stages": [_source(kind) for kind in _kinds(attention)],
-        "plan": [plan.task, plan.metric, plan.fidelity, plan.traced],
+        "plan": [plan.task, plan.metric, plan.fidelity, plan.traced, plan.explained],
     }
 
 
@@ -202,18 +204,13 @@ def _answer_all(
             bare = replace(attention, measure=0)  # its errors are not read
             replayed = session.replay(prefix, list(ids), dense.ids, bare) if forced.logits is not None else forced
             found |= of_trace(replayed.tallies)
-        answers.append(
-            answer_of(
-                session.model,
-                request,
-                question,
-                plan,
-                None if answered is None else answered.ids,
-                measures=found,
-                n_new=len(last.ids),
-                seconds=last.seconds,
-            )
-        )
+        costs = {"measures": found, "n_new": len(last.ids), "seconds": last.seconds}
+        made = answer_of(session.model, request, question, plan, None if answered is None else answered.ids, **costs)
+        if plan.explained and answered is not dense and made.score is not None:
+            right = score_of(plan, question, session.model.decode(list(dense.ids)))
+            if right is not None and right > made.score:
+                made = replace(made, gold=gold.dropped(session, asked, request.context_ids, question.references))
+        answers.append(made)
         micro += micro_rows(last, request.example.id, question.id, session.model.geometry.layers, len(ids))
     return answers, micro, shared
 
@@ -225,10 +222,7 @@ def answer_of(
 
     `rest`: measures, n_new and seconds, as Answer has them.
     """
-    prediction, score = None if ids is None else model.decode(list(ids)), None
-    if prediction is not None and question.references:
-        classes = question.metadata.get("all_classes")
-        score = scores.score(plan.task, prediction, question.references, classes=classes, metric=plan.metric)
+    prediction = None if ids is None else model.decode(list(ids))
     return Answer(
         example_id=request.example.id,
         question_id=question.id,
@@ -236,7 +230,15 @@ def answer_of(
         answer=prediction or "",
         references=question.references,
         metadata=question.metadata,
-        score=score,
+        score=None if prediction is None else score_of(plan, question, prediction),
         n_context=len(request.context_ids),
         **rest,
     )
+
+
+def score_of(plan: Plan, question: Question, prediction: str) -> float | None:
+    """None where nobody knows what is right."""
+    if not question.references:
+        return None
+    classes = question.metadata.get("all_classes")
+    return scores.score(plan.task, prediction, question.references, classes=classes, metric=plan.metric)

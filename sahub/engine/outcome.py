@@ -27,6 +27,7 @@ class Answer:
     n_context: int
     n_new: int
     seconds: float
+    gold: Mapping[str, Any] | None = None  # of a loss: which heads dropped the gold answer, see sahub.engine.gold
 
 
 @dataclass

@@ -3,7 +3,7 @@
 Selecting sees what it would see inside the model if only that layer were sparse. Layers of one shape are one batch.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -98,11 +98,26 @@ def replay(
 
     Raises ConfigError for other rows, SahubError where a row has nothing selected.
     """
+    tallies: dict[tuple[int, str], Tally] = {}
+    asked = {"seed": seed, "dense_layers": dense_layers, "dense_question": dense_question, "rows": rows}
+    for layers, run, selection, seen in selections(trace, stack, **asked):  # type: ignore[arg-type]
+        _add(tallies, layers, run, _counted(layers, run, selection, seen, measure_error=measure_error))
+    return tallies
+
+
+def selections(
+    trace: Trace,
+    stack: Stack,
+    *,
+    seed: int,
+    dense_layers: Collection[int],
+    dense_question: bool,
+    rows: str = "answer",
+) -> Iterator[tuple[Layers, Run, Selection, Seen]]:
+    """What the stack keeps at the rows that are asked, and what the dense softmax gives them. As `replay`."""
     if rows not in ROWS:
         raise ConfigError(f"rows={rows}: must be one of {', '.join(ROWS)}")
-    counted = ("decode",) if dense_question else ROWS[rows]
-    runs = trace.runs(counted)
-    tallies: dict[tuple[int, str], Tally] = {}
+    runs = trace.runs(("decode",) if dense_question else ROWS[rows])
     num_rows = sum(len(run.phases) for run in runs if run.counted)
     for group, part in trace.batches(stack, num_rows, dense_layers):
         layers = group.at(part)
@@ -115,9 +130,7 @@ def replay(
                 state.observe(*shown, scale=layers.scale, softcap=layers.softcap)
                 continue
             selection = state.select(*shown, scale=layers.scale, softcap=layers.softcap)
-            found = _counted(layers, run, selection, _seen(trace, group, part, run), measure_error=measure_error)
-            _add(tallies, layers, run, found)
-    return tallies
+            yield layers, run, selection, _seen(trace, group, part, run)
 
 
 def _seen(trace: Trace, group: Layers, part: slice, run: Run) -> Seen:

@@ -181,14 +181,16 @@ class Session:
 
     def trace_of(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
         """What a dense run of question and `answer` leaves for replay, made once and kept while there is room."""
-        asked = prefix.length + len(question)
+        asks = (
+            prefix.context_ids, question, answer, most, frequencies(self.model.hf.config, prefix.length + len(question))
+        )  # fmt: skip
+        key = repr((numbers_version(), self.fingerprint, asks))
+        return self._traces.get(key, self.model.device, lambda: self.record(prefix, question, answer, most))
 
-        def make() -> Trace:
-            with fixed_frequencies(self.model.hf, asked):
-                return record(self.model, self._right(prefix, len(question)), question, answer, most)
-
-        asks = prefix.context_ids, question, answer, most, frequencies(self.model.hf.config, asked)
-        return self._traces.get(repr((numbers_version(), self.fingerprint, asks)), self.model.device, make)
+    def record(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
+        """The same, made now and kept by nobody."""
+        with fixed_frequencies(self.model.hf, prefix.length + len(question)):
+            return record(self.model, self._right(prefix, len(question)), question, answer, most)
 
     def replay(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Replayed:
         """The stack on the trace of question and `answer`, without the model. Raises as `force`."""

@@ -13,18 +13,33 @@ COLUMNS = (
 )  # fmt: skip
 LEFT = {"task", "builder", "run", "objective"}
 ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
-NOTE = (
-    "tokens: mean context. dense, sparse, default: accuracy in %, 95 % interval, on n questions no search has seen; "
-    "sparse: the winner, default: the builder's values before the search. winner: the best trial (tuned), or the "
-    "default, where that one was worse on search contexts that no trial had seen. difference: sparse minus dense in "
-    "points, paired by context. verdict: lossless, where the difference is surely above minus validate.margin, "
-    "worse, where it is surely below, else undecided and how many more contexts would tell; "
-    "all verdicts of a table hold together. KL: of the answers' tokens to dense, "
-    "e: attention error. asked, density: share of keys. sparse in: the layers that densities, bits and bytes are over, "
-    "where others hold windows or states or stay dense. bits asked, bits: of an index, read per key and KV head. KV "
-    "density: share of keys that a KV head reads. bytes: read by a decode step per layer and KV head, index included. "
-    "trials: complete/pruned/rejected/failed. s: seconds."
-)
+MEANINGS = {  # of the columns that need one
+    "tokens": "mean context",
+    "dense, sparse, default": (
+        "accuracy in %, 95 % interval, on n questions no search has seen; sparse: the winner, default: the builder's "
+        "values before the search"
+    ),
+    "winner": (
+        "the best trial (tuned), or the default, where that one was worse on search contexts that no trial had seen"
+    ),
+    "difference": "sparse minus dense in points, paired by context",
+    "verdict": (
+        "lossless, where the difference is surely above minus validate.margin, worse, where it is surely below, else "
+        "undecided and how many more contexts would tell; all verdicts of a table hold together"
+    ),
+    "KL": "of the answers' tokens to dense",
+    "e": "attention error",
+    "asked, density": "share of keys",
+    "sparse in": (
+        "the layers that densities, bits and bytes are over, where others hold windows or states or stay dense"
+    ),
+    "bits asked, bits": "of an index, read per key and KV head",
+    "KV density": "share of keys that a KV head reads",
+    "bytes": "read by a decode step per layer and KV head, index included",
+    "trials": "complete/pruned/rejected/failed",
+    "s": "seconds",
+}
+NOTE = " ".join(f"{names}: {meaning}." for names, meaning in MEANINGS.items())
 COMPARED = " minus NAME: sparse minus the sparse of that builder, paired by context."
 
 

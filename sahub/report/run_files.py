@@ -43,6 +43,7 @@ GRADED = {
     "contexts": int,
     "tokens": float,
 }
+GOLD = {"id": str, "spans": [[float]], "layers": [float], "weight": [[float]], "lost": [[float]]}
 SUMMARY = {"cells": [SHAPE], "headlines": [str], "work": dict, "versions": {str: str}, "seconds": float}
 
 
@@ -96,6 +97,13 @@ class CellFiles:
         """What every sparse layer did in every phase of a question, of the winner."""
         file = self._run_folder("sparse") / "micro_metrics.jsonl"
         return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+
+    def gold(self) -> dict[str, Mapping[str, Any]]:
+        """Which heads of the winner dropped the gold answer, by the id of a question that dense answers better."""
+        file = self._run_folder("sparse") / "gold_spans.jsonl"
+        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+        rows = [json.loads(line) for line in lines]
+        return {row["id"]: row for row in rows if fits(row, GOLD)}
 
     @property
     def _stem(self) -> str:

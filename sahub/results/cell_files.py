@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from sahub.config.cell import Cell
+from sahub.engine import gold
 from sahub.engine.outcome import Answer, Outcome
 from sahub.engine.requests import Request
 from sahub.files.atomic import read_json, write_csv, write_json, write_jsonl, write_text
@@ -175,6 +176,8 @@ def write_validation(
         answers = [{**_answer_row(one), "needle": _needle(contexts[one.example_id], one)} for one in outcome.answers]
         write_csv(folder / "raw_results.csv", answers, RAW_COLUMNS)
         write_jsonl(folder / "micro_metrics.jsonl", outcome.micro)
+        if lost := [{"id": _id(one), **one.gold} for one in outcome.answers if one.gold]:
+            write_jsonl(folder / "gold_spans.jsonl", lost)
         write_json(folder / "metrics.json", {**metrics, "seconds": round(outcome.seconds, 3)})
         write_json(folder / "config.json", _config(cell, overrides))
 
@@ -211,7 +214,7 @@ RAW_COLUMNS = (
 
 def _answer_row(answer: Answer) -> dict[str, Any]:
     return {
-        "id": f"{answer.example_id}/{answer.question_id}",
+        "id": _id(answer),
         "question": answer.question,
         "answer": answer.answer,
         "references": list(answer.references),
@@ -223,11 +226,14 @@ def _answer_row(answer: Answer) -> dict[str, Any]:
     }
 
 
+def _id(answer: Answer) -> str:
+    return f"{answer.example_id}/{answer.question_id}"
+
+
 def _needle(context: str, answer: Answer) -> float | None:
     """Where the first gold answer that stands in the context does, as a share of its characters."""
-    places = [context.find(gold) for gold in answer.references if gold]
-    found = [place for place in places if place >= 0]
-    return round(min(found) / len(context), 4) if found else None
+    found = gold.places(context, answer.references)
+    return round(found[0][0] / len(context), 4) if found else None
 
 
 def _config(cell: Cell, overrides: tuple[str, ...] | None) -> dict[str, Any]:

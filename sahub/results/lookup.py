@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sahub.config.cell import Cell, compose_cell
-from sahub.config.choices import CELL_GROUPS, conf_dir, group_choices
+from sahub.config.choices import CELL_GROUPS, address, conf_dir, group_choices
 from sahub.config.explain import composing
 from sahub.errors import ConfigError
 from sahub.files.atomic import write_text
 from sahub.results import best_file
-from sahub.results.reproduce import command_line, merged, reproducing
+from sahub.results.reproduce import LEFT_OUT, command_line, merged, reproducing
 from sahub.results.winners import Winner, every, find, folder_of
 
 SOURCES = {
@@ -90,7 +90,8 @@ def look_up(cell: Cell) -> BestConfig:
         chosen = tuple(winner.best["stage_overrides"])
     lines = merged(reproducing(cell), chosen)
     if found is not None:  # what it was found with, and what its file must not set but the person has typed
-        lines = merged(merged(found.best["overrides"], chosen), best_file.to_type(cell.overrides))
+        typed = [item for item in best_file.to_type(cell.overrides) if address(item) not in LEFT_OUT]
+        lines = merged(merged(found.best["overrides"], chosen), typed)
     commands = {one: command_line(one, lines, cell.config_dir) for one in ("search", "validate")}
     return BestConfig(
         source="default" if winner is None else "task" if found else "global",

@@ -141,7 +141,7 @@ def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) ->
     with display.steps("validate", cell.choices.task, "contexts", cells=len(same)) as step:
         requests = workers.requests(cell, "validate")
         step.total = len(requests)
-        plan = plan_of(cell, cell.settings.validate, fidelity="generate")
+        plan = replace(plan_of(cell, cell.settings.validate, fidelity="generate"), explained=True)
         done = yield from validate(entries, requests, plan, step)
     for result, validation in zip(same, done, strict=True):
         with guard([result]):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from sahub.config.choices import GROUPS, conf_dir
+from sahub.config.choices import GROUPS, conf_dir, group_choices
 from sahub.config.ranges import keys
 from sahub.config.settings import Settings
 from sahub.data.examples import TaskSpec
@@ -68,3 +69,12 @@ def test_hydra_finds_the_plugins() -> None:
     assert "MatrixLauncher" in {found.__name__ for found in Plugins.instance().discover(Launcher)}
     assert "MatrixSweeper" in {found.__name__ for found in Plugins.instance().discover(Sweeper)}
     assert not (ROOT / "hydra_plugins" / "__init__.py").exists()
+
+
+def test_the_leaderboard_has_every_builder_at_five_budgets() -> None:
+    swept = OmegaConf.load(conf_dir() / "experiment" / "leaderboard.yaml").hydra.sweeper.params
+    choices = {group: swept[group].split(",") for group in ("task", "builder", "objective")}
+    for group, names in choices.items():
+        assert {*names} <= {*group_choices(group, [conf_dir()])}
+    assert {*choices["builder"]} == {*group_choices("builder", [conf_dir()])} - {"dense", "compose"}
+    assert choices["objective"] == [f"sparsity_{share}" for share in (2, 5, 10, 20, 50)]

@@ -3,8 +3,7 @@
 import pytest
 
 from sahub.data.examples import Example, Question, example_id
-from sahub.doctor import answers
-from sahub.engine import batched
+from sahub.doctor import answers, batched
 from sahub.engine.evaluate import Plan
 from sahub.engine.model import wrap_model
 from sahub.engine.requests import prepare

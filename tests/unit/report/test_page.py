@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_first_words_answer_the_question(run: Path, tmp_path: Path) -> None:
     reader, text = page_of(run, file=tmp_path / "page.html")
-    assert {*reader.sections} == {*members("report/sections")} - {"failed_cells", "frontier"}
+    assert {*reader.sections} == {*members("report/sections")} - {"failed_cells", "frontier", "over_budgets"}
     assert reader.sections[:2] == ["answer", "table"]
     assert reader.loaded == []  # the file needs nothing else
     answer = text[text.index("The answer Within") :]
@@ -76,11 +76,18 @@ def test_the_first_words_answer_the_question(run: Path, tmp_path: Path) -> None:
     ):
         assert words in answer
     assert "what it asks for lies 25 % into the context" in text
+    assert "The gold answer stands at tokens 200 to 202. Dense attention to it that was dropped" in text
+    assert "of all that a head has: layer 2 head 0 (97 %), of 4 heads." in text
     assert "What is <b>number</b>" in text  # what models and files say is text, and never markup
     with (tmp_path / "plots" / "trials.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3 * 16
     assert {"panel", "name", "density: share of keys attended to", "answer_kl", "about"} <= rows[0].keys()
+    with (tmp_path / "plots" / "gold_spans.csv").open(encoding="utf-8") as file:
+        lost = {(row["layer"], row["head"]): row["value"] for row in csv.DictReader(file)}
+    assert lost == {("0", "0"): "0.01", ("0", "1"): "0.0", ("1", "0"): "", ("1", "1"): ""} | {
+        ("2", "0"): "0.97", ("2", "1"): "0.0"
+    }  # fmt: skip
     assert (tmp_path / "plots" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -155,6 +162,23 @@ def test_the_winners_of_a_frontier_are_told_for_every_budget(tmp_path: Path) -> 
     _, text = page_of(run, file=tmp_path / "page.html")
     for told in ("Every budget", "density_0.05", "aux_bits_32", "page_size=8"):
         assert told in text
+
+
+def test_several_budgets_give_averages_and_a_panel_for_every_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sahub.report.page.png", lambda plot: b"")  # which takes longer than all else
+    run = write_run(tmp_path, right={"quest": 1.0, "streaming_llm": 0.0}, budgets=(2, 5, 10))
+    _, text = page_of(run, file=tmp_path / "page.html")
+    table = text[text.index("m, ruler: accuracy in %, mean over 2 tasks") :]
+    assert "builder sparsity_2 sparsity_5 sparsity_10 quest 100.0 [91,100] 100.0 [91,100] 100.0 [91,100]" in table
+    assert "streaming_llm 0.0 [0,9]" in table  # the tasks share their contexts: 40 of them, not 80
+    assert table.index("quest") < table.index("oracle_topk (oracle)") < table.index("streaming_llm")
+    with (tmp_path / "plots" / "tasks_over_budgets.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["low"]]
+    assert {row["panel"] for row in rows} == {"ruler/task_0", "ruler/task_1"}
+    assert {float(row["times fewer keys read"]) for row in rows} == {50, 20, 10}
+    assert len(rows) == 2 * 3 * 3
 
 
 def test_a_page_is_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

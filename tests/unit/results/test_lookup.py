@@ -203,6 +203,14 @@ def test_a_winner_becomes_a_builder(tmp_path: Path, monkeypatch):
     assert str(save(cell, look_up(cell), Path("flat.yaml"))).startswith("saved: builder/flat.yaml")
 
 
+def test_what_is_the_look_ups_own_is_not_in_the_lines_to_paste():
+    cell = cell_of("task=ruler/vt", "save=mine/builder/own.yaml", "show=best", "tracker=none")
+    winners.keep(cell, best_of(cell))
+    for line in look_up(cell).commands.values():
+        assert "save=" not in line
+        assert "show=" not in line
+
+
 def test_what_there_is_not_is_named():
     with pytest.raises(ConfigError, match=r"builder=qest: no such builder; must be one of .*dense, "):
         best_config(builder="qest")

@@ -3,7 +3,7 @@
 import pytest
 from conftest import FAMILIES
 
-from sahub.engine import batched
+from sahub.doctor import batched
 from sahub.engine.model import wrap_model
 from sahub.engine.session import Attention, Session
 
