@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from sahub.report.plots import Band
 from sahub.report.run_files import CellFiles
 from sahub.report.tables import Row
 from sahub.stats.intervals import TAIL, Interval, paired_interval, paired_p_value
@@ -63,7 +64,7 @@ class Overall:
 def answer(cells: Sequence[CellFiles]) -> Answer:
     """Of cells that differ in their builder alone. The best is accurate, then cheap; it meets its targets."""
     scored = [cell for cell in cells if scores(cell.row)]
-    usable = [cell for cell in scored if not is_bound(cell.row) and cell.row["builder"] != "dense"]
+    usable = [cell for cell in scored_sparse(cells) if not is_bound(cell.row)]
     best = min((cell for cell in usable if cell.row["validation"].get("feasible", True)), key=_rank, default=None)
     others = [cell for cell in usable if cell is not best]
     rivals = [] if best is None else [_rival(best, cell, len(others)) for cell in others]
@@ -105,6 +106,21 @@ def scores(row: Row) -> bool:
 def is_bound(row: Row) -> bool:
     """Whether a builder looks at every key to choose some."""
     return any(method.startswith(ORACLE) for method in row["methods"])
+
+
+def scored_sparse(cells: Sequence[CellFiles]) -> list[CellFiles]:
+    """Those with scores, bounds included, without the yardstick."""
+    return [cell for cell in cells if scores(cell.row) and cell.row["builder"] != "dense"]
+
+
+def named(name: str, row: Row) -> str:
+    """A name for a picture: bounds are told from what can be used."""
+    return f"{name} (oracle)" if is_bound(row) else name
+
+
+def dense_band(row: Row) -> Band:
+    """The accuracy of dense, in %, on the questions of a cell that has scores."""
+    return Band(name="dense", **{key: 100 * row["validation"]["dense_score"][key] for key in Interval._fields})
 
 
 def _rank(cell: CellFiles) -> tuple[Any, ...]:

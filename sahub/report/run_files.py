@@ -95,15 +95,17 @@ class CellFiles:
 
     def micro(self) -> list[dict[str, Any]]:
         """What every sparse layer did in every phase of a question, of the winner."""
-        file = self._run_folder("sparse") / "micro_metrics.jsonl"
-        return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+        return self._lines("micro_metrics.jsonl")
 
-    def gold(self) -> dict[str, Mapping[str, Any]]:
+    @cached_property
+    def gold(self) -> Mapping[str, Mapping[str, Any]]:
         """Which heads of the winner dropped the gold answer, by the id of a question that dense answers better."""
-        file = self._run_folder("sparse") / "gold_spans.jsonl"
-        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
-        rows = [json.loads(line) for line in lines]
-        return {row["id"]: row for row in rows if fits(row, GOLD)}
+        return {row["id"]: row for row in self._lines("gold_spans.jsonl") if fits(row, GOLD)}
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        """A JSON Lines file of the winner's run."""
+        file = self._run_folder("sparse") / name
+        return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
 
     @property
     def _stem(self) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
 
 from sahub.report.run_files import CellFiles, RunFiles
 from sahub.report.tables import ComparedRows, Row, tables
@@ -37,10 +36,15 @@ class Shown:
 
     def by(self, key: Callable[[Row], str]) -> Iterator[tuple[str, list[CellFiles]]]:
         """The cells in groups, in the order in which the first of each comes."""
-        places = {name: place for place, name in enumerate(dict.fromkeys(key(cell.row) for cell in self.cells))}
-        ordered = sorted(self.cells, key=lambda cell: places[key(cell.row)])
-        for name, group in groupby(ordered, key=lambda cell: key(cell.row)):
-            yield name, list(group)
+        return grouped(self.cells, key)
+
+
+def grouped(cells: Sequence[CellFiles], key: Callable[[Row], str]) -> Iterator[tuple[str, list[CellFiles]]]:
+    """The same, of some cells."""
+    groups: dict[str, list[CellFiles]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell.row), []).append(cell)
+    yield from groups.items()
 
 
 def where(row: Row) -> str:

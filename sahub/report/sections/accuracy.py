@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sahub.report.answers import is_bound, scores
-from sahub.report.plots import Band, Marks, Panel, Plot
+from sahub.report.answers import dense_band, named, scored_sparse
+from sahub.report.plots import Marks, Panel, Plot
 from sahub.report.run_files import CellFiles
 from sahub.report.shown import Shown, where, who
 
@@ -33,12 +33,11 @@ def plots(shown: Shown) -> list[Plot]:
 
 
 def _panel(shown: Shown, name: str, cells: list[CellFiles], what: str) -> Panel | None:
-    scored = [cell for cell in cells if scores(cell.row) and cell.row["builder"] != "dense"]
+    scored = scored_sparse(cells)
     marks = [one for cell in scored for one in _marks(shown, cell, what)]
     if not marks:
         return None
-    dense = scored[0].row["validation"]["dense_score"]
-    band = Band(name="dense", **{key: 100 * dense[key] for key in ("mean", "low", "high")})
+    band = dense_band(scored[0].row)
     return Panel(title=name, x=f"times fewer {what} read", y="accuracy, %", marks=marks, band=band, x_log=True)
 
 
@@ -49,7 +48,7 @@ def _marks(shown: Shown, cell: CellFiles, what: str) -> Iterator[Marks]:
     first = _point(cell, found.get("default_measures"), found.get("default_score"), what)
     if tuned is None:
         return
-    name = who(row) + (" (oracle)" if is_bound(row) else "")
+    name = named(who(row), row)
     if first is not None:
         about = [f"{name}, the default"]
         yield Marks(name=name, x=[first[0], tuned[0]], y=[first[1], tuned[1]], style="line", colour=colour)

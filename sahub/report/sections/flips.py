@@ -28,7 +28,7 @@ def content(shown: Shown) -> dict[str, Any] | None:
 
 def plots(shown: Shown) -> list[Plot]:
     """See sahub.report.sections."""
-    panels = [_map(cell, [*cell.gold().values()]) for cell in _sparse(shown)]
+    panels = [_map(cell, [*cell.gold.values()]) for cell in _sparse(shown)]
     return [Plot(name="gold_spans", about=ABOUT, panels=[panel for panel in panels if panel])]
 
 
@@ -37,7 +37,7 @@ def _sparse(shown: Shown) -> list[CellFiles]:
 
 
 def _flips(cell: CellFiles) -> dict[str, Any]:
-    dense, sparse, gold = cell.answers("dense"), cell.answers("sparse"), cell.gold()
+    dense, sparse, gold = cell.answers("dense"), cell.answers("sparse"), cell.gold
     both = [_pair(row, sparse[key], gold.get(key)) for key, row in dense.items() if key in sparse and row["score"]]
     lost = [one for one in both if one["sparse_score"] < one["dense_score"]]
     won = [one for one in both if one["sparse_score"] > one["dense_score"]]

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from sahub.report.answers import is_bound, scores
+from sahub.report.answers import dense_band, named, scored_sparse
 from sahub.report.plots import Band, Marks, Panel, Plot
 from sahub.report.run_files import CellFiles
-from sahub.report.shown import Shown
+from sahub.report.shown import Shown, grouped
 from sahub.report.tables import Row
 from sahub.stats.intervals import mean_interval
 
@@ -38,19 +38,14 @@ def plots(shown: Shown) -> list[Plot]:
     """See sahub.report.sections."""
     averages = [_averages(shown, name, cells) for name, cells in _benchmarks(shown)]
     tasks = [
-        Panel(title=name, x=X, y=Y, x_log=True, marks=list(_lines(shown, cells)), band=_band(cells[0]))
+        Panel(title=name, x=X, y=Y, x_log=True, marks=list(_lines(shown, cells)), band=dense_band(cells[0].row))
         for _, every in _benchmarks(shown)
-        for name, cells in _grouped(every, lambda row: str(row["task"]))
+        for name, cells in grouped(every, lambda row: str(row["task"]))
     ]
     return [
         Plot(name="benchmarks_over_budgets", about=OF_BENCHMARKS, panels=averages),
         Plot(name="tasks_over_budgets", about=OF_TASKS, panels=tasks),
     ]
-
-
-def _grouped(cells: Sequence[CellFiles], key: Any) -> Iterator[tuple[str, list[CellFiles]]]:
-    for name in dict.fromkeys(key(cell.row) for cell in cells):
-        yield name, [cell for cell in cells if key(cell.row) == name]
 
 
 def _benchmarks(shown: Shown) -> Iterator[tuple[str, list[CellFiles]]]:
@@ -62,10 +57,9 @@ def _benchmarks(shown: Shown) -> Iterator[tuple[str, list[CellFiles]]]:
         )
 
     for name, cells in shown.by(benchmark):
-        scored = [cell for cell in cells if scores(cell.row) and cell.row["builder"] != "dense"]
         kept = [
             cell
-            for _, alike in _grouped(scored, lambda row: row["builder"])
+            for _, alike in grouped(scored_sparse(cells), _builder)
             if len({_budget(cell) for cell in alike}) >= LEAST
             for cell in alike
         ]
@@ -79,17 +73,12 @@ def _budget(cell: CellFiles) -> tuple[float, str]:
 
 
 def _name(cells: Sequence[CellFiles]) -> str:
-    return str(cells[0].row["builder"]) + (" (oracle)" if is_bound(cells[0].row) else "")
-
-
-def _band(cell: CellFiles) -> Band:
-    score = cell.row["validation"]["dense_score"]
-    return Band(name="dense", **{key: 100 * score[key] for key in ("mean", "low", "high")})
+    return named(_builder(cells[0].row), cells[0].row)
 
 
 def _lines(shown: Shown, cells: Sequence[CellFiles]) -> Iterator[Marks]:
     """The winners of each builder on one task, joined."""
-    for builder, alike in _grouped(cells, lambda row: row["builder"]):
+    for builder, alike in grouped(cells, _builder):
         found = [cell.row["validation"] for cell in sorted(alike, key=_budget)]
         intervals = [Mean(**one["sparse_score"]) for one in found]
         about = [f"{_name(alike)}, {cell.row['objective']}" for cell in sorted(alike, key=_budget)]
@@ -111,8 +100,8 @@ def _averages(shown: Shown, name: str, cells: Sequence[CellFiles]) -> Panel:
     """One benchmark: the mean over its tasks at every budget."""
     tasks = {cell.row["task"] for cell in cells}
     marks = []
-    for builder, alike in _grouped(cells, lambda row: row["builder"]):
-        whole = [same for _, same in _grouped(sorted(alike, key=_budget), _budget_of) if _tasks(same) == tasks]
+    for builder, alike in grouped(cells, _builder):
+        whole = [same for _, same in grouped(sorted(alike, key=_budget), _objective) if _tasks(same) == tasks]
         means = [_mean(same, "sparse") for same in whole]
         factors = [1 / fmean(cell.row["validation"]["measures"]["density"] for cell in same) for same in whole]
         about = [f"{_name(alike)}, {same[0].row['objective']}" for same in whole]
@@ -123,7 +112,11 @@ def _averages(shown: Shown, name: str, cells: Sequence[CellFiles]) -> Panel:
     return Panel(title=f"{name}: mean over {len(tasks)} tasks", x=X, y=Y, x_log=True, marks=marks, band=band)
 
 
-def _budget_of(row: Row) -> str:
+def _builder(row: Row) -> str:
+    return str(row["builder"])
+
+
+def _objective(row: Row) -> str:
     return str(row["objective"])
 
 
@@ -146,7 +139,7 @@ def _table(name: str, cells: Sequence[CellFiles]) -> dict[str, Any]:
     """A row per builder, the best first; a column per budget."""
     tasks, budgets = _tasks(cells), sorted({_budget(cell) for cell in cells})
     rows = []
-    for _, alike in _grouped(cells, lambda row: row["builder"]):
+    for _, alike in grouped(cells, _builder):
         by_budget = [[cell for cell in alike if _budget(cell) == budget] for budget in budgets]
         found = [_mean(same, "sparse") if _tasks(same) == tasks else None for same in by_budget]
         rows.append({"name": _name(alike), "found": found, "mean": fmean([one.mean for one in found if one] or [0.0])})
