@@ -5,7 +5,7 @@ of all, stay the model's own.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
@@ -51,6 +51,7 @@ class _Route:
 
 
 _routes: WeakKeyDictionary[nn.Module, _Route] = WeakKeyDictionary()
+_sparse_layers: WeakKeyDictionary[PreTrainedModel, tuple[int, ...]] = WeakKeyDictionary()
 
 
 def _forward(  # noqa: PLR0917  (transformers' signature)
@@ -124,12 +125,9 @@ def layer_of(module: nn.Module) -> int:
     return int(cast(int, module.layer_idx))
 
 
-def attention_modules(model: PreTrainedModel, layers: Sequence[int] = ()) -> dict[int, nn.Module]:
-    """The attention of every layer that can be sparse. Raises UnsupportedModel where it is not transformers' own.
-
-    layers  those that can, where it is known: reading them from a configuration takes longer than the rest
-    """
-    wanted = layers or geometry(model.config).layers
+def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
+    """The attention of every layer that can be sparse. Raises UnsupportedModel where it is not transformers' own."""
+    wanted = _layers(model)
     found = {
         layer_of(module): module
         for module in model.get_decoder().modules()
@@ -146,13 +144,17 @@ def attention_modules(model: PreTrainedModel, layers: Sequence[int] = ()) -> dic
     return found
 
 
-@contextmanager
-def attached(model: PreTrainedModel, attends: Attends, layers: Sequence[int] = ()) -> Iterator[None]:
-    """Route the layers with full attention to `attends`; whatever happens inside, the model leaves as it came.
+def _layers(model: PreTrainedModel) -> tuple[int, ...]:
+    """Those that can be sparse, read once: that takes longer than all else a request does to be routed."""
+    if model not in _sparse_layers:
+        _sparse_layers[model] = geometry(model.config).layers
+    return _sparse_layers[model]
 
-    layers  see attention_modules
-    """
-    modules, route = attention_modules(model, layers), _Route(attends)
+
+@contextmanager
+def attached(model: PreTrainedModel, attends: Attends) -> Iterator[None]:
+    """Route the layers with full attention to `attends`; whatever happens inside, the model leaves as it came."""
+    modules, route = attention_modules(model), _Route(attends)
     before: dict[nn.Module, Any] = {module: module.config for module in modules.values()}
     try:
         for module, config in before.items():

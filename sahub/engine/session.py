@@ -218,8 +218,7 @@ class Session:
         prefix.rewind()
         hook = self._hook(prefix, attention)
         forward = Forward(self.model, prefix, hook)
-        routed = attached(hf, hook, self.model.geometry.layers) if hook else nullcontext()
-        with fixed_frequencies(hf, prefix.length + asked), routed:
+        with fixed_frequencies(hf, prefix.length + asked), attached(hf, hook) if hook else nullcontext():
             yield forward
         if hook:
             hook.verify(forward.calls)
