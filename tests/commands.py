@@ -46,10 +46,11 @@ def start(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subp
 
 
 def sahub(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """The same, once it ended; without the seconds of imports where it needs no other folders and no Ray."""
+    """The same, once it ended; without the seconds of imports where it needs no Ray."""
     usual = environment()
     own = {key for key in {*usual, *(env or {})} if env is not None and env.get(key) != usual.get(key)}
-    if "compute=inline" in arguments and own <= {"XDG_CACHE_HOME"}:
+    alone = "compute=inline" in arguments or arguments[0] in ("doctor", "train_hash")
+    if alone and own <= {"XDG_CACHE_HOME", "PYTHONPATH"}:
         command, *rest = arguments
         return warm.command(command, rest, cwd=cwd, env=env or usual, root=ROOT)
     with start(*arguments, cwd=cwd, env=env) as running:

@@ -1,8 +1,7 @@
 """Commands without their seconds of imports: a process that has imported everything once, and forks for each command.
 
 A forked command has its own directory, environment, output, exit handlers and process group, as one that was started
-has; what differs is only where its modules come from. Commands that import from other folders, and those that start
-Ray, are started (see `commands.sahub`).
+has; what differs is only where its modules come from. Those that start Ray are started (see `commands.sahub`).
 """
 
 import atexit
@@ -33,6 +32,7 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.argv = [asked["command"], *asked["arguments"]]
         sys.path[0] = asked["cwd"]
+        sys.path[1:1] = [path for path in asked["env"]["PYTHONPATH"].split(os.pathsep) if path not in sys.path]
         runpy.run_module(f"pipelines.{asked['command']}", run_name="__main__", alter_sys=True)
         break
     _, status = os.waitpid(child, 0)
@@ -59,8 +59,8 @@ def command(
     name: str, arguments: list[str], *, cwd: Path, env: dict[str, str], root: Path
 ) -> subprocess.CompletedProcess:
     """`python -m pipelines.<name> ...`, once it ended; `root` is the checkout."""
-    fixed = {key: env[key] for key in ("PATH", "HOME", "OMP_NUM_THREADS", "PYTHONPATH", "HF_HUB_OFFLINE") if key in env}
-    server = _server(str(root), *sorted(fixed.items()))
+    fixed = {key: env[key] for key in ("PATH", "HOME", "OMP_NUM_THREADS", "HF_HUB_OFFLINE") if key in env}
+    server = _server(str(root), *sorted(fixed.items()), ("PYTHONPATH", str(root)))
     assert server.stdin is not None
     assert server.stdout is not None
     with TemporaryDirectory() as folder:
