@@ -97,7 +97,7 @@ def files(case: Case, folder: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     content = value if isinstance(value, bytes) else yaml.safe_dump(changed(base(name), place, value)).encode()
     file.write_bytes(content)
-    with composing():
+    with composing([folder / "own"]):
         plan(*composed([f"{group}=mine"], config_dir=str(folder / "own")))
 
 
