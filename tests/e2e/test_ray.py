@@ -118,14 +118,17 @@ def test_frequencies_that_follow_the_length_are_those_of_each_context_on_any_wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scheduler", "first", "most"), [("median", 2, 6), ("asha", 2, 6), ("race", 6, 12)])
-def test_schedulers_prune_the_same_trials_with_any_number_of_workers(tmp_path, scheduler, first, most):
+@pytest.mark.parametrize(
+    ("scheduler", "builder", "first", "most"),
+    [("median", "quest", 2, 6), ("asha", "quest", 2, 6), ("race", "snapkv", 6, 12)],  # a race needs clear losers
+)
+def test_schedulers_prune_the_same_trials_with_any_number_of_workers(tmp_path, scheduler, builder, first, most):
     runs = {}
     for name, workers in {"inline": [], "one": ["compute.workers=1"], "two": ["compute.workers=2"]}.items():
         folder = tmp_path / name
         folder.mkdir()
         done = sahub(
-            "search", "builder=quest", f"compute={'local' if workers else 'inline'}", *workers, *TINY,
+            "search", f"builder={builder}", f"compute={'local' if workers else 'inline'}", *workers, *TINY,
             f"scheduler={scheduler}", f"scheduler.first={first}", f"search.max_requests={most}", "search.num_samples=7",
             "search.batch=3", "phases=[search]", cwd=folder, env=own(folder),
         )  # fmt: skip
