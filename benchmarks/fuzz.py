@@ -3,8 +3,8 @@
     python benchmarks/fuzz.py [cases=10000] [seed=0] [seconds=SECONDS] [families=rows,...]
 
 Families: overrides, files, rows, scores, caches; `seconds` is the longest that each may take.
-Prints cases, seconds and findings of each; a finding is an exception that is not ours, a message of more than
-eight lines, or a number that another, slow way to it does not give. Exit status 1 where there is any.
+Prints cases, seconds and findings of each, a finding as it comes: an exception that is not ours, a message of more
+than eight lines, or a number that another, slow way to it does not give. Exit status 1 where there is any.
 """
 
 import contextlib
@@ -51,8 +51,6 @@ def main(arguments: list[str]) -> int:
         seconds = time.monotonic() - begin
         sys.stdout.write(f"{name}: {done} cases, {seconds:.0f} s, {len(found) - before} findings\n")
         sys.stdout.flush()
-    for where, what in found.items():
-        sys.stdout.write(f"\n{where}\n{what}\n")
     sys.stdout.write(f"{total} cases, {len(found)} findings\n")
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
     return 1 if found else 0
@@ -72,8 +70,10 @@ def run(name: str, cases: int, start: int, found: dict[str, str]) -> int:
         nonlocal done
         done += 1
         problem = trouble(lambda: family.check(case, folder))
-        if problem:
-            found.setdefault(f"{name}: {problem[0]}", f"  {problem[1]}\n  input: {case!r}"[:1500])
+        if problem and (where := f"{name}: {problem[0]}") not in found:
+            found[where] = f"  {problem[1]}\n  input: {case!r}"[:1500]
+            sys.stdout.write(f"\n{where}\n{found[where]}\n")
+            sys.stdout.flush()
 
     with contextlib.chdir(folder):
         one()

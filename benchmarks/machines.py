@@ -68,6 +68,12 @@ def mounted(size: str, folder: str, **more: Any) -> Machine:
     return Machine(shell=f'exec unshare -m sh -c \'{mount} && exec "$@"\' sh "$@";', **more)
 
 
+def slow(milliseconds: int, names: str) -> Machine:
+    """With a disk that takes so long for each of these system calls (needs strace)."""
+    calls = f"-e trace={names} -e inject={names}:delay_enter={1000 * milliseconds}"
+    return Machine(shell=f'exec strace -f -qq --seccomp-bpf -o /dev/null {calls} "$@";')
+
+
 CONDA = {"CONDA_PREFIX": "{folder}", "CONDA_DEFAULT_ENV": "mine", "CONDA_SHLVL": "1", "PYTHONNOUSERSITE": "1"}
 UV = {"UV_RUN_RECURSION_DEPTH": "1", "UV": "/usr/bin/uv"}
 MACHINES = {
@@ -89,6 +95,8 @@ MACHINES = {
     "64 MB of /dev/shm": mounted("64m", "/dev/shm", arguments=("compute=local", "compute.workers=2")),
     "a disk that is full": mounted("64k", "results", arguments=("compute=inline", "results_dir=results"), status=1),
     "a cache that is full": mounted("64k", "cache", arguments=("compute=inline", "cache_dir=cache")),
+    "a disk that takes 50 ms to write": slow(50, "write,fsync,fdatasync,rename,mkdir,unlink,ftruncate"),
+    "a disk that takes 5 ms to open a file": slow(5, "openat"),
     "a clock that jumps back an hour": Machine(code=CLOCK),
     "two runs at once on one cache": Machine(shell='"$@" & "$@" || exit 1; wait $! || exit 1; exit 0;'),
     "the C locale, no terminal": Machine(variables={"LC_ALL": "C", "TERM": "dumb", "PYTHONUTF8": "0", "COLUMNS": None}),

@@ -29,6 +29,10 @@ TINY = [
 ]
 
 
+# A command, as `python -m pipelines.<command>` runs it.
+RUN = "import runpy; runpy.run_module('pipelines.{}', run_name='__main__', alter_sys=True)"
+
+
 def environment(*paths: Path, **variables: str) -> dict[str, str]:
     """This process's, one thread, with more folders to import from."""
     found = [str(path) for path in (*paths, ROOT)]
@@ -46,12 +50,13 @@ def start(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subp
 
 
 def sahub(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """The same, once it ended; without the seconds of imports where it needs no other folders and no Ray."""
+    """The same, once it ended; without the seconds of imports where it needs no Ray."""
     usual = environment()
     own = {key for key in {*usual, *(env or {})} if env is not None and env.get(key) != usual.get(key)}
-    if "compute=inline" in arguments and own <= {"XDG_CACHE_HOME"}:
+    alone = "compute=inline" in arguments or arguments[0] in ("doctor", "train_hash")
+    if alone and own <= {"XDG_CACHE_HOME", "PYTHONPATH"}:
         command, *rest = arguments
-        return warm.command(command, rest, cwd=cwd, env=env or usual, root=ROOT)
+        return forked(RUN.format(command), *rest, cwd=cwd, env=env)
     with start(*arguments, cwd=cwd, env=env) as running:
         out, err = running.communicate(timeout=500)
     return subprocess.CompletedProcess(running.args, running.returncode, out, err)
@@ -63,6 +68,11 @@ def python(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> sub
         [sys.executable, *arguments],
         cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+def forked(code: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """`python -c CODE ...`, once it ended, without the seconds of imports."""
+    return warm.python(code, list(arguments), cwd=cwd, env=env or environment(), root=ROOT)
 
 
 # What `many` runs; the last line says what was imported.

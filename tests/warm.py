@@ -1,8 +1,7 @@
 """Commands without their seconds of imports: a process that has imported everything once, and forks for each command.
 
 A forked command has its own directory, environment, output, exit handlers and process group, as one that was started
-has; what differs is only where its modules come from. Commands that import from other folders, and those that start
-Ray, are started (see `commands.sahub`).
+has; what differs is only where its modules come from. Those that start Ray are started (see `commands.sahub`).
 """
 
 import atexit
@@ -14,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 SERVER = """
-import json, os, runpy, sys
+import json, os, sys
 import datasets, hydra, optuna, torch, transformers
 import sahub.cli.main, sahub.doctor.checks.model, sahub.doctor.checks.task, sahub.run.matrix
 from transformers.models.llama import modeling_llama
@@ -31,9 +30,10 @@ for line in sys.stdin:
         for name, number in (("out", 1), ("err", 2)):
             os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT, 0o600), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.argv = [asked["command"], *asked["arguments"]]
+        sys.argv = ["-c", *asked["arguments"]]
         sys.path[0] = asked["cwd"]
-        runpy.run_module(f"pipelines.{asked['command']}", run_name="__main__", alter_sys=True)
+        sys.path[1:1] = [path for path in asked["env"]["PYTHONPATH"].split(os.pathsep) if path not in sys.path]
+        exec(asked["code"], {"__name__": "__main__"})
         break
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
@@ -55,19 +55,19 @@ def _end(running: subprocess.Popen) -> None:
     running.communicate()
 
 
-def command(
-    name: str, arguments: list[str], *, cwd: Path, env: dict[str, str], root: Path
+def python(
+    code: str, arguments: list[str], *, cwd: Path, env: dict[str, str], root: Path
 ) -> subprocess.CompletedProcess:
-    """`python -m pipelines.<name> ...`, once it ended; `root` is the checkout."""
-    fixed = {key: env[key] for key in ("PATH", "HOME", "OMP_NUM_THREADS", "PYTHONPATH", "HF_HUB_OFFLINE") if key in env}
-    server = _server(str(root), *sorted(fixed.items()))
+    """`python -c <code> ...`, once it ended; `root` is the checkout."""
+    fixed = {key: env[key] for key in ("PATH", "HOME", "OMP_NUM_THREADS", "HF_HUB_OFFLINE") if key in env}
+    server = _server(str(root), *sorted(fixed.items()), ("PYTHONPATH", str(root)))
     assert server.stdin is not None
     assert server.stdout is not None
     with TemporaryDirectory() as folder:
         files = {stream: Path(folder) / stream for stream in ("out", "err")}
-        asked = {"command": name, "arguments": arguments, "cwd": str(cwd), "env": env}
+        asked = {"code": code, "arguments": arguments, "cwd": str(cwd), "env": env}
         server.stdin.write(json.dumps(asked | {key: str(file) for key, file in files.items()}) + "\n")
         server.stdin.flush()
         status = int(server.stdout.readline())
         out, err = (file.read_text(encoding="utf-8") for file in files.values())
-    return subprocess.CompletedProcess([name, *arguments], status, out, err)
+    return subprocess.CompletedProcess(["-c", code, *arguments], status, out, err)

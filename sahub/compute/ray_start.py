@@ -55,6 +55,7 @@ def started(compute: Compute) -> Iterator[None]:
     _prepare(compute)
     import ray  # not before it was told how to behave
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # which importing it sets; it warns of a small /dev/shm
     if ray.is_initialized():
         yield
         return
@@ -87,7 +88,6 @@ def _prepare(compute: Compute) -> None:
         os.environ.setdefault(name, value)
     if compute.name != "cluster" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex + uuid4().hex}
-    logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 def _stop() -> None:

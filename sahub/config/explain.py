@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -66,19 +67,27 @@ def composing(roots: Sequence[Path] = ()) -> Iterator[None]:
     except COMPLAINTS as error:
         raise ConfigError(explain(error, [conf_dir(), *roots])) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{_undecodable(roots) or 'a configuration file'}: not UTF-8 (byte {error.start})") from error
-    except (ValueError, TypeError, RecursionError, YAMLError) as error:  # Hydra's own, of a broken file
+        raise ConfigError(f"{_broken(roots)}: not UTF-8 (byte {error.start})") from error
+    except OSError as error:  # OmegaConf's own, of a file that holds a number, a set, ..., has no number of its own
+        if error.errno is not None:
+            raise
+        raise ConfigError(f"{_broken(roots)}: must be a mapping of keys to values") from error
+    except RecursionError as error:
+        raise ConfigError(f"{_broken(roots)}: refers to itself") from error
+    except (ValueError, TypeError, YAMLError) as error:  # Hydra's own, of a broken file
         raise ConfigError(" ".join(f"{error}".split())[:600] or type(error).__name__) from error
 
 
-def _undecodable(roots: Sequence[Path]) -> Path | None:
-    """The first configuration file that is not UTF-8: Hydra does not say which it read."""
+def _broken(roots: Sequence[Path]) -> Path | str:
+    """The first configuration file that cannot be read as one: Hydra does not say which it read."""
     for file in (file for root in roots for file in sorted(root.rglob("*.yaml"))):
         try:
-            file.read_text("utf-8")
-        except UnicodeDecodeError:
+            OmegaConf.load(file)
+        except (UnicodeDecodeError, OSError, RecursionError):
             return file
-    return None
+        except (OmegaConfBaseException, ValueError, TypeError, YAMLError):  # which say it themselves
+            continue
+    return "a configuration file"
 
 
 def said(error: Exception) -> str:

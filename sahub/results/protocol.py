@@ -10,7 +10,7 @@ from sahub.config.ranges import leaves
 # What stands in the table's columns, cannot move a score, or is said by the protocol as it is used.
 LEFT_OUT = (
     "model.device", "model.device_map", "model.name", "model.trust_remote_code", "protocol.measure_error",
-    "task.length", "task.licence", "task.protocol", "task.source",
+    "protocol.replay_rows", "protocol.trace_mib", "task.length", "task.licence", "task.protocol", "task.source",
 )  # fmt: skip
 
 

@@ -155,6 +155,7 @@ def test_a_sweep_with_nested_globs_plans_every_cell_in_a_directory_of_its_name(f
         "task=glob(ruler/*,exclude=[ruler/niah*,ruler/qa*])",
         "builder=dense,quest",
         "dry_run=true",
+        "compute=inline",
         "results_dir=swept",
         folder=folder,
     )
@@ -174,7 +175,14 @@ def test_winners_of_a_directory_are_planned_for_validation_with_what_is_typed_on
         json.dumps({"overrides": ["builder=quest", "builder.stages.quest.page_size=8", "objective=sparsity_5"]})
     )
     for configs in ("won", "won/cell/optimal_configs/best.json"):
-        done = run(f"configs={configs}", "dry_run=true", "task=ruler/niah_single_1", command="validate", folder=folder)
+        done = run(
+            f"configs={configs}",
+            "dry_run=true",
+            "compute=inline",
+            "task=ruler/niah_single_1",
+            command="validate",
+            folder=folder,
+        )
         assert done.stdout.startswith("embedded_ruler_niah_single_1_quest_sparsity_5: validate, "), done.stderr
 
 

@@ -79,7 +79,8 @@ def test_two_runs_at_once_on_one_cache(tmp_path):
 def test_other_weights_and_force_compute_again(tmp_path):
     model = tmp_path / "model"
     shutil.copytree(ROOT / "sahub" / "embedded", model)
-    command = ["builder=streaming_llm", "compute=inline", "model=hf", f"model.path={model}", *TINY, "phases=[search]"]
+    small = [*TINY, "search.num_samples=2", "search.decide=0", "search.max_requests=2", "phases=[search]"]
+    command = ["builder=streaming_llm", "compute=inline", "model=hf", f"model.path={model}", *small]
     env = environment(XDG_CACHE_HOME=str(tmp_path / "cache"))
 
     def counted(*more: str) -> tuple[int, int]:

@@ -26,10 +26,9 @@ def test_runs_without_data_say_what_to_do(tmp_path, monkeypatch: pytest.MonkeyPa
 
 def test_broken_data_end_a_run_with_their_place(tmp_path) -> None:
     (tmp_path / "qasper.jsonl").write_text('{"context": "a", "question": "b", "answer_prefix": "c", "answers": NaN}\n')
-    [(status, said)], _ = many(
-        "search", [["task=longbench/qasper", f"task.path={tmp_path}", "compute=inline"]], tmp_path
-    )
-    assert status == 1
+    done = sahub("search", "task=longbench/qasper", f"task.path={tmp_path}", "compute=inline", cwd=tmp_path)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
     assert "qasper.jsonl:1: column answers is nan (float): must be a text" in said
     assert "Traceback" not in said
     assert sys.executable not in said

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import pytest
-from commands import TINY, builder, environment, one, python, read, sahub, start, wait_for, with_plugin
+from commands import RUN, TINY, builder, environment, forked, one, read, sahub, start, wait_for, with_plugin
 from event_files import scalars
 from processes import belonging_to
 from timeless import timeless
@@ -118,14 +118,17 @@ def test_frequencies_that_follow_the_length_are_those_of_each_context_on_any_wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scheduler", "first", "most"), [("median", 2, 6), ("asha", 2, 6), ("race", 6, 12)])
-def test_schedulers_prune_the_same_trials_with_any_number_of_workers(tmp_path, scheduler, first, most):
+@pytest.mark.parametrize(
+    ("scheduler", "builder", "first", "most"),
+    [("median", "quest", 2, 6), ("asha", "quest", 2, 6), ("race", "snapkv", 6, 12)],  # a race needs clear losers
+)
+def test_schedulers_prune_the_same_trials_with_any_number_of_workers(tmp_path, scheduler, builder, first, most):
     runs = {}
     for name, workers in {"inline": [], "one": ["compute.workers=1"], "two": ["compute.workers=2"]}.items():
         folder = tmp_path / name
         folder.mkdir()
         done = sahub(
-            "search", "builder=quest", f"compute={'local' if workers else 'inline'}", *workers, *TINY,
+            "search", f"builder={builder}", f"compute={'local' if workers else 'inline'}", *workers, *TINY,
             f"scheduler={scheduler}", f"scheduler.first={first}", f"search.max_requests={most}", "search.num_samples=7",
             "search.batch=3", "phases=[search]", cwd=folder, env=own(folder),
         )  # fmt: skip
@@ -242,7 +245,7 @@ def test_ray_that_cannot_start_is_one_line(tmp_path):
         "ray.init = init\n"
         "from sahub.cli.main import run; sys.exit(run('search', sys.argv[1:]))"
     )
-    done = python("-c", code, "-m", "builder=quest,streaming_llm,dense", "compute=local", *TINY, cwd=tmp_path)
+    done = forked(code, "-m", "builder=quest,streaming_llm,dense", "compute=local", *TINY, cwd=tmp_path)
     assert done.returncode == 1
     retry, said = done.stderr.splitlines()
     assert "Ray did not start (TimeoutError); trying once more" in retry
@@ -253,14 +256,15 @@ def test_ray_that_cannot_start_is_one_line(tmp_path):
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path):
-    done = sahub("search", "compute=cluster", "compute.address=127.0.0.1:1", *TINY, cwd=tmp_path)
+    done = forked(RUN.format("search"), "compute=cluster", "compute.address=127.0.0.1:1", *TINY, cwd=tmp_path)
     assert done.returncode == 1
     assert "compute=cluster: Ray could not join the cluster at 127.0.0.1:1" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
 def test_gpus_that_are_not_there_are_named_before_any_work(tmp_path):
-    done = sahub("search", "-m", "builder=quest,dense", "compute=gpu", "compute.gpu_ids=[99]", *TINY, cwd=tmp_path)
+    typed = ["builder=quest,dense", "compute=gpu", "compute.gpu_ids=[99]", *TINY]
+    done = forked(RUN.format("search"), "-m", *typed, cwd=tmp_path)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert line.startswith("compute.gpu_ids=[99]: this machine has ")
@@ -270,5 +274,5 @@ def test_gpus_that_are_not_there_are_named_before_any_work(tmp_path):
 def test_the_help_and_a_plan_know_nothing_of_ray(tmp_path):
     code = "import sys; from sahub.cli.main import run; run('search', sys.argv[1:]); assert 'ray' not in sys.modules"
     for arguments in (["--help"], ["compute=local", "dry_run=true"]):
-        done = python("-c", code, *arguments, cwd=tmp_path)
+        done = forked(code, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

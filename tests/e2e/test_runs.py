@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from commands import TINY, python, read, sahub, start, wait_for
+from commands import TINY, forked, read, sahub, start, wait_for
 
 SMALL = ["compute=inline", "compute.threads=1", *TINY]
 
@@ -156,7 +156,7 @@ def test_a_run_without_its_hook_fails_by_name(tmp_path):
         "session.attached = lambda model, hook: contextlib.nullcontext()\n"
         "from sahub.cli.main import run; sys.exit(run('search', sys.argv[1:]))"
     )
-    done = python("-c", code, "builder=quest", *SMALL, cwd=tmp_path)
+    done = forked(code, "builder=quest", *SMALL, cwd=tmp_path)
     assert done.returncode == 1
     assert "sparse attention never ran" in done.stderr
     assert "Traceback" not in done.stderr

@@ -227,6 +227,20 @@ def test_a_value_with_signs_is_told_the_signs_and_the_cure(override: str, signs:
     assert parsed(typed).value() == override.partition("=")[2]
 
 
+@pytest.mark.parametrize(
+    ("text", "must"),
+    [(text, "must be a mapping of keys to values") for text in ("5", "true", "1.5", "!!binary aGk=", "!!set {a}")]
+    + [("&a [*a]", "refers to itself"), ("&a {b: *a}", "refers to itself")],
+)
+def test_a_file_that_holds_no_mapping_is_named(text: str, must: str, tmp_path: Path) -> None:
+    file = tmp_path / "builder" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught, composing([tmp_path]):
+        composed(["builder=mine"], config_dir=str(tmp_path))
+    assert str(caught.value) == f"{file}: {must}"
+
+
 LEAVES = (
     "builder.search.quest.density", "builder.stages.quest.page_size", "builder.search.sink",
     "task.options.num_examples",

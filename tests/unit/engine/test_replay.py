@@ -1,5 +1,7 @@
 """Replay gives what the model gives when one layer alone is sparse, for every builder."""
 
+from functools import cache
+
 import pytest
 import torch
 from families import session_of, tiny
@@ -33,6 +35,7 @@ def traced(make_model, tokenizer):
     return found
 
 
+@cache
 def stack_of(builder):
     return attention_of(compose_cell([f"builder={builder}", "objective=sparsity_20"]), ()).stack
 

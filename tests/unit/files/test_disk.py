@@ -4,7 +4,7 @@ import errno
 import os
 
 import pytest
-from commands import python
+from commands import forked
 
 from sahub.files.atomic import write_text
 
@@ -46,7 +46,7 @@ sys.exit(run("search", sys.argv[2:]))
 @pytest.mark.parametrize(("begins", "name"), [("\x89PNG", ".png"), ("SQLite", "_study.db")])
 def test_a_run_on_a_full_disk_says_one_line(tmp_path, begins, name):
     more = ["search.calibrate=0", "search.max_context_length=400", "builder=local"]
-    done = python("-c", FULL, begins, *TINY, *more, cwd=tmp_path)
+    done = forked(FULL, begins, *TINY, *more, cwd=tmp_path)
     assert done.returncode == 1
     [said] = done.stderr.strip().splitlines()
     assert name in said

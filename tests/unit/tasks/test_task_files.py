@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from task_rows import CONF, everything, fixture, load, rows_of, spec, write
+from task_rows import CONF, everything, filler, fixture, load, rows_of, spec, write
 
 from sahub import scores
 from sahub.config.cell import compose_cell
@@ -94,3 +94,58 @@ def test_all_layouts_of_a_list_column_are_texts(tmp_path: Path) -> None:
         assert first.questions[0].references == ("Person",)
         assert first.questions[0].metadata["all_classes"] == ["Person", "Place", "Reason for something"]
         assert first.questions[0].metadata["length"] == 150 * len(first.context.split())
+
+
+FINE = [
+    "Food", "Date", "Order, rank", "Speed", "Disease and medicine", "Word with a special property", "Abbreviation",
+    "Language", "Letter like a-z", "Other entity", "Animal", "Expression abbreviated", "Price", "Techniques and method",
+    "Musical instrument", "Mountain", "Currency name", "Event", "Product", "State", "Individual", "Organ of body",
+    "Reason", "Manner of an action", "City", "Religion", "Invention, book and other creative piece",
+    "Distance, linear measure", "Temperature", "Postcode or other code", "Size, area and volume", "Sport", "Country",
+    "Other location", "Lasting time of somethin", "Equivalent term", "Description of something", "Weight", "Vehicle",
+    "Color", "Other number", "Definition of something", "Element and substance", "Description of a person",
+    "Symbols and sign", "Number of something", "Plant", "Percent, fraction", "Group or organization of persons",
+    "Title of a person",
+]  # fmt: skip
+NEWS = [
+    "农业、农村", "军事", "文学、艺术", "体育", "传媒业", "电子信息产业", "文化、休闲娱乐", "社会、劳动", "经济",
+    "服务业、旅游业", "环境、气象", "能源、水务、水利", "财政、金融", "教育", "科学技术", "对外关系、国际关系",
+    "矿业、工业", "政治", "交通运输、邮政、物流", "灾难、事故", "基本建设、建筑业、房地产", "医药、卫生",
+    "法律、司法", "商业、外贸、海关",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("subset", "labels"), [("trec", FINE), ("lsht", NEWS)])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_labels_of_whole_files_are_scored_as_their_authors_do(
+    subset: str, labels: list[str], suffix: str, tmp_path: Path
+) -> None:
+    begin = rows_of(f"longbench/{subset}")[0]
+    rows = [begin | {"_id": gold, "context": filler(number), "answers": [gold], "all_classes": labels}
+            for number, gold in enumerate(labels)]  # fmt: skip
+    found = everything(spec(f"longbench/{subset}", path=str(write(tmp_path / f"{subset}.{suffix}", rows))))
+    questions = [question for example in found for question in example.questions]
+    assert {question.references for question in questions} == {(gold,) for gold in labels}
+    for number, question in enumerate(questions):
+        [gold], other = question.references, labels[number]
+        for answer in (
+            gold,
+            f"\n{gold}\nType: {other}",
+            f"{other} or {gold}",
+            other,
+            " ".join(labels),
+            gold.upper(),
+            "",
+        ):
+            assert scores.score(
+                f"longbench/{subset}", answer, question.references, classes=question.metadata["all_classes"]
+            ) == by_its_authors(answer.lstrip("\n").split("\n")[0], gold, labels), (answer, gold)
+
+
+def by_its_authors(answer: str, gold: str, labels: list[str]) -> float:
+    """1 / labels that the answer names, those inside the gold one aside, where that is among them."""
+    named = [label for label in labels if label in answer]
+    for label in named:
+        if label in gold and label != gold:
+            named.remove(label)
+    return 1 / len(named) if gold in named else 0.0
