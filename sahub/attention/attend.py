@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sahub.attention.call import capped
-from sahub.attention.gather import row_chunks, rows_at
+from sahub.attention.gather import blocks, row_chunks, rows_at, sums_at
 from sahub.attention.rows import rows_of
-from sahub.attention.selection import Kind, Selection
+from sahub.attention.selection import Kind, Selection, spread
 from sahub.errors import ConfigError, SahubError
 
 _MANY_ROWS = 8  # from which a product over all keys is worth a mask
@@ -124,26 +124,25 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
         return _everything(q, k, v, selection, softmax)
     if _is_wide(selection):
         return _masked(q, k, v, selection, softmax)
-    batch, heads, rows, _ = q.shape
-    units = k.shape[1] if selection.slots.shape[1] == 1 else heads  # blocks that are gathered, each for some heads
-    step = heads // units
-    indices, weights = selection.indices[:, ::step], selection.log_weight[:, ::step]
+    units = max(k.shape[1], selection.slots.shape[1])  # blocks that are gathered, each for some heads
+    step = q.shape[1] // units
+    indices, weights = spread(selection.slots, units), spread(selection.weights, units)
     grouped = q.float().unflatten(1, (units, step)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
     kv_head = torch.arange(units, device=q.device) * k.shape[1] // units
-    out = q.new_empty(batch, rows, heads, v.shape[-1], dtype=torch.float32)
-    for part in row_chunks(rows, batch * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
-        slots, weight = indices[:, :, part], weights[:, :, part]
-        dots = grouped[:, :, part] @ rows_at(k, kv_head, slots).transpose(-1, -2)
-        logits = softmax.logits(dots) + weight[..., None, :]
-        block = softmax.weights(logits) @ rows_at(v, kv_head, slots)  # [b, u, part, step, dv]
-        out[:, part] = block.transpose(1, 2).flatten(2, 3)
-    return out
+    out = q.new_empty(*q.shape[:3], v.shape[-1], dtype=torch.float32)
+    for block, part in blocks(units, q.shape[2], q.shape[0] * indices.shape[-1] * max(k.shape[-1], v.shape[-1])):
+        slots, weight, head = indices[:, block, part], weights[:, block, part], kv_head[block]
+        dots = grouped[:, block, part] @ rows_at(k, head, slots).transpose(-1, -2)
+        shares = softmax.weights(softmax.logits(dots) + weight[..., None, :])
+        found = sums_at(v, head, slots, shares)  # [b, u, part, step, dv]
+        out[:, block.start * step : block.stop * step, part] = found.transpose(2, 3).flatten(1, 2)
+    return out.transpose(1, 2)
 
 
 def _is_wide(selection: Selection) -> bool:
     """Whether a product over all keys costs less than to gather the chosen: by counts, from what both cost on a CPU."""
     rows, width = selection.rows, selection.slots.shape[-1]
-    heads, units = selection.num_heads, selection.num_kv_heads if selection.slots.shape[1] == 1 else selection.num_heads
+    heads, units = selection.num_heads, max(selection.num_kv_heads, selection.slots.shape[1])
     return rows.num_rows >= _MANY_ROWS and units * width * _WIDE >= heads * rows.num_keys
 
 
@@ -153,9 +152,10 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
     blocks = []
     for part in row_chunks(selection.rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
         bias = selection.dense_log_weight(part, _LEAST)
+        bias = bias if bias.shape[1] == 1 else spread(bias, q.shape[1])
         few = queries[:, :, part], keys, values
         blocks.append(_fused(*few, bias, softmax.scale) if softmax.is_plain else _block(*few, bias, softmax))
-    empty = (selection.weights == float("-inf")).all(-1, keepdim=True)
+    empty = spread((selection.weights == float("-inf")).all(-1, keepdim=True), q.shape[1])
     return torch.cat(blocks, dim=2).masked_fill(empty, 0.0).transpose(1, 2)
 
 

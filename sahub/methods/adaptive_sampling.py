@@ -23,8 +23,9 @@ from sahub.attention.budgets import (
 from sahub.attention.call import Call, Picks
 from sahub.attention.choose import free_keys
 from sahub.attention.gather import by_rows, dots_at, values_at
-from sahub.attention.selection import Selection
-from sahub.attention.selectors import noise, top_k
+from sahub.attention.noise import noise
+from sahub.attention.selection import Selection, spread
+from sahub.attention.selectors import top_k
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 
@@ -100,7 +101,7 @@ class AdaptiveSampling(Stage):
         if is_number(self.base_rate_sampling) and not is_count(self.base_rate_sampling):
             size = (num_free.double() * self.base_rate_sampling + 1e-6).floor().long()
         else:
-            size = row_tokens(self.base_rate_sampling, call.rows, call.density, taken.num_kept())
+            size = row_tokens(self.base_rate_sampling, call.rows, call.density, taken.counts())
         return torch.minimum(size.clamp(min=2), num_free)
 
     def _pick(self, call: Call, taken: Selection) -> Picks:
@@ -111,7 +112,7 @@ class AdaptiveSampling(Stage):
         bound = call.rows.num_keys
         density = at_layer(self.max_density, call.layer)
         if density is not None:
-            left = (row_share(density, call.rows)[:, None] - taken.num_kept()).clamp(min=0)
+            left = (row_share(density, call.rows)[:, None] - taken.counts()).clamp(min=0)
             most, bound = torch.minimum(most, left), share_of(density, bound)
             base = torch.where(most < num_free, torch.minimum(base, (most - 1).clamp(min=0)), base)
         rest = num_free - base
@@ -165,7 +166,7 @@ class _Moments(NamedTuple):
 def _moments(call: Call, taken: Selection, picked: Picks) -> _Moments:
     inside, certain = picked.log_weight > _OUT, taken.weights == 0
     logits = call.capped(dots_at(call, picked.units) * call.scale).masked_fill(~inside, _OUT)
-    held = call.capped(dots_at(call, taken.slots) * call.scale).masked_fill(~certain, _OUT)
+    held = call.capped(dots_at(call, taken.slots) * call.scale).masked_fill(~spread(certain, call.num_heads), _OUT)
     top = torch.cat([logits, held, logits.new_full((*logits.shape[:3], 1), torch.finfo(torch.float32).min)], -1)
     top = top.amax(-1, keepdim=True)
     weight, kept = (x.sub(top).double().exp() for x in (logits, held))
