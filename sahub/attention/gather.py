@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sahub.attention.call import Call, Picks
 from sahub.attention.rows import Rows, free_to_read
-from sahub.attention.selection import Selection
+from sahub.attention.selection import Selection, spread
 
 _CHUNK_ELEMENTS = 4_000_000  # of the largest temporary: 16 MB in fp32
 _CACHED_ELEMENTS = 250_000  # 1 MB in fp32, what a core's cache holds
@@ -20,69 +20,68 @@ def row_chunks(rows: int, elements_per_row: int) -> Iterator[slice]:
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def blocks(units: int, rows: int, elements: int) -> Iterator[tuple[slice, slice]]:
-    """Units and rows of a call, as many at a time as keep what is gathered in a core's cache.
-
-    elements  of what is gathered for one unit and row
-    """
-    size = max(1, _CACHED_ELEMENTS // max(1, elements * rows))
-    for start in range(0, units, size):
-        block = slice(start, min(start + size, units))
-        yield from ((block, part) for part in row_chunks(rows, elements * (block.stop - block.start)))
+def cached(units: int, elements: int) -> Iterator[slice]:
+    """Slices of `units` blocks, as many in each as leave what is gathered of them in a core's cache."""
+    size = max(1, _CACHED_ELEMENTS // max(1, elements))
+    return (slice(start, min(start + size, units)) for start in range(0, units, size))
 
 
-def rows_at(x: Tensor, head: Tensor, slots: Tensor) -> Tensor:
-    """x[b, head[u], slots] as fp32 [b, u, q, s, d] from x [b, g, k, d]; a view into a larger buffer is not copied."""
-    found = _table(x, head, slots)
-    if found is None:
-        start = torch.arange(x.shape[0], device=x.device)[:, None, None, None]
-        return x[start, head[:, None, None], slots].float()
-    table, flat = found
-    return table.index_select(0, flat.reshape(-1)).view(*flat.shape, x.shape[-1]).float()
+class Table:
+    """x [b, g, k, d] as rows of its memory, which are read where they are, also of a view into a larger buffer."""
 
+    def __init__(self, x: Tensor) -> None:
+        width = x.shape[-1]
+        if width == 0 or x.stride(-1) != 1 or any(step % width for step in x.stride()[:3]):
+            x = x.contiguous()
+        self._batch_step, self._head_step, self._key_step = (step // max(width, 1) for step in x.stride()[:3])
+        last = sum((size - 1) * step for size, step in zip(x.shape[:3], x.stride()[:3], strict=True))
+        self._rows = x.as_strided((last // max(width, 1) + 1, width), (width, 1))
+        self._groups = x.shape[1]
+        self.sums_in_place = x.dtype == torch.float32 and free_to_read(x)
 
-def sums_at(x: Tensor, head: Tensor, slots: Tensor, shares: Tensor) -> Tensor:
-    """shares fp32 [b, u, q, n, s] times x[b, head[u], slots] of x [b, g, k, d]: fp32 [b, u, q, n, d]."""
-    found = _table(x, head, slots) if x.dtype == torch.float32 and free_to_read(x) and shares.shape[3] == 1 else None
-    if found is None or not slots.numel():
-        return shares @ rows_at(x, head, slots)
-    table, flat = found  # torch's sum over rows of a table reads them where they are
-    bags = flat.flatten(0, 2), shares.flatten(0, 3)
-    sums = torch.nn.functional.embedding_bag(bags[0], table, per_sample_weights=bags[1], mode="sum")
-    return sums.view(*shares.shape[:4], -1)
+    def places(self, slots: Tensor) -> Tensor:
+        """The rows that hold the keys at `slots` [b, u, q, s] of unit u's KV head: int64 [b, u, q, s]."""
+        head = torch.arange(slots.shape[1], device=slots.device) * self._groups // slots.shape[1]
+        start = torch.arange(slots.shape[0], device=slots.device)[:, None] * self._batch_step
+        steps = slots if self._key_step == 1 else slots * self._key_step
+        return steps + (start + head * self._head_step)[:, :, None, None]
 
+    def at(self, places: Tensor) -> Tensor:
+        """The rows at `places` [...]: fp32 [..., d]."""
+        found = self._rows.index_select(0, places.reshape(-1)).float()
+        return found.view(*places.shape, found.shape[-1])
 
-def _table(x: Tensor, head: Tensor, slots: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The memory of x as rows [n, d], and which of them x[b, head[u], slots] are; None where it has no such form."""
-    width = x.shape[-1]
-    batch_step, head_step, key_step, inner = x.stride()
-    if width == 0 or inner != 1 or any(step % width for step in (batch_step, head_step, key_step)):
-        return None
-    last = sum((size - 1) * step for size, step in zip(x.shape[:3], (batch_step, head_step, key_step), strict=True))
-    table = x.as_strided((last // width + 1, width), (width, 1))
-    start = torch.arange(x.shape[0], device=x.device)[:, None]
-    origin = (start * batch_step + head * head_step) // width
-    return table, origin[:, :, None, None] + slots * (key_step // width)
+    def sums(self, places: Tensor, shares: Tensor) -> Tensor:
+        """Sums of the rows at `places` [b, u, q, s], each times its share, fp32 [b, u, q, n, s]: [b, u, q, n, d]."""
+        if self.sums_in_place and shares.shape[3] == 1 and places.numel():
+            bags, weights = places.flatten(0, 2), shares.flatten(0, 3)
+            found = torch.nn.functional.embedding_bag(bags, self._rows, per_sample_weights=weights, mode="sum")
+            return found.view(*shares.shape[:4], -1)
+        elements = places.shape[0] * places.shape[2] * places.shape[3] * self._rows.shape[1]
+        parts = cached(places.shape[1], elements)
+        return torch.cat([shares[:, part] @ self.at(places[:, part]) for part in parts], dim=1)
+
+    def dots(self, queries: Tensor, places: Tensor) -> Tensor:
+        """Products of queries fp32 [b, u, q, n, d] with the rows at `places` [b, u, q, s]: fp32 [b, u, q, n, s]."""
+        elements = places.shape[0] * places.shape[2] * places.shape[3] * self._rows.shape[1]
+        parts = cached(places.shape[1], elements)
+        return torch.cat([queries[:, part] @ self.at(places[:, part]).mT for part in parts], dim=1)
 
 
 def dots_at(call: Call, slots: Tensor) -> Tensor:
     """q.k of the keys at `slots` [b, u, q, s], without the scale: fp32 [b, h, q, s]."""
-    units = max(call.num_kv_heads, slots.shape[1])
-    queries = call.q.float().unflatten(1, (units, -1)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
-    dots = queries @ rows_at(call.k, *_units(call, slots, units)).transpose(-1, -2)
-    heads: Tensor = dots.transpose(2, 3).flatten(1, 2)
+    slots = spread(slots, max(call.num_kv_heads, slots.shape[1])).expand(call.rows.batch, -1, call.rows.num_rows, -1)
+    queries = call.q.float().unflatten(1, (slots.shape[1], -1)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
+    table = Table(call.k)
+    heads: Tensor = table.dots(queries, table.places(slots)).transpose(2, 3).flatten(1, 2)
     return heads
 
 
 def values_at(call: Call, slots: Tensor) -> Tensor:
     """The values at `slots` [b, u, q, s]: fp32 [b, h, q, s, dv]."""
-    units = max(call.num_kv_heads, slots.shape[1])
-    return rows_at(call.v, *_units(call, slots, units)).repeat_interleave(call.num_heads // units, dim=1)
-
-
-def _units(call: Call, slots: Tensor, units: int) -> tuple[Tensor, Tensor]:
-    heads = torch.arange(units, device=slots.device) * call.num_kv_heads // units
-    return heads, slots.expand(call.rows.batch, units, call.rows.num_rows, -1)
+    slots = spread(slots, max(call.num_kv_heads, slots.shape[1])).expand(call.rows.batch, -1, call.rows.num_rows, -1)
+    table = Table(call.v)
+    return spread(table.at(table.places(slots)), call.num_heads)
 
 
 def by_rows(call: Call, taken: Selection, elements_per_row: int, pick: Callable[[Call, Selection], Picks]) -> Selection:

@@ -29,10 +29,10 @@ def _slots(num: Tensor, bound: int) -> int:
     return max(0, min(bound, int(num.max()))) if num.numel() else 0
 
 
-def _ranked(scores: Tensor, num: int, exact: Exact | None = None) -> _Ranked:
+def _ranked(scores: Tensor, num: int, exact: Exact | None = None, sure: int = 0) -> _Ranked:
     """The best `num` units of each row in order; -inf scores come last and are no candidates."""
     if free_to_read(scores) and scores.numel():
-        return _ranked_by_looking(scores, num, exact)
+        return _ranked_by_looking(scores, num, exact, sure)
     scores = scores if exact is None else torch.where(scores > _OUT, exact.every(), _OUT)
     order = _ordered(scores, torch.arange(scores.shape[-1], device=scores.device))
     best = order.topk(num, dim=-1).values if num < scores.shape[-1] else order.sort(dim=-1, descending=True).values
@@ -47,7 +47,7 @@ def _ordered(scores: Tensor, units: Tensor) -> Tensor:
     return order.bitwise_left_shift_(32).bitwise_or_(units)
 
 
-def _ranked_by_looking(scores: Tensor, num: int, exact: Exact | None) -> _Ranked:
+def _ranked_by_looking(scores: Tensor, num: int, exact: Exact | None, sure: int) -> _Ranked:
     """The same by the scores alone, where these are far enough apart, and by what settles them only where not."""
     rows, size, width = scores.flatten(0, 2), scores.shape[-1], min(scores.shape[-1], num + 8)
     near = 0.0 if exact is None else 2 * exact.slack.flatten(0, 2)
@@ -63,6 +63,8 @@ def _ranked_by_looking(scores: Tensor, num: int, exact: Exact | None) -> _Ranked
         if exact is not None:
             close &= values[:, 1:] > _OUT
             settle = torch.nn.functional.pad(close, (0, 1)) | torch.nn.functional.pad(close, (1, 0))
+            if sure:
+                settle &= values <= values[:, min(sure, num) - 1, None] + near
             values = values.masked_scatter(settle, exact.at(settle.nonzero()[:, 0], units[settle]))
         order = _ordered(values, units).sort(dim=-1, descending=True).indices
         values, units = values.gather(-1, order), units.gather(-1, order)
@@ -77,14 +79,15 @@ def _first(ranked: _Ranked, num: Tensor) -> Picks:
     return Picks(ranked.units, torch.where(chosen, 0.0, _OUT))
 
 
-def top_k(scores: Tensor, num: Tensor, bound: int | None = None, exact: Exact | None = None) -> Picks:
+def top_k(scores: Tensor, num: Tensor, bound: int | None = None, exact: Exact | None = None, sure: int = 0) -> Picks:
     """The `num` [b or 1, h or 1, q] best units of scores [b, h, q, m] in order; fewer where fewer are above -inf.
 
     bound  the largest number that `num` can hold, when the caller knows it
     exact  what settles the order of the scores; None = they are exact
+    sure   so many first units may come in any order
     """
     size = scores.shape[-1]
-    return _first(_ranked(scores, _slots(num, size if bound is None else min(bound, size)), exact), num)
+    return _first(_ranked(scores, _slots(num, size if bound is None else min(bound, size)), exact, sure), num)
 
 
 def best(scores: Tensor, num: Tensor, bound: int | None = None, exact: Exact | None = None) -> Picks:

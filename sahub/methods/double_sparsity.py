@@ -10,9 +10,10 @@ from torch import Tensor
 from sahub.attention.budgets import Density, Size, is_count
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
-from sahub.attention.choose import Selector, choose
+from sahub.attention.choose import choose
 from sahub.attention.products import product
 from sahub.attention.selection import Selection
+from sahub.attention.selector import Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.channels import SELECTIONS, ChannelFile, Lists, merged_by_rank, read_channels

@@ -10,8 +10,9 @@ from torch import Tensor
 from sahub.attention.budgets import Density, Size, is_count, is_number
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
-from sahub.attention.choose import Selector, choose
+from sahub.attention.choose import choose
 from sahub.attention.selection import Selection
+from sahub.attention.selector import Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.lsh import KEYS_AT_ONCE, normals
