@@ -143,7 +143,7 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
 
 
 def _stretches(selection: Selection) -> list[tuple[slice, Tensor]] | None:
-    """What one row keeps, the same for all heads, as few stretches of keys with their log-weights; None: it is not so."""
+    """What one row keeps, the same for all heads, as few stretches of keys with their log-weights; None: it is not."""
     if selection.slots.shape[:3] != (1, 1, 1) or not free_to_read(selection.slots):
         return None
     slots, order = selection.slots.flatten().sort()

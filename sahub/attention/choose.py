@@ -37,7 +37,7 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     scores = _shared(call, taken, scores, selector.group)
     before = _log_mass(taken, scores) if selector.top_p is not None and selector.mass == "total" else None
     logits, sizes = _candidates(call, taken, scores)
-    num, bound = _budget(call, taken, selector, logits.shape[1])
+    num, bound = budget(call, taken, selector, logits.shape[1])
     if num is not None and selector.min_units:
         least = selector.min_units * scores.page_size
         num, bound = torch.where(num > 0, num.clamp(min=least), 0), max(bound, least)
@@ -170,7 +170,7 @@ def _log_mass(taken: Selection, scores: Scores) -> Tensor:
     return held.masked_fill(weights != 0, _OUT).logsumexp(-1, keepdim=True)
 
 
-def _budget(call: Call, taken: Selection, selector: Selector, heads: int) -> tuple[Tensor | None, int]:
+def budget(call: Call, taken: Selection, selector: Selector, heads: int) -> tuple[Tensor | None, int]:
     """Tokens to add for each row, at most, int64 [b or 1, heads or 1, q] (None = no limit); an upper bound of them."""
     rows, kept = call.rows, taken.num_kept()
     kept = kept[:, :: kept.shape[1] // heads] if kept.shape[1] > heads else kept

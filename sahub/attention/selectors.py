@@ -79,6 +79,11 @@ def _first(ranked: _Ranked, num: Tensor) -> Picks:
     return Picks(ranked.units, torch.where(chosen, 0.0, _OUT))
 
 
+def ranking(scores: Tensor) -> Tensor:
+    """All units of scores [b, h, q, m] from the best to the last: int64, same shape."""
+    return _ranked(scores, scores.shape[-1]).units
+
+
 def top_k(scores: Tensor, num: Tensor, bound: int | None = None, exact: Exact | None = None, sure: int = 0) -> Picks:
     """The `num` [b or 1, h or 1, q] best units of scores [b, h, q, m] in order; fewer where fewer are above -inf.
 

@@ -1,19 +1,21 @@
 """Keep sets: the first rows after the prefix are its observers, and what they say of its keys stands from then on."""
 
 import copy
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from sahub.attention.budgets import Density, Size, is_count
-from sahub.attention.call import Call, Geometry, Scores
-from sahub.attention.choose import choose
+from sahub.attention.call import Call, Geometry, Picks, Scores
+from sahub.attention.choose import budget, choose, first_free
 from sahub.attention.products import product
-from sahub.attention.selection import Selection
+from sahub.attention.rows import Rows
+from sahub.attention.selection import Selection, spread
 from sahub.attention.selector import Selector
+from sahub.attention.selectors import ranking
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 
@@ -55,8 +57,8 @@ class Observing(Stage):
 
     Prefills are shared by all methods and leave no queries behind, so that the observers are the `window_size` rows
     after the prefix. Each of these rows is served by the observers up to itself. Keys after the prefix are taken before
-    all of its keys, the most recent first. Nothing is evicted, so that every budget can be tried on one prefix; the
-    keys are scored again in every step.
+    all of its keys, the most recent first. Nothing is evicted, so that every budget can be tried on one prefix. The
+    order in which keys are wanted stands, once the last observer was seen.
     """
 
     watches: ClassVar[bool] = True
@@ -80,16 +82,41 @@ class Observing(Stage):
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The most recent keys after the prefix, then those that the observers want."""
         assert isinstance(index, Observers)
+        if index.stands(call):
+            return self._standing(call, taken, index)
         observed = index.of(call)
         wanted = self.wanted(call, observed)
+        wanted = spread(wanted, max(wanted.shape[1], taken.slots.shape[1]))
         largest = wanted.amax(dim=-1, keepdim=True).clamp(min=0) if observed.start else 0
         num_later = call.rows.num_keys - observed.start
         later = torch.arange(1, num_later + 1, device=wanted.device, dtype=wanted.dtype) + largest
         logits = torch.cat([wanted, later.expand(*wanted.shape[:3], -1)], dim=-1)
         return choose(call, taken, Scores(logits=logits), self.selector)
 
+    def _standing(self, call: Call, taken: Selection, index: "Observers") -> Selection:
+        """The same for rows after the last observer, for which the order of the prefix's keys is known."""
+        budgets = ("density", "heavy_size", "window_size")
+        fields_of = tuple(getattr(self, one.name) for one in fields(self) if one.name not in budgets)
+        order = index.order((type(self), *fields_of), lambda: self._order(call, index))
+        order = spread(order, max(order.shape[1], taken.slots.shape[1]))
+        num, bound = budget(call, taken, self.selector, order.shape[1])
+        held = call.rows.mask is None or call.rows.mask is call.valid
+        width = bound + taken.slots.shape[-1] if held else call.rows.num_keys
+        later = torch.arange(call.rows.num_keys - 1, order.shape[-1] - 1, -1, device=order.device)[:width]
+        units = torch.cat([later.expand(*order.shape[:2], -1), order[..., :width].long()], dim=-1)
+        units = units[:, :, None].expand(-1, -1, call.rows.num_rows, -1)
+        return taken.beside(*first_free(call, taken, Picks(units, torch.zeros((), device=units.device)), num, bound))
+
+    def _order(self, call: Call, index: "Observers") -> Tensor:
+        """The prefix's keys as they are wanted after the last observer: int32 [b, h or 1, start]."""
+        last = replace(call, q=call.q[:, :, -1:], rows=Rows(call.rows.batch, 1, call.rows.num_keys, call.rows.device))
+        wanted = self.wanted(last, index.of(last))
+        if call.valid is not None:
+            wanted = wanted.masked_fill(~call.valid[:, None, None, : wanted.shape[-1]], _OUT)
+        return ranking(wanted)[:, :, 0].int()
+
     def wanted(self, call: Call, observed: Observed) -> Tensor:
-        """How much each key of the prefix is wanted for each row: fp32 [b, h, q, start], above -inf."""
+        """How much each key of the prefix is wanted for each row: fp32 [b, h or 1, q, start], above -inf."""
         raise NotImplementedError
 
     def index_key(self) -> Hashable:
@@ -125,6 +152,7 @@ class Observers:
         self._window_size = window_size
         self._ended: int | None = None  # length of the prefix
         self._queries: dict[int, Tensor] = {}  # [b, h, d]
+        self._orders: dict[Hashable, Tensor] = {}  # int32 [b, h or 1, start] of each stage that asked
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
         """Keys are read when they are scored."""
@@ -137,22 +165,36 @@ class Observers:
 
     def observe(self, call: Call) -> None:
         """Remember the rows that are observers."""
-        if self._ended is not None:
-            self._queries |= {at: query.clone() for at, query in self._among(call, self._ended).items()}
+        if self._ended is not None and (seen := self._among(call, self._ended)):
+            self._queries |= {at: query.clone() for at, query in seen.items()}
+            self._orders = {}
 
     def truncate(self, length: int, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
         """Forget the observers from `length` on."""
         del k, v, valid
         self.length = min(self.length, length)
-        self._queries = {at: query for at, query in self._queries.items() if at < length}
+        kept = {at: query for at, query in self._queries.items() if at < length}
+        if len(kept) < len(self._queries):
+            self._queries, self._orders = kept, {}
         if self._ended is not None and length < self._ended:
-            self._ended, self._queries = None, {}
+            self._ended, self._queries, self._orders = None, {}, {}
 
     def fork(self) -> Self:
         """The same observers."""
         twin = copy.copy(self)
-        twin._queries = dict(self._queries)
+        twin._queries, twin._orders = dict(self._queries), dict(self._orders)
         return twin
+
+    def stands(self, call: Call) -> bool:
+        """Whether all rows of a call come after the last observer, and there was one."""
+        first = call.rows.num_keys - call.rows.num_rows
+        return self._ended is not None and bool(self._queries) and first >= self._ended + self._window_size
+
+    def order(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` says once for all rows after the last observer."""
+        if key not in self._orders:
+            self._orders[key] = make()
+        return self._orders[key]
 
     def of(self, call: Call) -> Observed:
         """What the observers say of all keys. Before the prefix ended, it is as if it had ended before the rows."""
@@ -177,6 +219,11 @@ class Observers:
 
     @property
     def nbytes(self) -> int:
+        """Bytes in use."""
+        return self.code_bytes + sum(order.nbytes for order in self._orders.values())
+
+    @property
+    def code_bytes(self) -> int:
         """Bytes of the observers' queries."""
         return sum(query.nbytes for query in self._queries.values())
 
