@@ -24,8 +24,9 @@ from sahub.attention.call import Call, Picks
 from sahub.attention.choose import free_keys
 from sahub.attention.gather import by_rows, dots_at, values_at
 from sahub.attention.noise import noise
+from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection, spread
-from sahub.attention.selectors import top_k
+from sahub.attention.selectors import shortlist, top_k
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 
@@ -116,9 +117,11 @@ class AdaptiveSampling(Stage):
             most, bound = torch.minimum(most, left), share_of(density, bound)
             base = torch.where(most < num_free, torch.minimum(base, (most - 1).clamp(min=0)), base)
         rest = num_free - base
-        drawn = self._drawn(call, taken, top_k(order, base, self._most(call)), base, rest)
+        near = _Nearest.of(order, max(self._most(call), bound))
+        first = near.top(base, self._most(call))
+        drawn = self._drawn(call, taken, first, base, rest)
         drawn = torch.minimum(torch.where(base < 2, rest, drawn), most - base).clamp(min=0)
-        picks = top_k(order, base + drawn, bound)
+        picks = near.top(base + drawn, bound)
         weight = -(drawn.double() / rest.clamp(min=1)).log().float()
         place = torch.arange(picks.units.shape[-1], device=order.device)
         weight = torch.where(place < base[..., None], 0.0, weight[..., None])
@@ -126,7 +129,9 @@ class AdaptiveSampling(Stage):
 
     def _drawn(self, call: Call, taken: Selection, picked: Picks, base: Tensor, rest: Tensor) -> Tensor:
         """How many of the `rest` keys each row draws beside its base sample: int64 [b, h, q], at least 1."""
-        sigma, size = self._spread(_moments(call, taken, picked), base, base + rest)
+        sigma, size = self._spread(
+            _moments(call, taken, picked, with_values=self.mode != "denominator"), base, base + rest
+        )
         degrees = (base - 1).clamp(min=1).double()
         kappa = (degrees / _chi2_quantile(1 - self.sigma_confidence, degrees)).sqrt()
         z = NormalDist().inv_cdf(1 - self.delta / 2)
@@ -141,6 +146,8 @@ class AdaptiveSampling(Stage):
         denominator = known.held + grow * known.weight.sum(-1)
         if self.mode == "denominator":
             return _deviation(known.weight[..., None], known.inside, num, degrees), denominator
+        assert known.values is not None
+        assert known.held_values is not None
         sums = known.weight[..., None] * known.values
         whole = known.held_values + grow[..., None] * sums.sum(-2)
         sigma = _deviation(sums, known.inside, num, degrees)
@@ -153,23 +160,44 @@ class AdaptiveSampling(Stage):
         return _deviation(residual, known.inside, num, degrees), length  # = denominator * |output|
 
 
+class _Nearest(NamedTuple):
+    """The units of each row with the largest numbers, and these: [b, h, q, w]."""
+
+    units: Tensor
+    order: Tensor
+
+    @classmethod
+    def of(cls, order: Tensor, num: int) -> "_Nearest":
+        """So many of them and some more, of numbers [b, h, q, k]; where reading is not free, all."""
+        if not free_to_read(order) or not order.numel():
+            return cls(torch.arange(order.shape[-1], device=order.device).expand(order.shape), order)
+        return cls(*(part.unflatten(0, order.shape[:3]) for part in shortlist(order.flatten(0, 2), num)))
+
+    def top(self, num: Tensor, bound: int) -> Picks:
+        """The best `num` [b, h, q] of each row, at most `bound`, in order."""
+        picks = top_k(self.order, num, bound)
+        return Picks(self.units.gather(-1, picks.units), picks.log_weight)
+
+
 class _Moments(NamedTuple):
-    """What is known of a row, exp(logit - top) throughout; fp64."""
+    """What is known of a row, exp(logit - top) throughout; fp64. Values are None where nothing asks for them."""
 
     held: Tensor  # [b, h, q]: sum over the kept keys
-    held_values: Tensor  # [b, h, q, dv]
+    held_values: Tensor | None  # [b, h, q, dv]
     weight: Tensor  # [b, h, q, s]: of the base sample, 0 in empty slots
-    values: Tensor  # [b, h, q, s, dv]
+    values: Tensor | None  # [b, h, q, s, dv]
     inside: Tensor  # bool [b, h, q, s]: no empty slot
 
 
-def _moments(call: Call, taken: Selection, picked: Picks) -> _Moments:
+def _moments(call: Call, taken: Selection, picked: Picks, *, with_values: bool) -> _Moments:
     inside, certain = picked.log_weight > _OUT, taken.weights == 0
     logits = call.capped(dots_at(call, picked.units) * call.scale).masked_fill(~inside, _OUT)
     held = call.capped(dots_at(call, taken.slots) * call.scale).masked_fill(~spread(certain, call.num_heads), _OUT)
     top = torch.cat([logits, held, logits.new_full((*logits.shape[:3], 1), torch.finfo(torch.float32).min)], -1)
     top = top.amax(-1, keepdim=True)
     weight, kept = (x.sub(top).double().exp() for x in (logits, held))
+    if not with_values:
+        return _Moments(kept.sum(-1), None, weight, None, inside)
     held_values = (kept[..., None, :] @ values_at(call, taken.slots).double()).squeeze(-2)
     return _Moments(kept.sum(-1), held_values, weight, values_at(call, picked.units).double(), inside)
 
