@@ -26,7 +26,7 @@ from sahub.attention.gather import by_rows, dots_at, values_at
 from sahub.attention.noise import noise
 from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection, spread
-from sahub.attention.selectors import shortlist, top_k
+from sahub.attention.selectors import best, shortlist, top_k
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 
@@ -121,10 +121,9 @@ class AdaptiveSampling(Stage):
         first = near.top(base, self._most(call))
         drawn = self._drawn(call, taken, first, base, rest)
         drawn = torch.minimum(torch.where(base < 2, rest, drawn), most - base).clamp(min=0)
-        picks = near.top(base + drawn, bound)
-        weight = -(drawn.double() / rest.clamp(min=1)).log().float()
-        place = torch.arange(picks.units.shape[-1], device=order.device)
-        weight = torch.where(place < base[..., None], 0.0, weight[..., None])
+        picks = near.best(base + drawn, bound)
+        weight = -(drawn.double() / rest.clamp(min=1)).log().float()[..., None]
+        weight = torch.where(_among_first(order, picks.units, first.units, base), 0.0, weight)
         return Picks(picks.units, torch.where(picks.log_weight > _OUT, weight, _OUT))
 
     def _drawn(self, call: Call, taken: Selection, picked: Picks, base: Tensor, rest: Tensor) -> Tensor:
@@ -177,6 +176,20 @@ class _Nearest(NamedTuple):
         """The best `num` [b, h, q] of each row, at most `bound`, in order."""
         picks = top_k(self.order, num, bound)
         return Picks(self.units.gather(-1, picks.units), picks.log_weight)
+
+    def best(self, num: Tensor, bound: int) -> Picks:
+        """The same in any order."""
+        picks = best(self.order, num, bound)
+        return Picks(self.units.gather(-1, picks.units), picks.log_weight)
+
+
+def _among_first(order: Tensor, units: Tensor, first: Tensor, num: Tensor) -> Tensor:
+    """Which `units` [b, h, q, s] are at or before the `num` [b, h, q] first ones of each row, in `first` by `order`."""
+    if not first.shape[-1]:
+        return torch.zeros_like(units, dtype=torch.bool)
+    last = first.gather(-1, (num - 1).clamp(0, first.shape[-1] - 1)[..., None])
+    number, least = order.gather(-1, units), order.gather(-1, last)
+    return (num > 0)[..., None] & ((number > least) | ((number == least) & (units >= last)))
 
 
 class _Moments(NamedTuple):

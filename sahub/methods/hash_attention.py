@@ -225,4 +225,5 @@ def _words(bits: Tensor) -> Tensor:
     size = 32 if bits.shape[-2] <= 32 else 64
     padded = torch.nn.functional.pad(bits, (0, 0, 0, -bits.shape[-2] % size)).unflatten(-2, (-1, size))
     whole = (padded.long() << torch.arange(size, device=bits.device)[:, None]).sum(-2)
-    return whole.int() if size == 32 else whole
+    packed: Tensor = whole.int() if size == 32 else whole
+    return packed
