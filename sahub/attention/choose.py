@@ -56,7 +56,7 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     if not scores.of_keys:
         picks = first_free(call, taken, scores.keys_of(picks), num, bound)
     if selector.group == "union":
-        picks = _union(call, picks)
+        picks = union(call, picks)
     return taken.beside(*picks)
 
 
@@ -118,7 +118,7 @@ def _shared(call: Call, taken: Selection, scores: Scores, group: str) -> Scores:
     return replace(scores, logits=joined(scores.logits), exact=exact)
 
 
-def _union(call: Call, picks: Picks) -> Picks:
+def union(call: Call, picks: Picks) -> Picks:
     """For every KV head, the keys that any head of its group picked."""
     end = call.rows.num_keys
     chosen = torch.where(picks.log_weight > _OUT, picks.units, end).unflatten(1, (call.num_kv_heads, -1))

@@ -13,7 +13,7 @@ from sahub.attention.call import Call, Geometry, Scores
 from sahub.attention.choose import choose
 from sahub.attention.products import scored
 from sahub.attention.selection import Selection
-from sahub.attention.selector import Selector
+from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.channels import SELECTIONS, ChannelFile, Lists, merged_by_rank, read_channels
@@ -56,6 +56,7 @@ class DoubleSparsity(Stage):
     channel_selection: str = field(default="qk_proj", metadata={"unit": "q_proj | k_proj | qk_proj, of the file"})
     channel_sharing: str = field(default="per_head", metadata={"unit": "per_head | group"})
     sorted_channel_file: str | None = field(default=None, metadata={"unit": "JSON file"})
+    group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
     file_digest: str = field(default="", init=False)  # so that another file of the same name is another stage
 
     def __post_init__(self) -> None:
@@ -77,8 +78,8 @@ class DoubleSparsity(Stage):
 
     @property
     def selector(self) -> Selector:
-        """What `density`, `heavy_size` or `select` asks for."""
-        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size)
+        """What the budget fields ask for."""
+        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The keys with the best labels."""
@@ -160,7 +161,7 @@ class Labels(Coding):
     def scores(self, call: Call) -> Scores:
         """Scaled products of the query's channels with every label."""
         index = self.ready(call)
-        chosen, labels = index._chosen, index._labels()
+        labels, chosen = index._labels(), index._chosen
         assert chosen is not None
         group, lists = call.num_heads // call.num_kv_heads, chosen.shape[2]
         if lists not in (1, group):
@@ -176,16 +177,15 @@ class Labels(Coding):
     def _labels(self) -> Tensor:
         """What is known of every key, as a step reads it: fp32 [b, g, l, c, k]."""
         assert self._chosen is not None
-        kept = self._read if self._read.length else self._reals
-        labels: Tensor = kept.data.unflatten(2, tuple(self._chosen.shape[2:]))
-        return labels
+        labels: Tensor = (self._read if self._read.length else self._reals).data
+        return labels.view(*labels.shape[:2], *self._chosen.shape[2:], -1)
 
     def _note_read(self, labels: Tensor) -> None:
         """Keep the labels fp32 [b, g, l, c, n] of n more keys as a step reads them."""
         if self._label_bits < 16 or self._reals.data.dtype != torch.float32:
             self._read.append(labels.flatten(2, 3))
         longest = torch.linalg.vector_norm(labels, dim=3).amax(-1).flatten(1)
-        self._longest = longest if self._longest is None else torch.maximum(self._longest, longest)
+        self._longest = longest if self._longest is None else self._longest.maximum(longest)
 
     def _learn(self, prefix: list[Chunk]) -> None:
         keys = prefix[0][0]
@@ -247,5 +247,4 @@ class Labels(Coding):
 
 def _step(low: Tensor, high: Tensor, bits: int) -> Tensor:
     """Steps per unit of a label that reaches from low to high; 1 where they are equal, or too close to tell apart."""
-    width = high - low
-    return torch.where(width < _LEAST_WIDTH, 1.0, ((1 << bits) - 1) / width)
+    return torch.where(high - low < _LEAST_WIDTH, 1.0, ((1 << bits) - 1) / (high - low))

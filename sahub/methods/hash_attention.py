@@ -14,7 +14,7 @@ from sahub.attention.call import Call, Geometry, Scores
 from sahub.attention.choose import choose
 from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection
-from sahub.attention.selector import Selector
+from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
@@ -53,6 +53,7 @@ class HashAttention(Stage):
     hat_mlp_hidden_size: int = field(default=128, metadata={"unit": "channels"})
     hat_mlp_activation: str = field(default="silu", metadata={"unit": " | ".join(ACTIVATIONS)})
     weights: str | None = field(default=None, metadata={"unit": "safetensors file | embedded"})
+    group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
     file_digest: str = field(default="", init=False)  # so that another file of the same name is another stage
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ class HashAttention(Stage):
     @property
     def selector(self) -> Selector:
         """What `density`, `heavy_size` or `select` asks for."""
-        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size)
+        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The keys with the best signatures."""

@@ -12,7 +12,7 @@ from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
 from sahub.attention.choose import choose
 from sahub.attention.selection import Selection
-from sahub.attention.selector import Selector
+from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.kmeans import kmeans, nearest, seed_of
@@ -49,6 +49,7 @@ class PQCache(Stage):
     pq_bits: int = field(default=6, metadata={"unit": "bits a part", "search": {"choices": [4, 6, 8]}})
     kmeans_iter: int = field(default=10, metadata={"unit": "rounds"})
     metric: str = field(default="euclidean", metadata={"search": {"choices": list(METRICS)}})
+    group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
 
     def __post_init__(self) -> None:
         for name, low, high, unit in (
@@ -67,7 +68,7 @@ class PQCache(Stage):
     @property
     def selector(self) -> Selector:
         """What `density`, `heavy_size` or `select` asks for."""
-        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size)
+        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The keys of the best codes."""
