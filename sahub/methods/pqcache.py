@@ -36,7 +36,8 @@ class PQCache(Stage):
 
     Source   Zhang et al. 2024, arXiv:2407.12820
     Differs  centroids are of all valid keys of the prefix, whatever sink and window keep, drawn by the seed, kept in 16
-             bits, and frozen when the prefix ends; codes are of the centroids as they are kept; selects per query head
+             bits, and frozen when the prefix ends; codes are of the centroids as they are kept; selects per query head,
+             unless `group` says otherwise
     Memory   m * pq_bits + 16 * (d + [ip] * m) * 2^pq_bits / K bits per key and KV head
     """
 
