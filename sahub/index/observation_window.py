@@ -140,5 +140,9 @@ class ObservingByHead(Observing):
         """One row of weights for each KV head."""
         if self.group not in ("sum", "max"):
             return wanted
-        shares: Tensor = wanted.log_softmax(-1).unflatten(1, (call.num_kv_heads, -1))
-        return shares.logsumexp(2) if self.group == "sum" else shares.amax(2)
+        if call.valid is not None:  # padding takes no share
+            wanted = wanted.masked_fill(~call.valid[:, None, None, : wanted.shape[-1]], _OUT)
+        least = torch.finfo(torch.float32).min
+        shares = wanted.log_softmax(-1).nan_to_num(nan=least, neginf=least).unflatten(1, (call.num_kv_heads, -1))
+        joined: Tensor = shares.logsumexp(2) if self.group == "sum" else shares.amax(2)
+        return joined

@@ -69,6 +69,7 @@ METHODS = {  # at least one stack for each method, the corners of its fields inc
     "expected_attention": [
         [{"name": "expected_attention", "density": BUDGET}],
         [SINK, LOCAL, {"name": "expected_attention", "heavy_size": 6, "window_size": 2, "rank": "score"}],
+        [SINK, {"name": "expected_attention", "density": BUDGET, "window_size": 2, "group": "sum"}],
     ],
     "random_sampling": [
         [{"name": "random_sampling", "sampling_rate": BUDGET}],
