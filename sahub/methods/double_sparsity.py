@@ -184,7 +184,7 @@ class Labels(Coding):
         """Keep the labels fp32 [b, g, l, c, n] of n more keys as a step reads them."""
         if self._label_bits < 16 or self._reals.data.dtype != torch.float32:
             self._read.append(labels.flatten(2, 3))
-        longest = torch.linalg.vector_norm(labels, dim=3).amax(-1).flatten(1)
+        longest = torch.nn.functional.pad(torch.linalg.vector_norm(labels, dim=3), (0, 1)).amax(-1).flatten(1)
         self._longest = longest if self._longest is None else self._longest.maximum(longest)
 
     def _learn(self, prefix: list[Chunk]) -> None:
