@@ -5,18 +5,20 @@ share of the softmax, and has no value.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from sahub.attention.call import capped
-from sahub.attention.gather import row_chunks, rows_at
-from sahub.attention.rows import rows_of
-from sahub.attention.selection import Kind, Selection
+from sahub.attention.gather import Table, row_chunks
+from sahub.attention.rows import free_to_read, rows_of
+from sahub.attention.selection import Kind, Selection, spread
 from sahub.errors import ConfigError, SahubError
 
 _MANY_ROWS = 8  # from which a product over all keys is worth a mask
 _WIDE = 12  # gathering a key costs about as many times what a key of such a product costs
+_STRETCHES = 8  # of adjacent keys, up to which they are read as slices
 _LEAST = torch.finfo(torch.float32).min  # added to the logits of keys that were not chosen
 
 
@@ -124,26 +126,51 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
         return _everything(q, k, v, selection, softmax)
     if _is_wide(selection):
         return _masked(q, k, v, selection, softmax)
-    batch, heads, rows, _ = q.shape
-    units = k.shape[1] if selection.slots.shape[1] == 1 else heads  # blocks that are gathered, each for some heads
-    step = heads // units
-    indices, weights = selection.indices[:, ::step], selection.log_weight[:, ::step]
-    grouped = q.float().unflatten(1, (units, step)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
-    kv_head = torch.arange(units, device=q.device) * k.shape[1] // units
-    out = q.new_empty(batch, rows, heads, v.shape[-1], dtype=torch.float32)
-    for part in row_chunks(rows, batch * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
-        slots, weight = indices[:, :, part], weights[:, :, part]
-        dots = grouped[:, :, part] @ rows_at(k, kv_head, slots).transpose(-1, -2)
-        logits = softmax.logits(dots) + weight[..., None, :]
-        block = softmax.weights(logits) @ rows_at(v, kv_head, slots)  # [b, u, part, step, dv]
-        out[:, part] = block.transpose(1, 2).flatten(2, 3)
-    return out
+    stretches = _stretches(selection)
+    if stretches is not None:
+        return _sliced(q, k, v, stretches, softmax)
+    units = max(k.shape[1], selection.slots.shape[1])  # blocks that are gathered, each for some heads
+    indices, weights = spread(selection.slots, units), spread(selection.weights, units)
+    grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
+    keys, values = Table(k), Table(v)
+    out = []
+    for part in row_chunks(q.shape[2], q.shape[0] * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
+        slots = indices[:, :, part]
+        dots = keys.dots(grouped[:, :, part], keys.places(slots))
+        shares = softmax.weights(softmax.logits(dots) + weights[:, :, part, None])
+        out.append(values.sums(values.places(slots), shares).transpose(2, 3).flatten(1, 2))
+    return torch.cat(out, dim=2).transpose(1, 2)
+
+
+def _stretches(selection: Selection) -> list[tuple[slice, Tensor]] | None:
+    """What one row keeps, the same for all heads, as few stretches of keys with their log-weights; None: it is not."""
+    if selection.slots.shape[:3] != (1, 1, 1) or not free_to_read(selection.slots):
+        return None
+    slots, order = selection.slots.flatten().sort()
+    weights = selection.weights.flatten()[order]
+    inside = weights > float("-inf")
+    slots, weights = slots[inside], weights[inside]
+    ends = [0, *((slots.diff() != 1).nonzero()[: _STRETCHES + 1, 0] + 1).tolist(), slots.shape[0]]
+    if len(ends) > _STRETCHES + 1 or not slots.shape[0]:
+        return None
+    pieces = [slice(begin, end) for begin, end in pairwise(ends)]
+    return [(slice(int(slots[one.start]), int(slots[one.stop - 1]) + 1), weights[one]) for one in pieces]
+
+
+def _sliced(q: Tensor, k: Tensor, v: Tensor, stretches: list[tuple[slice, Tensor]], softmax: _Softmax) -> Tensor:
+    """Attention of one row to stretches of keys, which are read where they are."""
+    grouped = q.float().unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # [1, g, heads of the unit, d]
+    dots = torch.cat([grouped @ k[:, :, part].float().mT for part, _ in stretches], dim=-1)
+    logits = softmax.logits(dots) + torch.cat([weights for _, weights in stretches])
+    shares = softmax.weights(logits[:, :, None])[:, :, 0].split([one.shape[0] for _, one in stretches], dim=-1)
+    sums = [share @ v[:, :, part].float() for share, (part, _) in zip(shares, stretches, strict=True)]
+    return torch.stack(sums).sum(0).flatten(1, 2)[:, None]
 
 
 def _is_wide(selection: Selection) -> bool:
     """Whether a product over all keys costs less than to gather the chosen: by counts, from what both cost on a CPU."""
     rows, width = selection.rows, selection.slots.shape[-1]
-    heads, units = selection.num_heads, selection.num_kv_heads if selection.slots.shape[1] == 1 else selection.num_heads
+    heads, units = selection.num_heads, max(selection.num_kv_heads, selection.slots.shape[1])
     return rows.num_rows >= _MANY_ROWS and units * width * _WIDE >= heads * rows.num_keys
 
 
@@ -153,9 +180,10 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
     blocks = []
     for part in row_chunks(selection.rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
         bias = selection.dense_log_weight(part, _LEAST)
+        bias = bias if bias.shape[1] == 1 else spread(bias, q.shape[1])
         few = queries[:, :, part], keys, values
         blocks.append(_fused(*few, bias, softmax.scale) if softmax.is_plain else _block(*few, bias, softmax))
-    empty = (selection.weights == float("-inf")).all(-1, keepdim=True)
+    empty = spread((selection.weights == float("-inf")).all(-1, keepdim=True), q.shape[1])
     return torch.cat(blocks, dim=2).masked_fill(empty, 0.0).transpose(1, 2)
 
 

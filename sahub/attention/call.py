@@ -4,12 +4,13 @@ Axis letters: b batch, h query heads, g KV heads, q query rows of a call, k keys
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sahub.attention.products import Exact
 from sahub.attention.rows import Rows
 
 
@@ -87,14 +88,21 @@ class Picks(NamedTuple):
 class Scores:
     """Approximate logits of the units of a call: keys, or pages of consecutive keys.
 
-    logits     fp32 [b, h, q, m], multiplied by the softmax scale; units that a row cannot see may hold anything
+    logits     fp32 [b, h, q, m], multiplied by the softmax scale; units that a row cannot see may hold anything. Of the
+               KV heads, [b, g, q, m], where the heads of each choose together. Who chooses by them may write to them
     page_size  tokens of a unit; 1 = the units are the keys
     first      position at which page 0 starts, int64 [b] (None = 0)
+    exact      what settles their order; None = they are exact
     """
 
     logits: Tensor
     page_size: int = 1
     first: Tensor | None = None
+    exact: Exact | None = None
+
+    def settled(self) -> "Scores":
+        """The same, exact themselves."""
+        return self if self.exact is None else replace(self, logits=self.exact.every(), exact=None)
 
     @property
     def of_keys(self) -> bool:

@@ -1,104 +1,25 @@
 """Choosing keys by score: any scorer, at token or page granularity, with any selector."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sahub.attention.budgets import (
-    Density,
-    Size,
     at_layer,
-    check_density,
-    check_size,
     most_tokens,
     row_share,
     row_tokens,
     share_of,
 )
 from sahub.attention.call import Call, Picks, Scores
-from sahub.attention.products import product
+from sahub.attention.products import Exact, product, scored
 from sahub.attention.rows import free_to_read
-from sahub.attention.selection import Selection
-from sahub.attention.selectors import threshold, top_k, top_p
-from sahub.errors import ConfigError
+from sahub.attention.selection import Selection, spread
+from sahub.attention.selector import Selector
+from sahub.attention.selectors import best, threshold, top_k, top_p
 
-GROUPS = ("none", "union", "sum", "max")
 _OUT = float("-inf")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selector:
-    """How a scored stage chooses; exactly one of density, heavy_size, top_p and threshold is set.
-
-    density     share of the valid keys kept once the stage is done: it fills up; scalar or one per layer. Keys that an
-                earlier stage sampled count as kept, and again where this stage makes them certain: samplers come last
-    heavy_size  what the stage adds: tokens (int), a share of the valid keys (float) or of the budget
-    top_p       share in [0, 1] of the softmax mass of the scores; `mass` says of what: the residual or the total
-    ties        of top_p: whether all that score as the last kept unit are kept too
-    threshold   least logit (scaled) of a kept unit
-    max_density  of top_p and threshold: share of the valid keys that is not exceeded once the stage is done
-    min_units   pages whose keys are taken even where the budget holds fewer, unless nothing of it is left
-    group       what query heads that share a KV head choose: none (each its own), sum or max of their scores (the same
-                for all), union (each its own, and all attend to what any of them chose: up to G times the budget)
-    """
-
-    density: Density | None = None
-    heavy_size: Size | None = None
-    top_p: float | None = None
-    ties: bool = False
-    threshold: float | None = None
-    mass: str = "residual"
-    max_density: Density | None = None
-    min_units: int = 0
-    group: str = "none"
-
-    def __post_init__(self) -> None:
-        ways = {name: getattr(self, name) for name in ("density", "heavy_size", "top_p", "threshold")}
-        given = [name for name, value in ways.items() if value is not None]
-        if len(given) != 1:
-            shown = ", ".join(f"{name}={ways[name]}" for name in given or ("density", "heavy_size"))
-            raise ConfigError(f"{shown}: exactly one of density, heavy_size and select must be set")
-        if self.density is not None:
-            check_density("density", self.density)
-        if self.heavy_size is not None:
-            check_size("heavy_size", self.heavy_size)
-        if self.top_p is not None and not _in_unit_interval(self.top_p):
-            raise ConfigError(f"top_p={self.top_p}: must be a share of the softmax mass in [0, 1]")
-        if self.threshold is not None and not isinstance(self.threshold, (int, float)):
-            raise ConfigError(f"threshold={self.threshold}: must be a logit, the softmax scale included")
-        if self.max_density is not None:
-            if given[0] in ("density", "heavy_size"):
-                raise ConfigError(f"max_density={self.max_density}: bounds top_p and threshold, not {given[0]}")
-            check_density("max_density", self.max_density)
-        if self.group not in GROUPS:
-            raise ConfigError(f"group={self.group}: must be one of {', '.join(GROUPS)}")
-        if self.mass not in ("residual", "total"):
-            raise ConfigError(f"mass={self.mass}: must be residual or total")
-
-    @classmethod
-    def of(cls, select: Mapping[str, Any] | None = None, **ways: Any) -> "Selector":
-        """From a stage's fields, `select` being {top_p: 0.9}, {threshold: 2.0}, {density: 0.1} or {heavy_size: 64}."""
-        known = {field.name for field in fields(cls)} - {"min_units", "group", "ties"}
-        given = {key: value for key, value in ways.items() if value is not None}
-        if select is None:
-            return cls(**given)
-        if not isinstance(select, Mapping) or not select or not set(select) <= known:
-            shown = dict(select) if isinstance(select, Mapping) else select
-            raise ConfigError(
-                f"select={shown}: must be a mapping such as {{top_p: 0.9}}; keys: {', '.join(sorted(known))}"
-            )
-        if twice := [key for key in ("density", "heavy_size") if key in given]:
-            raise ConfigError(f"select={dict(select)}, {twice[0]}={given[twice[0]]}: exactly one of them must be set")
-        return cls(**{**given, **select})
-
-    @property
-    def keeps_all(self) -> bool:
-        """Whether the fields alone say that every valid key is kept."""
-        shares = self.density if isinstance(self.density, (list, tuple)) else [self.density]
-        return all(share == 1 for share in shares) or (isinstance(self.heavy_size, float) and self.heavy_size == 1)
 
 
 def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> Selection:
@@ -109,28 +30,34 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     """
     if selector.keeps_all:
         return taken.all()
+    if selector.top_p is not None or selector.threshold is not None:
+        scores = scores.settled()
     if selector.top_p is not None:
         scores = replace(scores, logits=call.capped(scores.logits))
-    scores = _shared(call, scores, selector.group)
+    scores = _shared(call, taken, scores, selector.group)
+    before = _log_mass(taken, scores) if selector.top_p is not None and selector.mass == "total" else None
     logits, sizes = _candidates(call, taken, scores)
-    num, bound = _budget(call, taken, selector)
+    num, bound = budget(call, taken, selector, logits.shape[1])
     if num is not None and selector.min_units:
         least = selector.min_units * scores.page_size
         num, bound = torch.where(num > 0, num.clamp(min=least), 0), max(bound, least)
     if selector.top_p is not None:
-        before = _log_mass(taken, scores) if selector.mass == "total" else None
         picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before, most=num, ties=selector.ties)
     elif selector.threshold is not None:
         picks = threshold(logits, float(selector.threshold), most=num)
+    elif sizes is None:
+        assert num is not None
+        picks = best(logits, num, bound, scores.exact)
     else:
         assert num is not None
-        most = bound if sizes is None else bound // scores.page_size + 1 + _partial(sizes, scores.page_size, taken)
-        picks = top_k(logits, num.clamp(max=most), most)
+        most = bound // scores.page_size + 1 + _partial(sizes, scores.page_size, taken)
+        sure = int(num.min()) // scores.page_size if free_to_read(num) else 0  # pages that are taken whole
+        picks = top_k(logits, num.clamp(max=most), most, scores.exact, max(sure, 0))
     if not scores.of_keys:
-        picks = _of_pages(call, taken, scores.keys_of(picks), num, bound)
+        picks = first_free(call, taken, scores.keys_of(picks), num, bound)
     if selector.group == "union":
-        picks = _union(call, picks)
-    return taken.of(*picks)
+        picks = union(call, picks)
+    return taken.beside(*picks)
 
 
 def _partial(sizes: Tensor, page_size: int, taken: Selection) -> int:
@@ -141,14 +68,14 @@ def _partial(sizes: Tensor, page_size: int, taken: Selection) -> int:
     return int(partial.sum(-1).max()) if partial.numel() else 0
 
 
-def _of_pages(call: Call, taken: Selection, picks: Picks, num: Tensor | None, bound: int) -> Picks:
-    """Of the keys of picked pages, best page first, those that the row sees and nobody keeps: the first `num`."""
+def first_free(call: Call, taken: Selection, picks: Picks, num: Tensor | None, bound: int) -> Picks:
+    """Of keys in the order in which they are wanted, those that the row sees and nobody keeps: the first `num`."""
     keys = picks.units
     free = (picks.log_weight > _OUT) & call.rows.admits(keys)
     if taken.slots.shape[-1]:
         held = torch.where(taken.weights == 0, taken.slots, call.rows.num_keys)
         table = torch.zeros(*held.shape[:3], call.rows.num_keys + 1, dtype=torch.bool, device=keys.device)
-        table = table.scatter_(-1, held, True).expand(-1, call.num_heads, -1, -1)
+        table = spread(table.scatter_(-1, held, True), keys.shape[1])
         free &= ~table.gather(-1, keys.clamp(0, call.rows.num_keys))
     place = free.cumsum(-1)
     if num is not None:
@@ -160,24 +87,45 @@ def _of_pages(call: Call, taken: Selection, picks: Picks, num: Tensor | None, bo
     return Picks(slots[..., :width], torch.where(inside, 0.0, _OUT))
 
 
-def _shared(call: Call, scores: Scores, group: str) -> Scores:
-    """The same scores for all heads that share a KV head: their sum, or the largest."""
+def _shared(call: Call, taken: Selection, scores: Scores, group: str) -> Scores:
+    """The same scores for all heads that share a KV head: their sum, or the largest.
+
+    One row of scores for each KV head, unless the heads have taken other keys.
+    """
     if group not in ("sum", "max"):
         return scores
-    each = scores.logits.unflatten(1, (call.num_kv_heads, -1))
-    joined = each.sum(dim=2, keepdim=True) if group == "sum" else each.amax(dim=2, keepdim=True)
-    return replace(scores, logits=joined.expand_as(each).flatten(1, 2))
+    heads = call.num_heads // call.num_kv_heads
+    one = taken.slots.shape[1] in (1, call.num_kv_heads)
+
+    def join(each: Tensor, dim: int) -> Tensor:
+        return each.sum(dim) if group == "sum" else each.amax(dim)
+
+    def joined(logits: Tensor) -> Tensor:
+        found = join(logits.unflatten(1, (call.num_kv_heads, heads)), 2)
+        return found if one else spread(found, call.num_heads)
+
+    if scores.exact is None:
+        return replace(scores, logits=joined(scores.logits))
+    inner, num = scores.exact, call.rows.num_rows
+
+    def at(row: Tensor, unit: Tensor) -> Tensor:
+        of = row // num if one else row // num // heads  # number of sequence and KV head
+        each = (of[:, None] * heads + torch.arange(heads, device=row.device)) * num + row[:, None] % num
+        return join(inner.at(each.flatten(), unit.repeat_interleave(heads)).view(-1, heads), 1)
+
+    slack = joined(inner.slack) * (2 if group == "sum" else 1)  # adding rounds, too
+    exact = Exact(slack=slack, at=at, every=lambda: joined(inner.every()))
+    return replace(scores, logits=joined(scores.logits), exact=exact)
 
 
-def _union(call: Call, picks: Picks) -> Picks:
-    """For every head, the keys that any head of its group picked."""
+def union(call: Call, picks: Picks) -> Picks:
+    """For every KV head, the keys that any head of its group picked."""
     end = call.rows.num_keys
     chosen = torch.where(picks.log_weight > _OUT, picks.units, end).unflatten(1, (call.num_kv_heads, -1))
-    heads, keys = chosen.shape[2], chosen.transpose(2, 3).flatten(3).sort(dim=-1).values
+    keys = chosen.transpose(2, 3).flatten(3).sort(dim=-1).values
     once = keys < end
     once[..., 1:] &= keys[..., 1:] != keys[..., :-1]
-    joined = keys.clamp(max=end - 1), torch.where(once, 0.0, _OUT)
-    return Picks(*(one.repeat_interleave(heads, dim=1) for one in joined))
+    return Picks(keys.clamp(max=end - 1), torch.where(once, 0.0, _OUT))
 
 
 def free_keys(call: Call, taken: Selection) -> Tensor:
@@ -188,7 +136,7 @@ def free_keys(call: Call, taken: Selection) -> Tensor:
     )
     if visible is not None:
         free[..., :-1] &= visible[:, None]
-    barred = torch.where(taken.weights == 0, taken.slots, rows.num_keys).expand(-1, call.num_heads, -1, -1)
+    barred = spread(torch.where(taken.weights == 0, taken.slots, rows.num_keys), call.num_heads)
     return free.scatter_(-1, barred, False)[..., :-1]
 
 
@@ -201,8 +149,11 @@ def _candidates(call: Call, taken: Selection, scores: Scores) -> tuple[Tensor, T
             logits = logits.masked_fill(~visible[:, None], _OUT)
         if taken.slots.shape[-1] == 0:
             return logits, None
-        barred = torch.where(certain, _OUT, -_OUT).expand_as(taken.indices)
-        return logits.scatter_reduce(-1, taken.indices, barred, "amin"), None
+        logits = logits.contiguous()
+        slots, certain = (spread(x, logits.shape[1]) for x in (taken.slots, certain))
+        if free_to_read(certain) and bool(certain.all()):
+            return logits.scatter_(-1, slots, _OUT), None
+        return logits.scatter_reduce_(-1, slots, torch.where(certain, _OUT, -_OUT), "amin"), None
     starts = scores.starts()
     sizes = (call.rows.before(starts + scores.page_size) - call.rows.before(starts))[:, None]
     if taken.slots.shape[-1]:
@@ -214,32 +165,31 @@ def _candidates(call: Call, taken: Selection, scores: Scores) -> tuple[Tensor, T
 
 def _log_mass(taken: Selection, scores: Scores) -> Tensor:
     """Log of the softmax numerator that the certain keys already hold, by these scores: [b, h, q, 1]."""
-    held = scores.logits.gather(-1, scores.unit_of(taken.indices))
-    return held.masked_fill(taken.log_weight != 0, _OUT).logsumexp(-1, keepdim=True)
+    slots, weights = (spread(x, scores.logits.shape[1]) for x in (taken.slots, taken.weights))
+    held = scores.logits.gather(-1, scores.unit_of(slots))
+    return held.masked_fill(weights != 0, _OUT).logsumexp(-1, keepdim=True)
 
 
-def _budget(call: Call, taken: Selection, selector: Selector) -> tuple[Tensor | None, int]:
-    """Tokens to add for each row, at most, int64 [b or 1, h or 1, q] (None = no limit), and an upper bound of them."""
-    rows = call.rows
+def budget(call: Call, taken: Selection, selector: Selector, heads: int) -> tuple[Tensor | None, int]:
+    """Tokens to add for each row, at most, int64 [b or 1, heads or 1, q] (None = no limit); an upper bound of them."""
+    rows, kept = call.rows, taken.num_kept()
+    kept = kept[:, :: kept.shape[1] // heads] if kept.shape[1] > heads else kept
+    kept = kept if kept.shape[1] == 1 else spread(kept, heads)
     if selector.heavy_size is not None:
-        num = row_tokens(selector.heavy_size, rows, call.density, taken.num_kept())
+        num = row_tokens(selector.heavy_size, rows, call.density, kept)
         return num, most_tokens(selector.heavy_size, rows.num_keys, call.density)
     density = at_layer(selector.max_density if selector.density is None else selector.density, call.layer)
     if density is None:
         return None, rows.num_keys
-    return row_share(density, rows)[:, None] - taken.num_kept(), share_of(density, rows.num_keys)
-
-
-def _in_unit_interval(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    return row_share(density, rows)[:, None] - kept, share_of(density, rows.num_keys)
 
 
 def exact_scores(call: Call, *, value_weighted: bool = False) -> Scores:
     """The true logits q.k * scale of every key, fp32; value_weighted adds log |v|. Reads all keys: for oracles."""
-    group = call.num_heads // call.num_kv_heads
-    grouped = call.q.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
-    logits = product(grouped, call.k.transpose(-1, -2)) * call.scale  # [b, g, group * q, k]
-    if value_weighted:
-        norms = torch.linalg.vector_norm(call.v.float(), dim=-1)
-        logits = logits + norms.clamp(min=torch.finfo(torch.float32).tiny).log()[:, :, None]
-    return Scores(logits=logits.unflatten(2, (group, -1)).flatten(1, 2))
+    grouped = call.q.unflatten(1, (call.num_kv_heads, -1))
+    if not value_weighted:
+        logits, exact = scored(grouped, call.k, scale=call.scale)
+        return Scores(logits=logits, exact=exact)
+    logits = product(grouped.flatten(2, 3), call.k.mT).unflatten(2, grouped.shape[2:4]).flatten(1, 2) * call.scale
+    norms = torch.linalg.vector_norm(call.v.float(), dim=-1).clamp(min=torch.finfo(torch.float32).tiny).log()
+    return Scores(logits=logits + spread(norms, call.num_heads)[:, :, None])

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from sahub.attention.call import Call, Picks
-from sahub.attention.rows import Rows
-from sahub.attention.selection import Selection
+from sahub.attention.rows import Rows, free_to_read
+from sahub.attention.selection import Selection, spread
 
 _CHUNK_ELEMENTS = 4_000_000  # of the largest temporary: 16 MB in fp32
+_CACHED_ELEMENTS = 250_000  # 1 MB in fp32, what a core's cache holds
 
 
 def row_chunks(rows: int, elements_per_row: int) -> Iterator[slice]:
@@ -19,51 +20,81 @@ def row_chunks(rows: int, elements_per_row: int) -> Iterator[slice]:
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def rows_at(x: Tensor, head: Tensor, slots: Tensor) -> Tensor:
-    """x[b, head[u], slots] as fp32 [b, u, q, s, d] from x [b, g, k, d]; a view into a larger buffer is not copied."""
-    width = x.shape[-1]
-    batch_step, head_step, key_step, inner = x.stride()
-    start = torch.arange(x.shape[0], device=x.device)[:, None]
-    if width == 0 or inner != 1 or any(step % width for step in (batch_step, head_step, key_step)):
-        return x[start[..., None, None], head[:, None, None], slots].float()
-    last = sum((size - 1) * step for size, step in zip(x.shape[:3], (batch_step, head_step, key_step), strict=True))
-    table = x.as_strided((last // width + 1, width), (width, 1))
-    origin = (start * batch_step + head * head_step) // width
-    flat = origin[:, :, None, None] + slots * (key_step // width)
-    return table.index_select(0, flat.reshape(-1)).view(*flat.shape, width).float()
+def cached(units: int, elements: int) -> Iterator[slice]:
+    """Slices of `units` blocks, as many in each as leave what is gathered of them in a core's cache."""
+    size = max(1, _CACHED_ELEMENTS // max(1, elements))
+    return (slice(start, min(start + size, units)) for start in range(0, units, size))
+
+
+class Table:
+    """x [b, g, k, d] as rows of its memory, which are read where they are, also of a view into a larger buffer."""
+
+    def __init__(self, x: Tensor) -> None:
+        width = x.shape[-1]
+        if width == 0 or x.stride(-1) != 1 or any(step % width for step in x.stride()[:3]):
+            x = x.contiguous()
+        self._batch_step, self._head_step, self._key_step = (step // max(width, 1) for step in x.stride()[:3])
+        last = sum((size - 1) * step for size, step in zip(x.shape[:3], x.stride()[:3], strict=True))
+        self._rows = x.as_strided((last // max(width, 1) + 1, width), (width, 1))
+        self._groups = x.shape[1]
+        self.sums_in_place = x.dtype == torch.float32 and free_to_read(x)
+
+    def places(self, slots: Tensor) -> Tensor:
+        """The rows that hold the keys at `slots` [b, u, q, s] of unit u's KV head: int64 [b, u, q, s]."""
+        head = torch.arange(slots.shape[1], device=slots.device) * self._groups // slots.shape[1]
+        start = torch.arange(slots.shape[0], device=slots.device)[:, None] * self._batch_step
+        steps = slots if self._key_step == 1 else slots * self._key_step
+        return steps + (start + head * self._head_step)[:, :, None, None]
+
+    def at(self, places: Tensor) -> Tensor:
+        """The rows at `places` [...]: fp32 [..., d]."""
+        found = self._rows.index_select(0, places.reshape(-1)).float()
+        return found.view(*places.shape, found.shape[-1])
+
+    def sums(self, places: Tensor, shares: Tensor) -> Tensor:
+        """Sums of the rows at `places` [b, u, q, s], each times its share, fp32 [b, u, q, n, s]: [b, u, q, n, d]."""
+        if self.sums_in_place and shares.shape[3] == 1 and places.numel():
+            bags, weights = places.flatten(0, 2), shares.flatten(0, 3)
+            found = torch.nn.functional.embedding_bag(bags, self._rows, per_sample_weights=weights, mode="sum")
+            return found.view(*shares.shape[:4], -1)
+        elements = places.shape[0] * places.shape[2] * places.shape[3] * self._rows.shape[1]
+        parts = cached(places.shape[1], elements)
+        return torch.cat([shares[:, part] @ self.at(places[:, part]) for part in parts], dim=1)
+
+    def dots(self, queries: Tensor, places: Tensor) -> Tensor:
+        """Products of queries fp32 [b, u, q, n, d] with the rows at `places` [b, u, q, s]: fp32 [b, u, q, n, s]."""
+        elements = places.shape[0] * places.shape[2] * places.shape[3] * self._rows.shape[1]
+        parts = cached(places.shape[1], elements)
+        return torch.cat([queries[:, part] @ self.at(places[:, part]).mT for part in parts], dim=1)
 
 
 def dots_at(call: Call, slots: Tensor) -> Tensor:
-    """q.k of the keys at `slots` [b, h or 1, q, s], without the scale: fp32 [b, h, q, s]."""
-    units = call.num_kv_heads if slots.shape[1] == 1 else call.num_heads
-    queries = call.q.float().unflatten(1, (units, -1)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
-    dots = queries @ rows_at(call.k, *_units(call, slots, units)).transpose(-1, -2)
-    heads: Tensor = dots.transpose(2, 3).flatten(1, 2)
+    """q.k of the keys at `slots` [b, u, q, s], without the scale: fp32 [b, h, q, s]."""
+    slots = spread(slots, max(call.num_kv_heads, slots.shape[1])).expand(call.rows.batch, -1, call.rows.num_rows, -1)
+    queries = call.q.float().unflatten(1, (slots.shape[1], -1)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
+    table = Table(call.k)
+    heads: Tensor = table.dots(queries, table.places(slots)).transpose(2, 3).flatten(1, 2)
     return heads
 
 
 def values_at(call: Call, slots: Tensor) -> Tensor:
-    """The values at `slots` [b, h or 1, q, s]: fp32 [b, h, q, s, dv]."""
-    units = call.num_kv_heads if slots.shape[1] == 1 else call.num_heads
-    return rows_at(call.v, *_units(call, slots, units)).repeat_interleave(call.num_heads // units, dim=1)
-
-
-def _units(call: Call, slots: Tensor, units: int) -> tuple[Tensor, Tensor]:
-    heads = torch.arange(units, device=slots.device) * call.num_kv_heads // units
-    return heads, slots.expand(call.rows.batch, units, call.rows.num_rows, -1)
+    """The values at `slots` [b, u, q, s]: fp32 [b, h, q, s, dv]."""
+    slots = spread(slots, max(call.num_kv_heads, slots.shape[1])).expand(call.rows.batch, -1, call.rows.num_rows, -1)
+    table = Table(call.v)
+    return spread(table.at(table.places(slots)), call.num_heads)
 
 
 def by_rows(call: Call, taken: Selection, elements_per_row: int, pick: Callable[[Call, Selection], Picks]) -> Selection:
     """What `pick` chooses for a few rows at a time: for choices that do not depend on the other rows of a call."""
     parts = [pick(*_part(call, taken, part)) for part in row_chunks(call.rows.num_rows, elements_per_row)]
     if len(parts) == 1:
-        return taken.of(*parts[0])
+        return taken.beside(*parts[0])
     width = max(part.units.shape[-1] for part in parts)
     units, weights = (
         torch.cat([torch.nn.functional.pad(part[i], (0, width - part[i].shape[-1]), value=fill) for part in parts], 2)
         for i, fill in enumerate((0, float("-inf")))
     )
-    return taken.of(units, weights)
+    return taken.beside(units, weights)
 
 
 def _part(call: Call, taken: Selection, part: slice) -> tuple[Call, Selection]:

@@ -1,15 +1,74 @@
-"""Matrix products for scores: a key's score is the same whatever it is computed beside."""
+"""Products of queries with keys for scores: fp32 tells most keys apart, fp64 decides between those that it does not.
+
+In fp32 the last bit of a sum depends on the shape of the product (one row or many, which column), so equal keys would
+not tie, and a head alone would choose otherwise than in its group. fp64, rounded once, repeats.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sahub.attention.rows import free_to_read
+
+SMALL = 1 << 18  # multiplications up to which fp64 costs less than to look twice
+_ROUNDING = 2.0**-24  # of fp32, relative
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exact:
+    """What settles an order of fp32 scores [b, h, q, m].
+
+    slack  fp32 [b, h, q, 1]: how far a score may lie from the exact one
+    at     the exact scores, fp32 [n], of n pairs of a row, int64 [n] and flat over (b, h, q), and a unit, int64 [n]
+    every  the exact scores of all units, fp32 [b, h, q, m]
+    """
+
+    slack: Tensor
+    at: Callable[[Tensor, Tensor], Tensor]
+    every: Callable[[], Tensor]
+
 
 def product(rows: Tensor, keys: Tensor) -> Tensor:
-    """rows @ keys in fp32, rounded once.
-
-    In fp32 throughout, the last bit of a sum depends on the shape of the product (one row or many, which column), so
-    equal keys would not tie and a head alone would choose otherwise than in its group.
-    """
+    """rows @ keys in fp32, rounded once."""
     if rows.device.type == "mps":  # has no fp64
         return rows.float() @ keys.float()
     return (rows.double() @ keys.double()).to(torch.float32)
+
+
+def scored(
+    rows: Tensor, keys: Tensor, *, longest: Tensor | None = None, scale: float = 1.0
+) -> tuple[Tensor, Exact | None]:
+    """Products of rows [b, u, r, q, d] with keys [b, u, m, d]: fp32 [b, u * r, q, m], and what settles their order.
+
+    scale    of the products, once they are rounded
+    longest  a bound of the keys' lengths, fp32 [b, u]; None = they are measured
+    None in place of an Exact: the products are exact themselves, as where there are few, or reading is not free.
+    """
+    small = rows.numel() * keys.shape[2] <= SMALL
+    if small or not free_to_read(rows) or keys.dtype not in (torch.float32, torch.float64):
+        return _exact(rows, keys, scale), None
+    if longest is None:
+        longest = torch.linalg.vector_norm(keys, dim=-1).amax(-1)
+    size = torch.linalg.vector_norm(rows, dim=-1) * longest[:, :, None, None]
+    slack = (size * (rows.shape[-1] + 4) * _ROUNDING * scale).flatten(1, 2)[..., None]
+    if not bool(slack.isfinite().all()):
+        return _exact(rows, keys, scale), None
+    fast = rows.flatten(2, 3) @ keys.mT
+    fast = fast if scale == 1 else fast.mul_(scale)
+    heads, num = rows.shape[1] * rows.shape[2], rows.shape[3]
+    flat = rows.flatten(0, 3)
+
+    def at(row: Tensor, unit: Tensor) -> Tensor:
+        """fp64 of each pair alone."""
+        batch, head = row // (heads * num), row // num % heads
+        chosen = keys[batch, head // rows.shape[2], unit].double()
+        return (flat[row].double() * chosen).sum(-1).float() * scale
+
+    return fast.view(-1, heads, num, keys.shape[2]), Exact(slack=slack, at=at, every=lambda: _exact(rows, keys, scale))
+
+
+def _exact(rows: Tensor, keys: Tensor, scale: float) -> Tensor:
+    whole: Tensor = product(rows.flatten(2, 3), keys.mT).unflatten(2, rows.shape[2:4]).flatten(1, 2)
+    return whole if scale == 1 else whole.mul_(scale)

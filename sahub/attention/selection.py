@@ -26,8 +26,10 @@ class Kind(enum.Enum):
 class Selection:
     """Key positions with log-weights; NONE and ALL are explicit and store no slots.
 
-    slots    int64 [b, h or 1, q, s]: key positions, each at most once per row; one head speaks for all
+    slots    int64 [b, u, q, s]: key positions, each at most once per row; u = h, or g where the query heads of a KV
+             head chose together, or 1 where all did
     weights  fp32, same shape: -inf = empty slot (its position means nothing), 0 = kept, -log p = sampled
+    apart    whether what was taken before has none of these keys
     """
 
     kind: Kind
@@ -36,6 +38,7 @@ class Selection:
     num_kv_heads: int
     slots: Tensor
     weights: Tensor
+    apart: bool = False
 
     @classmethod
     def none(cls, rows: Rows, num_heads: int, num_kv_heads: int) -> "Selection":
@@ -54,18 +57,23 @@ class Selection:
         shape = [next((size for size in axis if size != 1), 1) for axis in axes]  # torch's own takes 0.3 ms
         return replace(self, kind=Kind.PARTIAL, slots=slots.expand(shape), weights=weights.float().expand(shape))
 
+    def beside(self, slots: Tensor, weights: Tensor) -> "Selection":
+        """These keys of the same rows, none of which is kept for certain here."""
+        drawn = not free_to_read(self.weights) or bool((self.weights > 0).any())
+        return replace(self.of(slots, weights), apart=not drawn)
+
     @property
     def indices(self) -> Tensor:
         """Key positions for every head, int64 [b, h, q, s]."""
-        return self.slots.expand(-1, self.num_heads, -1, -1)
+        return spread(self.slots, self.num_heads)
 
     @property
     def log_weight(self) -> Tensor:
         """Log-weights for every head, fp32 [b, h, q, s]."""
-        return self.weights.expand(-1, self.num_heads, -1, -1)
+        return spread(self.weights, self.num_heads)
 
     def num_kept(self) -> Tensor:
-        """Number of keys of each row, int64 [b or 1, h or 1, q]."""
+        """Number of keys of each row, int64 [b or 1, u, q]."""
         return self._kept
 
     @cached_property
@@ -74,19 +82,21 @@ class Selection:
 
     def counts(self) -> Tensor:
         """Number of keys of each row, int64 [b, h, q]."""
-        return self.num_kept().expand(self.rows.batch, self.num_heads, -1)
+        return spread(self.num_kept(), self.num_heads).expand(self.rows.batch, -1, -1)
 
     def then(self, other: "Selection") -> "Selection":
         """Both selections together. A key in both keeps 1 - (1-p)(1-p'): one that is certain in either is certain."""
         if self.kind is Kind.ALL or other.kind is Kind.NONE:
             return self
         if other.kind is Kind.ALL or self.kind is Kind.NONE:
-            return other
+            return replace(other, apart=False) if other.apart else other
         num_keys, heads = self.rows.num_keys, max(self.slots.shape[1], other.slots.shape[1])
         slots, weights = (
-            torch.cat([x.expand(-1, heads, -1, -1) for x in pair], dim=-1)
+            torch.cat([spread(x, heads) for x in pair], dim=-1)
             for pair in ((self.slots, other.slots), (self.weights, other.weights))
         )
+        if other.apart:
+            return replace(self, slots=slots, weights=weights)
         slots, order = slots.masked_fill_(weights == _EMPTY, num_keys).sort(dim=-1)  # empty slots go to the end
         weights = weights.gather(-1, order)
         twice = slots[..., 1:] == slots[..., :-1]
@@ -106,7 +116,7 @@ class Selection:
         return dense.scatter_reduce_(-1, self.indices, chance, "amax")
 
     def dense_log_weight(self, part: slice, out: float) -> Tensor:
-        """Log-weight of every key for some rows of a PARTIAL one, dense fp32 [b, h or 1, rows, k]; `out`: not kept."""
+        """Log-weight of every key for some rows of a PARTIAL one, dense fp32 [b, u, rows, k]; `out`: not kept."""
         slots, weights, num_keys = self.slots[:, :, part], self.weights[:, :, part], self.rows.num_keys
         dense = torch.full((*slots.shape[:3], num_keys + 1), out, device=slots.device)
         return dense.scatter_(-1, torch.where(weights > _EMPTY, slots, num_keys), weights)[..., :-1]
@@ -149,6 +159,13 @@ class Selection:
                 "a stage that always keeps a key (sink_size, window_size or density above 0)"
             )
         return self
+
+
+def spread(x: Tensor, heads: int) -> Tensor:
+    """x [b, u, ...] for every head: [b, heads, ...], u heads standing for heads / u each."""
+    if x.shape[1] in (1, heads):
+        return x.expand(-1, heads, *x.shape[2:])
+    return x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
 def _merged(slots: Tensor, weights: Tensor, twice: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:

@@ -1,51 +1,24 @@
 """Keep sets: the first rows after the prefix are its observers, and what they say of its keys stands from then on."""
 
-import copy
 from collections.abc import Hashable
-from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sahub.attention.budgets import Density, Size, is_count
-from sahub.attention.call import Call, Geometry, Scores
-from sahub.attention.choose import Selector, choose
-from sahub.attention.products import product
-from sahub.attention.selection import Selection
+from sahub.attention.call import Call, Geometry, Picks, Scores
+from sahub.attention.choose import budget, choose, first_free, union
+from sahub.attention.rows import Rows
+from sahub.attention.selection import Selection, spread
+from sahub.attention.selector import GROUPS, Selector
+from sahub.attention.selectors import ranking
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
+from sahub.index.observers import Observed, Observers
 
 _OUT = float("-inf")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observed:
-    """What the observers of a call say: `num` of them, and the number of those that each row may hear.
-
-    start    length of the prefix
-    logits   fp32 [b, h, num, k], scaled; -inf for keys that an observer does not see
-    counted  fp32 [b or 1, num]: 1, or 0 for an observer that is padding
-    heard    for each row, how many observers are at or before it; a row with none is among `own`
-    looks    for each row, whether it is the last of these itself
-    own      fp32 [b, h, q, k]: the rows' own logits
-    """
-
-    start: int
-    logits: Tensor
-    counted: Tensor
-    heard: list[int]
-    looks: list[bool]
-    own: Tensor
-
-    def served(self, said: Tensor, alone: Tensor, *, by_earlier: bool = False) -> Tensor:
-        """For each row what its observers say together, of `said` [b, h, num, k] after each of them, or `alone`.
-
-        by_earlier  without the row itself
-        """
-        nums = [num - (by_earlier and looks) for num, looks in zip(self.heard, self.looks, strict=True)]
-        rows = [said[:, :, num - 1] if num else alone[:, :, row] for row, num in enumerate(nums)]
-        return torch.stack(rows, dim=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +27,8 @@ class Observing(Stage):
 
     Prefills are shared by all methods and leave no queries behind, so that the observers are the `window_size` rows
     after the prefix. Each of these rows is served by the observers up to itself. Keys after the prefix are taken before
-    all of its keys, the most recent first. Nothing is evicted, so that every budget can be tried on one prefix; the
-    keys are scored again in every step.
+    all of its keys, the most recent first. Nothing is evicted, so that every budget can be tried on one prefix. The
+    order in which keys are wanted stands, once the last observer was seen.
     """
 
     watches: ClassVar[bool] = True
@@ -79,17 +52,48 @@ class Observing(Stage):
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The most recent keys after the prefix, then those that the observers want."""
         assert isinstance(index, Observers)
+        if index.stands(call):
+            return self._standing(call, taken, index)
         observed = index.of(call)
-        wanted = self.wanted(call, observed)
+        wanted = self.joined(call, self.wanted(call, observed))
+        wanted = spread(wanted, max(wanted.shape[1], taken.slots.shape[1]))
         largest = wanted.amax(dim=-1, keepdim=True).clamp(min=0) if observed.start else 0
         num_later = call.rows.num_keys - observed.start
         later = torch.arange(1, num_later + 1, device=wanted.device, dtype=wanted.dtype) + largest
         logits = torch.cat([wanted, later.expand(*wanted.shape[:3], -1)], dim=-1)
         return choose(call, taken, Scores(logits=logits), self.selector)
 
+    def _standing(self, call: Call, taken: Selection, index: "Observers") -> Selection:
+        """The same for rows after the last observer, for which the order of the prefix's keys is known."""
+        budgets = ("density", "heavy_size", "window_size")
+        fields_of = tuple(getattr(self, one.name) for one in fields(self) if one.name not in budgets)
+        order = index.order((type(self), *fields_of), lambda: self._order(call, index))
+        order = spread(order, max(order.shape[1], taken.slots.shape[1]))
+        num, bound = budget(call, taken, self.selector, order.shape[1])
+        held = call.rows.mask is None or call.rows.mask is call.valid
+        width = bound + taken.slots.shape[-1] if held else call.rows.num_keys
+        later = torch.arange(call.rows.num_keys - 1, order.shape[-1] - 1, -1, device=order.device)[:width]
+        units = torch.cat([later.expand(*order.shape[:2], -1), order[..., :width].long()], dim=-1)
+        units = units[:, :, None].expand(-1, -1, call.rows.num_rows, -1)
+        picks = first_free(call, taken, Picks(units, torch.zeros((), device=units.device)), num, bound)
+        return taken.beside(*(union(call, picks) if self.selector.group == "union" else picks))
+
+    def _order(self, call: Call, index: "Observers") -> Tensor:
+        """The prefix's keys as they are wanted after the last observer: int32 [b, h or 1, start]."""
+        last = replace(call, q=call.q[:, :, -1:], rows=Rows(call.rows.batch, 1, call.rows.num_keys, call.rows.device))
+        wanted = self.joined(call, self.wanted(last, index.of(last)))
+        if call.valid is not None:
+            wanted = wanted.masked_fill(~call.valid[:, None, None, : wanted.shape[-1]], _OUT)
+        return ranking(wanted)[:, :, 0].int()
+
     def wanted(self, call: Call, observed: Observed) -> Tensor:
-        """How much each key of the prefix is wanted for each row: fp32 [b, h, q, start], above -inf."""
+        """How much each key of the prefix is wanted for each row: fp32 [b, h or 1, q, start], above -inf."""
         raise NotImplementedError
+
+    def joined(self, call: Call, wanted: Tensor) -> Tensor:
+        """The same for heads that choose together: fp32 [b, h or g or 1, q, start]."""
+        del call
+        return wanted
 
     def index_key(self) -> Hashable:
         """The observers depend on their number alone; methods share them."""
@@ -116,84 +120,29 @@ class Observing(Stage):
         return self.selector.keeps_all
 
 
-class Observers:
-    """The queries of the first rows after the prefix, by position."""
+@dataclass(frozen=True, kw_only=True)
+class ObservingByHead(Observing):
+    """Base of those whose query heads want different keys; those that share a KV head may choose together.
 
-    def __init__(self, window_size: int) -> None:
-        self.length = 0
-        self._window_size = window_size
-        self._ended: int | None = None  # length of the prefix
-        self._queries: dict[int, Tensor] = {}  # [b, h, d]
+    group  none: each head its own keys; union: all attend to what any of them chose; sum, max: all the same keys, by
+           the sum or the largest of their weights, of which each head's sum to 1
+    """
 
-    def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
-        """Keys are read when they are scored."""
-        del v_new, valid_new
-        self.length += k_new.shape[2]
-
-    def freeze(self) -> None:
-        """The next rows are the observers."""
-        self._ended = self.length if self._ended is None else self._ended
-
-    def observe(self, call: Call) -> None:
-        """Remember the rows that are observers."""
-        if self._ended is not None:
-            self._queries |= {at: query.clone() for at, query in self._among(call, self._ended).items()}
-
-    def truncate(self, length: int, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
-        """Forget the observers from `length` on."""
-        del k, v, valid
-        self.length = min(self.length, length)
-        self._queries = {at: query for at, query in self._queries.items() if at < length}
-        if self._ended is not None and length < self._ended:
-            self._ended, self._queries = None, {}
-
-    def fork(self) -> Self:
-        """The same observers."""
-        twin = copy.copy(self)
-        twin._queries = dict(self._queries)
-        return twin
-
-    def of(self, call: Call) -> Observed:
-        """What the observers say of all keys. Before the prefix ended, it is as if it had ended before the rows."""
-        first = call.rows.num_keys - call.rows.num_rows
-        start = first if self._ended is None else self._ended
-        shown = {**self._queries, **self._among(call, start)}
-        places = sorted(shown)
-        own = _logits(call, call.q, list(range(first, call.rows.num_keys)))
-        said = _logits(call, torch.stack([shown[at] for at in places], dim=2), places) if places else own[:, :, :0]
-        counted = torch.ones(1, len(places), device=call.q.device)
-        if call.valid is not None:
-            counted = call.valid[:, places].float()
-        heard = [sum(at <= first + row for at in places) for row in range(call.rows.num_rows)]
-        looks = [first + row in shown for row in range(call.rows.num_rows)]
-        return Observed(start=start, logits=said, counted=counted, heard=heard, looks=looks, own=own)
-
-    def _among(self, call: Call, start: int) -> dict[int, Tensor]:
-        """The observers among the rows of a call."""
-        first = call.rows.num_keys - call.rows.num_rows
-        inside = range(max(first, start), min(call.rows.num_keys, start + self._window_size))
-        return {at: call.q[:, :, at - first] for at in inside}
+    group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the observers' queries."""
-        return sum(query.nbytes for query in self._queries.values())
+    def selector(self) -> Selector:
+        """What `density` or `heavy_size` asks for; heads that choose by one score are joined before."""
+        found = Selector.of(density=self.density, heavy_size=self.heavy_size, group=self.group)
+        return found if self.group == "union" else replace(found, group="none")
 
-
-def _logits(call: Call, queries: Tensor, places: list[int]) -> Tensor:
-    """Logits of queries [b, h, n, d] at these positions for the valid keys up to their own: fp32 [b, h, n, k]."""
-    group = call.num_heads // call.num_kv_heads
-    grouped = queries.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
-    logits = (
-        call.capped(product(grouped, call.k.transpose(-1, -2)) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
-    )
-    seen = torch.arange(call.k.shape[2], device=queries.device) <= torch.tensor(places, device=queries.device)[:, None]
-    seen = seen[None] if call.valid is None else seen & call.valid[:, None]
-    masked: Tensor = logits.masked_fill(~seen[:, None], _OUT)
-    return masked
-
-
-def shares_of(logits: Tensor) -> Tensor:
-    """Attention of rows [..., k]: their softmax, 0 for a row that sees no key."""
-    shares: Tensor = logits.softmax(dim=-1)
-    return shares.nan_to_num(0.0)
+    def joined(self, call: Call, wanted: Tensor) -> Tensor:
+        """One row of weights for each KV head."""
+        if self.group not in ("sum", "max"):
+            return wanted
+        if call.valid is not None:  # padding takes no share
+            wanted = wanted.masked_fill(~call.valid[:, None, None, : wanted.shape[-1]], _OUT)
+        least = torch.finfo(torch.float32).min
+        shares = wanted.log_softmax(-1).nan_to_num(nan=least, neginf=least).unflatten(1, (call.num_kv_heads, -1))
+        joined: Tensor = shares.logsumexp(2) if self.group == "sum" else shares.amax(2)
+        return joined

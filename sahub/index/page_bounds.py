@@ -1,5 +1,6 @@
 """Bounds on the keys of pages, for methods that choose pages of consecutive keys."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Scores
-from sahub.attention.products import product
+from sahub.attention.products import product, scored
+from sahub.index.own_pages import OwnPages
 from sahub.index.packed_bits import pack, unpack
 
 _OUT = float("-inf")
@@ -17,7 +19,8 @@ _LEAST_STEP = torch.finfo(torch.float32).tiny
 class PageBounds:
     """Largest key and largest negated key of each page, per channel: bound = relu(q).high + relu(-q).(-low).
 
-    Closed pages are kept in label_bits, packed, or in the keys' dtype at 16 bits. The open page of a sequence is kept
+    Closed pages are kept in label_bits, packed, or in the keys' dtype at 16 bits; beside them, as a step reads them, in
+    fp32, where all sequences close their pages together. The open page of a sequence is kept
     apart, in the keys' dtype; each key updates it. Appending a key costs O(d). Pages are counted from each sequence's
     first valid key; a page's bounds are over its valid keys, whatever a call's mask forbids.
     """
@@ -28,6 +31,8 @@ class PageBounds:
         self._label_bits = label_bits
         self._first: Tensor | None = None  # int64 [b]: first valid key (length where there is none yet); None = 0
         self._closed = [Growing(axis=2)] if label_bits == 16 else [Growing(axis=2), Growing(axis=2)]  # see _label
+        self._read = Growing(axis=2)  # fp32 [b, g, p, 2 * d]: closed pages as a step reads them
+        self._longest: Tensor | None = None  # fp32 [b, g]: a bound of the lengths of these
         self._open: Tensor | None = None  # [b, g, 2 * d]: bounds so far, -inf without a key; None = no key
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
@@ -57,7 +62,7 @@ class PageBounds:
         self.length = length
         if self._first is not None:
             self._first = self._first.clamp(max=length) if length else None
-        for part in self._closed:
+        for part in [*self._closed, self._read]:
             part.truncate(length // self._page_size)
         page = self._page_at(length)
         self._open = None
@@ -70,29 +75,37 @@ class PageBounds:
         twin = type(self)(self._page_size, self._label_bits)
         twin.length, twin._first, twin._open = self.length, self._first, self._open
         twin._closed = [part.fork() for part in self._closed]
+        twin._read, twin._longest = self._read.fork(), self._longest
         return twin
 
     @property
-    def nbytes(self) -> int:
+    def code_bytes(self) -> int:
         """Bytes of the bounds."""
         closed = sum(part.data.nbytes for part in self._closed if part.length)
         return closed + (0 if self._open is None else self._open.nbytes)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        return self.code_bytes + (self._read.data.nbytes if self._read.length else 0)
+
     def scores(self, call: Call) -> Scores:
         """Bounds of all pages for every row, each page as it was when the row's own key was the last."""
-        group = call.num_heads // call.num_kv_heads
-        q = call.q.float() * call.scale
-        signed = torch.cat([q.relu(), (-q).relu()], dim=-1).unflatten(1, (call.num_kv_heads, group))  # [b, g, r, q, 2d]
+        q = (call.q.float() * call.scale).unflatten(1, (call.num_kv_heads, -1))
+        signed = torch.cat([q.relu(), (-q).relu()], dim=-1)  # [b, g, r, q, 2d]
         num_pages = (call.rows.num_keys - 1) // self._page_size + 1
-        logits = signed.new_zeros(*signed.shape[:4], num_pages)
-        if self._closed[0].length:
-            bounds = self._bounds(num_pages, signed.shape[-1])
-            logits[..., : bounds.shape[2]] = product(signed.flatten(2, 3), bounds.mT).unflatten(2, (group, -1))
-        self._reopen(call, signed, logits)
-        return Scores(logits=logits.flatten(1, 2), page_size=self._page_size, first=self._first)
+        own = self._own(call, signed)
+        if not self._closed[0].length:
+            logits = own.put(signed.new_zeros(*own.unit.shape[:3], num_pages))
+            return Scores(logits=logits, page_size=self._page_size, first=self._first)
+        logits, exact = scored(signed, self._bounds(num_pages, signed.shape[-1]), longest=self._longest)
+        if exact is not None:
+            exact = own.settling(exact, logits.shape[-1], num_pages)
+        logits = own.put(torch.nn.functional.pad(logits, (0, num_pages - logits.shape[-1])))
+        return Scores(logits=logits, page_size=self._page_size, first=self._first, exact=exact)
 
-    def _reopen(self, call: Call, signed: Tensor, logits: Tensor) -> None:
-        """Put each row's bound of the page that was open at that row into `logits` [b, g, r, q, p]."""
+    def _own(self, call: Call, signed: Tensor) -> OwnPages:
+        """Each row's bound of the page that was open at that row."""
         start, num = call.rows.num_keys - call.rows.num_rows, call.rows.num_rows
         page = self._page_at(start)
         touched = self._windows(call.k, call.valid, 0, page, self._touched(start, num))
@@ -102,11 +115,10 @@ class PageBounds:
         begin = page * self._page_size if isinstance(page, int) else page[:, None] * self._page_size
         at = (offset - begin).clamp(min=0).expand(running.shape[0], -1)[:, None, :, None]
         bounds = running.gather(2, at.expand(-1, running.shape[1], -1, running.shape[3]))  # [b, g, q, 2d]
-        value = product(signed[..., None, :], bounds[:, :, None, :, :, None])[..., 0]
-        unit = offset.div(self._page_size, rounding_mode="floor").clamp(min=0)[:, None, None, :, None]
-        unit = unit.expand(*logits.shape[:4], 1)
-        is_open = ((offset + 1) % self._page_size != 0)[:, None, None, :, None]
-        logits.scatter_(-1, unit, torch.where(is_open, value, logits.gather(-1, unit)))
+        value = product(signed[..., None, :], bounds[:, :, None, :, :, None])[..., 0].flatten(1, 2)
+        unit = offset.div(self._page_size, rounding_mode="floor").clamp(min=0)[:, None, :, None].expand_as(value)
+        is_open = ((offset + 1) % self._page_size != 0)[:, None, :, None].expand_as(value)
+        return OwnPages(unit=unit, value=value, is_open=is_open)
 
     def _note_first(self, k_new: Tensor, valid_new: Tensor | None) -> None:
         """Find each sequence's first valid key in a chunk."""
@@ -162,8 +174,10 @@ class PageBounds:
         """Label the pages [b, g, t, 2 * d] from `page` on that are closed now, and keep the next one open."""
         num = closed - page
         if num:
-            for part, label in zip(self._closed, self._label(block[:, :, :num]), strict=True):
+            labels = self._label(block[:, :, :num])
+            for part, label in zip(self._closed, labels, strict=True):
                 part.grow(closed, label)[:, :, page:] = label
+            self._note_read(labels, block.shape[-1])
         self._open = block[:, :, num] if num < block.shape[2] else None
 
     def _close_some(self, page: Tensor, closed: Tensor, block: Tensor, most: int) -> None:
@@ -198,14 +212,27 @@ class PageBounds:
 
     def _bounds(self, num_pages: int, width: int) -> Tensor:
         """The labels of at most `num_pages` pages as bounds, fp32 [b, g, p, width]."""
-        kept = [part.data[:, :, :num_pages] for part in self._closed]
+        if self._read.length:
+            return self._read.data[:, :, :num_pages]
+        return self._decoded([part.data[:, :, :num_pages] for part in self._closed], width)
+
+    def _decoded(self, labels: Sequence[Tensor], width: int) -> Tensor:
+        """What `_label` made of bounds as bounds: fp32 [b, g, p, width]."""
         if self._label_bits == 16:
-            return kept[0].float()
-        low, high = kept[1].unflatten(-1, (2, 2)).split(1, dim=-1)
-        codes = unpack(kept[0], self._label_bits, width).unflatten(-1, (2, -1))
+            return labels[0].float()
+        low, high = labels[1].unflatten(-1, (2, 2)).split(1, dim=-1)
+        codes = unpack(labels[0], self._label_bits, width).unflatten(-1, (2, -1))
         grid = low.float() + codes * self._step(low, high)
         bounds: Tensor = torch.where(codes == 2**self._label_bits - 1, high.float(), grid).flatten(-2)
         return bounds
+
+    def _note_read(self, labels: Sequence[Tensor], width: int) -> None:
+        """Keep pages that are closed now as a step reads them."""
+        bounds = self._decoded(labels, width)
+        if bounds is not labels[0]:
+            self._read.append(bounds)
+        longest = torch.linalg.vector_norm(bounds, dim=-1).amax(-1)
+        self._longest = longest if self._longest is None else torch.maximum(self._longest, longest)
 
     def _step(self, low: Tensor, high: Tensor) -> Tensor:
         """Width of a step from low to high; 1 where they are equal, or too close to tell apart."""

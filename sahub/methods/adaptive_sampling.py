@@ -23,8 +23,10 @@ from sahub.attention.budgets import (
 from sahub.attention.call import Call, Picks
 from sahub.attention.choose import free_keys
 from sahub.attention.gather import by_rows, dots_at, values_at
-from sahub.attention.selection import Selection
-from sahub.attention.selectors import noise, top_k
+from sahub.attention.noise import noise
+from sahub.attention.rows import free_to_read
+from sahub.attention.selection import Selection, spread
+from sahub.attention.selectors import best, shortlist, top_k
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 
@@ -100,7 +102,7 @@ class AdaptiveSampling(Stage):
         if is_number(self.base_rate_sampling) and not is_count(self.base_rate_sampling):
             size = (num_free.double() * self.base_rate_sampling + 1e-6).floor().long()
         else:
-            size = row_tokens(self.base_rate_sampling, call.rows, call.density, taken.num_kept())
+            size = row_tokens(self.base_rate_sampling, call.rows, call.density, taken.counts())
         return torch.minimum(size.clamp(min=2), num_free)
 
     def _pick(self, call: Call, taken: Selection) -> Picks:
@@ -111,21 +113,24 @@ class AdaptiveSampling(Stage):
         bound = call.rows.num_keys
         density = at_layer(self.max_density, call.layer)
         if density is not None:
-            left = (row_share(density, call.rows)[:, None] - taken.num_kept()).clamp(min=0)
+            left = (row_share(density, call.rows)[:, None] - taken.counts()).clamp(min=0)
             most, bound = torch.minimum(most, left), share_of(density, bound)
             base = torch.where(most < num_free, torch.minimum(base, (most - 1).clamp(min=0)), base)
         rest = num_free - base
-        drawn = self._drawn(call, taken, top_k(order, base, self._most(call)), base, rest)
+        near = _Nearest.of(order, max(self._most(call), bound))
+        first = near.top(base, self._most(call))
+        drawn = self._drawn(call, taken, first, base, rest)
         drawn = torch.minimum(torch.where(base < 2, rest, drawn), most - base).clamp(min=0)
-        picks = top_k(order, base + drawn, bound)
-        weight = -(drawn.double() / rest.clamp(min=1)).log().float()
-        place = torch.arange(picks.units.shape[-1], device=order.device)
-        weight = torch.where(place < base[..., None], 0.0, weight[..., None])
+        picks = near.best(base + drawn, bound)
+        weight = -(drawn.double() / rest.clamp(min=1)).log().float()[..., None]
+        weight = torch.where(_among_first(order, picks.units, first.units, base), 0.0, weight)
         return Picks(picks.units, torch.where(picks.log_weight > _OUT, weight, _OUT))
 
     def _drawn(self, call: Call, taken: Selection, picked: Picks, base: Tensor, rest: Tensor) -> Tensor:
         """How many of the `rest` keys each row draws beside its base sample: int64 [b, h, q], at least 1."""
-        sigma, size = self._spread(_moments(call, taken, picked), base, base + rest)
+        sigma, size = self._spread(
+            _moments(call, taken, picked, with_values=self.mode != "denominator"), base, base + rest
+        )
         degrees = (base - 1).clamp(min=1).double()
         kappa = (degrees / _chi2_quantile(1 - self.sigma_confidence, degrees)).sqrt()
         z = NormalDist().inv_cdf(1 - self.delta / 2)
@@ -140,6 +145,8 @@ class AdaptiveSampling(Stage):
         denominator = known.held + grow * known.weight.sum(-1)
         if self.mode == "denominator":
             return _deviation(known.weight[..., None], known.inside, num, degrees), denominator
+        assert known.values is not None
+        assert known.held_values is not None
         sums = known.weight[..., None] * known.values
         whole = known.held_values + grow[..., None] * sums.sum(-2)
         sigma = _deviation(sums, known.inside, num, degrees)
@@ -152,23 +159,58 @@ class AdaptiveSampling(Stage):
         return _deviation(residual, known.inside, num, degrees), length  # = denominator * |output|
 
 
+class _Nearest(NamedTuple):
+    """The units of each row with the largest numbers, and these: [b, h, q, w]."""
+
+    units: Tensor
+    order: Tensor
+
+    @classmethod
+    def of(cls, order: Tensor, num: int) -> "_Nearest":
+        """So many of them and some more, of numbers [b, h, q, k]; where reading is not free, all."""
+        if not free_to_read(order) or not order.numel():
+            return cls(torch.arange(order.shape[-1], device=order.device).expand(order.shape), order)
+        return cls(*(part.unflatten(0, order.shape[:3]) for part in shortlist(order.flatten(0, 2), num)))
+
+    def top(self, num: Tensor, bound: int) -> Picks:
+        """The best `num` [b, h, q] of each row, at most `bound`, in order."""
+        picks = top_k(self.order, num, bound)
+        return Picks(self.units.gather(-1, picks.units), picks.log_weight)
+
+    def best(self, num: Tensor, bound: int) -> Picks:
+        """The same in any order."""
+        picks = best(self.order, num, bound)
+        return Picks(self.units.gather(-1, picks.units), picks.log_weight)
+
+
+def _among_first(order: Tensor, units: Tensor, first: Tensor, num: Tensor) -> Tensor:
+    """Which `units` [b, h, q, s] are at or before the `num` [b, h, q] first ones of each row, in `first` by `order`."""
+    if not first.shape[-1]:
+        return torch.zeros_like(units, dtype=torch.bool)
+    last = first.gather(-1, (num - 1).clamp(0, first.shape[-1] - 1)[..., None])
+    number, least = order.gather(-1, units), order.gather(-1, last)
+    return (num > 0)[..., None] & ((number > least) | ((number == least) & (units >= last)))
+
+
 class _Moments(NamedTuple):
-    """What is known of a row, exp(logit - top) throughout; fp64."""
+    """What is known of a row, exp(logit - top) throughout; fp64. Values are None where nothing asks for them."""
 
     held: Tensor  # [b, h, q]: sum over the kept keys
-    held_values: Tensor  # [b, h, q, dv]
+    held_values: Tensor | None  # [b, h, q, dv]
     weight: Tensor  # [b, h, q, s]: of the base sample, 0 in empty slots
-    values: Tensor  # [b, h, q, s, dv]
+    values: Tensor | None  # [b, h, q, s, dv]
     inside: Tensor  # bool [b, h, q, s]: no empty slot
 
 
-def _moments(call: Call, taken: Selection, picked: Picks) -> _Moments:
+def _moments(call: Call, taken: Selection, picked: Picks, *, with_values: bool) -> _Moments:
     inside, certain = picked.log_weight > _OUT, taken.weights == 0
     logits = call.capped(dots_at(call, picked.units) * call.scale).masked_fill(~inside, _OUT)
-    held = call.capped(dots_at(call, taken.slots) * call.scale).masked_fill(~certain, _OUT)
+    held = call.capped(dots_at(call, taken.slots) * call.scale).masked_fill(~spread(certain, call.num_heads), _OUT)
     top = torch.cat([logits, held, logits.new_full((*logits.shape[:3], 1), torch.finfo(torch.float32).min)], -1)
     top = top.amax(-1, keepdim=True)
     weight, kept = (x.sub(top).double().exp() for x in (logits, held))
+    if not with_values:
+        return _Moments(kept.sum(-1), None, weight, None, inside)
     held_values = (kept[..., None, :] @ values_at(call, taken.slots).double()).squeeze(-2)
     return _Moments(kept.sum(-1), held_values, weight, values_at(call, picked.units).double(), inside)
 

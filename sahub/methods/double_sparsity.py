@@ -10,13 +10,14 @@ from torch import Tensor
 from sahub.attention.budgets import Density, Size, is_count
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
-from sahub.attention.choose import Selector, choose
-from sahub.attention.products import product
+from sahub.attention.choose import choose
+from sahub.attention.products import scored
 from sahub.attention.selection import Selection
+from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.channels import SELECTIONS, ChannelFile, Lists, merged_by_rank, read_channels
-from sahub.index.packed_bits import Planes, from_bits, to_bits
+from sahub.index.packed_bits import Planes, to_bits
 from sahub.index.prefix_codes import Chunk, Coding
 
 _LEAST_WIDTH = 1e-30  # below, steps per unit overflow fp32
@@ -55,6 +56,7 @@ class DoubleSparsity(Stage):
     channel_selection: str = field(default="qk_proj", metadata={"unit": "q_proj | k_proj | qk_proj, of the file"})
     channel_sharing: str = field(default="per_head", metadata={"unit": "per_head | group"})
     sorted_channel_file: str | None = field(default=None, metadata={"unit": "JSON file"})
+    group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
     file_digest: str = field(default="", init=False)  # so that another file of the same name is another stage
 
     def __post_init__(self) -> None:
@@ -71,16 +73,13 @@ class DoubleSparsity(Stage):
             object.__setattr__(self, "file_digest", found.digest)
 
     def _file(self) -> ChannelFile | None:
-        return (
-            None
-            if self.sorted_channel_file is None
-            else read_channels(self.sorted_channel_file, self.channel_selection)
-        )
+        file = self.sorted_channel_file
+        return None if file is None else read_channels(file, self.channel_selection)
 
     @property
     def selector(self) -> Selector:
-        """What `density`, `heavy_size` or `select` asks for."""
-        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size)
+        """What the budget fields ask for."""
+        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The keys with the best labels."""
@@ -154,13 +153,15 @@ class Labels(Coding):
         self._chosen: Tensor | None = None
         self._codes = Planes()
         self._reals = Growing(axis=3)  # keys' dtype: low and high [b, g, l * 2, k], or values [b, g, l * c, k]
+        self._read = Growing(axis=3)  # fp32 [b, g, l * c, k]: the labels as a step reads them, where that is not so
+        self._longest: Tensor | None = None  # fp32 [b, g * l]: a bound of their lengths
         if lists is not None:
             self.freeze()
 
     def scores(self, call: Call) -> Scores:
         """Scaled products of the query's channels with every label."""
         index = self.ready(call)
-        chosen, labels = index._chosen, index._labels()
+        labels, chosen = index._labels(), index._chosen
         assert chosen is not None
         group, lists = call.num_heads // call.num_kv_heads, chosen.shape[2]
         if lists not in (1, group):
@@ -168,21 +169,23 @@ class Labels(Coding):
         grouped = call.q.float().unflatten(1, (call.num_kv_heads, group))  # [b, g, r, q, d]
         at = chosen[:, :, :, None].expand(grouped.shape[0], -1, group, grouped.shape[3], -1)
         query = grouped.gather(-1, at) * call.scale
-        if lists == 1:  # one product for all heads of the group
-            return Scores(logits=product(query.flatten(2, 3), labels[:, :, 0]).unflatten(2, (group, -1)).flatten(1, 2))
-        return Scores(logits=product(query, labels).flatten(1, 2))
+        if lists > 1:  # a label for each head
+            query, labels = query.flatten(1, 2)[:, :, None], labels.flatten(1, 2)[:, :, None]
+        logits, exact = scored(query, labels[:, :, 0].mT, longest=index._longest)
+        return Scores(logits=logits, exact=exact)
 
     def _labels(self) -> Tensor:
-        """What is known of every key: fp32 [b, g, l, c, k]."""
+        """What is known of every key, as a step reads it: fp32 [b, g, l, c, k]."""
         assert self._chosen is not None
-        reals, (lists, num) = self._reals.data.float(), self._chosen.shape[2:]
-        if self._label_bits == 16:
-            values: Tensor = reals.unflatten(2, (lists, num))
-            return values
-        low, high = reals.unflatten(2, (lists, 2)).split(1, dim=3)
-        codes = from_bits(self._codes.bits(), self._label_bits).unflatten(2, (lists, num))
-        labels: Tensor = codes / _step(low, high, self._label_bits) + low
-        return labels
+        labels: Tensor = (self._read if self._read.length else self._reals).data
+        return labels.view(*labels.shape[:2], *self._chosen.shape[2:], -1)
+
+    def _note_read(self, labels: Tensor) -> None:
+        """Keep the labels fp32 [b, g, l, c, n] of n more keys as a step reads them."""
+        if self._label_bits < 16 or self._reals.data.dtype != torch.float32:
+            self._read.append(labels.flatten(2, 3))
+        longest = torch.nn.functional.pad(torch.linalg.vector_norm(labels, dim=3), (0, 1)).amax(-1).flatten(1)
+        self._longest = longest if self._longest is None else self._longest.maximum(longest)
 
     def _learn(self, prefix: list[Chunk]) -> None:
         keys = prefix[0][0]
@@ -215,27 +218,33 @@ class Labels(Coding):
         values = keys.gather(-1, at).transpose(2, 3).unflatten(2, (lists, num))  # [b, g, l, c, k]
         if self._label_bits == 16:
             self._reals.append(values.flatten(2, 3))
+            self._note_read(values.float())
             return
         low, high = values.amin(dim=3, keepdim=True), values.amax(dim=3, keepdim=True)
         step = _step(low.float(), high.float(), self._label_bits)
-        codes = ((values.float() - low.float()) * step).round().clamp(0, (1 << self._label_bits) - 1)
-        self._codes.append(to_bits(codes.int().flatten(2, 3), self._label_bits))
+        codes = ((values.float() - low.float()) * step).round().clamp(0, (1 << self._label_bits) - 1).int()
+        self._codes.append(to_bits(codes.flatten(2, 3), self._label_bits))
         self._reals.append(torch.cat([low, high], dim=3).flatten(2, 3))
+        self._note_read(codes / step + low.float())
 
     def _cut(self, length: int) -> None:
-        self._codes.truncate(length)
-        self._reals.truncate(length)
+        for part in (self._codes, self._reals, self._read):
+            part.truncate(length)
 
     def _fork_codes(self) -> None:
-        self._codes, self._reals = self._codes.fork(), self._reals.fork()
+        self._codes, self._reals, self._read = self._codes.fork(), self._reals.fork(), self._read.fork()
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes that the labels of the keys take."""
+        return self._codes.nbytes + (self._reals.data.nbytes if self.length else 0)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the labels of the keys take."""
-        return self._codes.nbytes + (self._reals.data.nbytes if self.length else 0)
+        """Bytes in use."""
+        return self.code_bytes + (self._read.data.nbytes if self._read.length else 0)
 
 
 def _step(low: Tensor, high: Tensor, bits: int) -> Tensor:
     """Steps per unit of a label that reaches from low to high; 1 where they are equal, or too close to tell apart."""
-    width = high - low
-    return torch.where(width < _LEAST_WIDTH, 1.0, ((1 << bits) - 1) / width)
+    return torch.where(high - low < _LEAST_WIDTH, 1.0, ((1 << bits) - 1) / (high - low))

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from sahub.attention.call import Call
 from sahub.errors import ConfigError
-from sahub.index.observation_window import Observed, Observing
+from sahub.index.observation_window import ObservingByHead
+from sahub.index.observers import Observed
 
 RANKS = ("score", "value_weighted")
 _LEAST = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpectedAttention(Observing):
+class ExpectedAttention(ObservingByHead):
     """Attend to the keys of the prefix with the largest expected weight, for normally distributed queries.
 
     score(i, j) = E exp(q.k_j * scale) = exp(mean + variance / 2) of the logits of k_j, over the observers r <= i, per

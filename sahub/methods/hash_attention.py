@@ -4,13 +4,17 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sahub.attention.budgets import Density, Size, is_count
+from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
-from sahub.attention.choose import Selector, choose
+from sahub.attention.choose import choose
+from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection
+from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
@@ -49,6 +53,7 @@ class HashAttention(Stage):
     hat_mlp_hidden_size: int = field(default=128, metadata={"unit": "channels"})
     hat_mlp_activation: str = field(default="silu", metadata={"unit": " | ".join(ACTIVATIONS)})
     weights: str | None = field(default=None, metadata={"unit": "safetensors file | embedded"})
+    group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
     file_digest: str = field(default="", init=False)  # so that another file of the same name is another stage
 
     def __post_init__(self) -> None:
@@ -78,7 +83,7 @@ class HashAttention(Stage):
     @property
     def selector(self) -> Selector:
         """What `density`, `heavy_size` or `select` asks for."""
-        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size)
+        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The keys with the best signatures."""
@@ -124,6 +129,7 @@ class Signatures:
         self.length = 0
         self._weights, self._layer, self._activation = weights, layer, activation
         self._bits = Planes()
+        self._words = Growing(axis=4)  # int64 or int32 [b, g, MLPs, words, k]: the bits of a key side by side
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
         """Hash the new keys, once for every MLP that reads them."""
@@ -139,7 +145,10 @@ class Signatures:
         widest = max(weight.shape[2] for weight, _ in mlp)
         for part in k_new.split(max(1, _CHUNK_ELEMENTS // (batch * max(heads, groups) * widest)), dim=2):
             found = _positive(part.repeat_interleave(max(1, heads // groups), dim=1), mlp, self._activation)
-            self._bits.append(found.transpose(-1, -2).unflatten(1, (groups, -1)).flatten(2, 3))
+            bits = found.transpose(-1, -2).unflatten(1, (groups, -1))  # [b, g, MLPs, n, k]
+            self._bits.append(bits.flatten(2, 3))
+            if free_to_read(bits):
+                self._words.append(_words(bits))
         self.length += num
 
     def freeze(self) -> None:
@@ -150,28 +159,47 @@ class Signatures:
         del k, v, valid
         self.length = min(self.length, length)
         self._bits.truncate(length)
+        self._words.truncate(length)
 
     def fork(self) -> Self:
         """The same signatures; whoever writes first copies."""
         twin = type(self)(self._weights, self._layer, self._activation)
-        twin.length, twin._bits = self.length, self._bits.fork()
+        twin.length, twin._bits, twin._words = self.length, self._bits.fork(), self._words.fork()
         return twin
 
     def scores(self, call: Call) -> Scores:
         """Bits that agree minus bits that differ: whole numbers, so that nothing is rounded."""
         mlp, group = self._mlp("query", call.q), call.num_heads // call.num_kv_heads
         several = [tuple(x.repeat_interleave(call.num_heads // x.shape[0], dim=0) for x in layer) for layer in mlp]
-        signs = _signs(_positive(call.q, several, self._activation)).unflatten(1, (call.num_kv_heads, group))
+        asked = _positive(call.q, several, self._activation).unflatten(1, (call.num_kv_heads, group))
+        if free_to_read(asked):
+            return Scores(logits=self._agreeing(asked).flatten(1, 2))
+        signs = _signs(asked)
         known = _signs(self._bits.bits()).unflatten(2, (-1, signs.shape[-1]))  # [b, g, MLPs, n, k]
         return Scores(logits=(signs @ known).flatten(1, 2))
+
+    def _agreeing(self, asked: Tensor) -> Tensor:
+        """The scores of query bits [b, g, r, q, n]: fp32 [b, g, r, q, k]."""
+        words = _words(asked.transpose(-1, -2))[..., None]  # [b, g, r, words, q, 1]
+        differ = torch.zeros(())
+        for held, one in zip(self._words.data.unbind(3), words.unbind(3), strict=True):
+            apart = held[:, :, :, None] ^ one
+            differ = differ + torch.from_numpy(np.bitwise_count(apart.numpy().view(f"u{apart.itemsize}")))
+        scores: Tensor = asked.shape[-1] - 2 * differ
+        return scores
 
     def _mlp(self, side: str, like: Tensor) -> Mlp:
         return read_layer(self._weights, self._layer, str(like.device))[side]
 
     @property
-    def nbytes(self) -> int:
+    def code_bytes(self) -> int:
         """Bytes that the signatures take."""
         return self._bits.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        return self.code_bytes + (self._words.data.nbytes if self._words.length else 0)
 
 
 def outputs(x: Tensor, mlp: Sequence[tuple[Tensor, ...]], activation: str) -> Tensor:
@@ -191,3 +219,12 @@ def _positive(x: Tensor, mlp: Sequence[tuple[Tensor, ...]], activation: str) -> 
 def _signs(bits: Tensor) -> Tensor:
     """Bits as -1 and 1."""
     return bits.float() * 2 - 1
+
+
+def _words(bits: Tensor) -> Tensor:
+    """Bits [..., n, k] as whole numbers of 32 or 64 of them: int32 or int64 [..., n / 32 or n / 64 rounded up, k]."""
+    size = 32 if bits.shape[-2] <= 32 else 64
+    padded = torch.nn.functional.pad(bits, (0, 0, 0, -bits.shape[-2] % size)).unflatten(-2, (-1, size))
+    whole = (padded.long() << torch.arange(size, device=bits.device)[:, None]).sum(-2)
+    packed: Tensor = whole.int() if size == 32 else whole
+    return packed

@@ -2,6 +2,8 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import product
 from math import comb
 from typing import ClassVar
 
@@ -22,6 +24,7 @@ from sahub.index.packed_bits import Planes
 from sahub.index.prefix_codes import Chunk, Coding
 
 _OUT = float("-inf")
+_CACHED_BYTES = 1 << 19  # of what is found in some tables of a KV head
 _LEAST = 1e-4  # of an inclusion probability
 _LARGEST = torch.finfo(torch.float16).max
 
@@ -130,18 +133,14 @@ class Tables(Coding):
         asked = sides(call.q.float() @ self.planes(call.q)[: call.q.shape[-1]]) * 255  # a byte holds eight keys
         asked = asked.unflatten(1, (-1, group)).flatten(2, 3).unflatten(-1, (tables, width))[..., None]
         words = (call.rows.num_keys + 7) // 8
-        held = self._sides.packed[..., :words].unflatten(2, (1, tables, width))  # [b, g, 1, l, bits, words]
-        other = held[..., 0, :] ^ asked[..., 0, :]
-        for bit in range(1, width):
-            other |= held[..., bit, :] ^ asked[..., bit, :]
-        same = other.bitwise_not_()
-        counted = [torch.zeros_like(same[..., 0, :]) for _ in range(least)]  # found in 1, 2, ... tables
-        for table in range(tables):
-            for i in range(least - 1, 0, -1):
-                counted[i] |= counted[i - 1] & same[..., table, :]
-            counted[0] |= same[..., table, :]
-        places = torch.arange(8, dtype=torch.uint8, device=same.device)
-        found = ((counted[-1][..., None] >> places) & 1).flatten(-2)[..., : call.rows.num_keys]
+        held = self._sides.packed[..., :words].unflatten(2, (tables, width))  # [b, g, l, bits, words]
+        size = max(1, _CACHED_BYTES // (asked.shape[2] * words))
+        found = held.new_empty(*asked.shape[:3], words)
+        for b, g in product(range(held.shape[0]), range(held.shape[1])):  # a core's cache holds some tables of a head
+            parts = zip(held[b, g].split(size), asked[b, g].split(size, dim=1), strict=True)
+            found[b, g] = reduce(_together, [_found(*part, least) for part in parts])[-1]
+        places = torch.arange(8, dtype=torch.uint8, device=held.device)
+        found = ((found[..., None] >> places) & 1).flatten(-2)[..., : call.rows.num_keys]
         heads: Tensor = found.bool().unflatten(2, (group, -1)).flatten(1, 2)
         return heads
 
@@ -189,6 +188,34 @@ class Tables(Coding):
 
     def _fork_codes(self) -> None:
         self._sides, self._norms = self._sides.fork(), self._norms.fork()
+
+
+def _found(held: Tensor, asked: Tensor, most: int) -> list[Tensor]:
+    """Which keys have the sides asked [r, l, bits, 1] in more than 0, 1, ... `most` - 1 of the tables [l, bits, words].
+
+    Each uint8 [r, words], a bit for each of eight keys.
+    """
+    other = held[:, 0] ^ asked[:, :, 0]
+    apart = torch.empty_like(other)
+    for bit in range(1, held.shape[1]):
+        other |= torch.bitwise_xor(held[:, bit], asked[:, :, bit], out=apart)
+    counts = [other.bitwise_not_(), *(torch.zeros_like(other[:, :1]).expand_as(other) for _ in range(most - 1))]
+    while counts[0].shape[1] > 1:  # half of the tables beside the other half
+        half = counts[0].shape[1] // 2
+        odd = [count[:, 2 * half :] for count in counts]
+        counts = _together([count[:, :half] for count in counts], [count[:, half : 2 * half] for count in counts])
+        if odd[0].shape[1]:
+            counts = [torch.cat(pair, dim=1) for pair in zip(counts, odd, strict=True)]
+    return [count[:, 0] for count in counts]
+
+
+def _together(one: list[Tensor], other: list[Tensor]) -> list[Tensor]:
+    """What was found in more than 0, 1, ... tables of either half, from the same of each half."""
+    both = [a | b for a, b in zip(one, other, strict=True)]
+    for i, j in product(range(len(one)), repeat=2):
+        if i + j + 1 < len(one):
+            both[i + j + 1] = both[i + j + 1] | (one[i] & other[j])
+    return both
 
 
 def _of_valid(x: Tensor, valid: Tensor | None) -> Tensor:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 from sahub.attention.budgets import Density, Size
 from sahub.attention.call import Call, Geometry
-from sahub.attention.choose import Selector, choose, exact_scores
+from sahub.attention.choose import choose, exact_scores
 from sahub.attention.selection import Selection
+from sahub.attention.selector import Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 

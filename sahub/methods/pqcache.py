@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 
 from sahub.attention.budgets import Density, Size, is_count
+from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
-from sahub.attention.choose import Selector, choose
+from sahub.attention.choose import choose
 from sahub.attention.selection import Selection
+from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.kmeans import kmeans, nearest, seed_of
 from sahub.index.packed_bits import Planes, from_bits, to_bits
 from sahub.index.prefix_codes import Chunk, Coding
 
+_JOINT_BITS = 12  # of codes that are looked up together
 METRICS = ("euclidean", "ip")
 
 
@@ -33,7 +36,8 @@ class PQCache(Stage):
 
     Source   Zhang et al. 2024, arXiv:2407.12820
     Differs  centroids are of all valid keys of the prefix, whatever sink and window keep, drawn by the seed, kept in 16
-             bits, and frozen when the prefix ends; codes are of the centroids as they are kept; selects per query head
+             bits, and frozen when the prefix ends; codes are of the centroids as they are kept; selects per query head,
+             unless `group` says otherwise
     Memory   m * pq_bits + 16 * (d + [ip] * m) * 2^pq_bits / K bits per key and KV head
     """
 
@@ -46,6 +50,7 @@ class PQCache(Stage):
     pq_bits: int = field(default=6, metadata={"unit": "bits a part", "search": {"choices": [4, 6, 8]}})
     kmeans_iter: int = field(default=10, metadata={"unit": "rounds"})
     metric: str = field(default="euclidean", metadata={"search": {"choices": list(METRICS)}})
+    group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
 
     def __post_init__(self) -> None:
         for name, low, high, unit in (
@@ -64,7 +69,7 @@ class PQCache(Stage):
     @property
     def selector(self) -> Selector:
         """What `density`, `heavy_size` or `select` asks for."""
-        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size)
+        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The keys of the best codes."""
@@ -87,6 +92,11 @@ class PQCache(Stage):
         """The code of each key, and its share of the centroids."""
         width = geometry.head_dim + (self.pq_group_factor if self.metric == "ip" else 0)
         return self.pq_group_factor * self.pq_bits + 16 * width * (1 << self.pq_bits) / num_keys
+
+    @property
+    def joint_parts(self) -> int:
+        """Parts whose codes are looked up together: as many as make a table that a core's cache holds."""
+        return max(1, _JOINT_BITS // self.pq_bits)
 
     @property
     def keeps_all(self) -> bool:
@@ -112,6 +122,7 @@ class ProductCodes(Coding):
         self.centroids: Tensor | None = None  # inf where there are fewer keys than codes
         self._largest: Tensor | None = None  # phi, fp32 [b, g, m, 1]
         self._codes = Planes()
+        self._read = Growing(axis=3)  # int64 [b, g, m / joint_parts, k]: codes of several parts as one, to be looked up
 
     @property
     def codes(self) -> Tensor:
@@ -122,17 +133,29 @@ class ProductCodes(Coding):
         """Scaled products of the query's parts with the centroids of every key, summed in the order of the parts."""
         index = self.ready(call)
         assert index.centroids is not None
-        parts, codes = self._stage.pq_group_factor, index.codes.long()
+        parts = self._stage.pq_group_factor
         group = call.num_heads // call.num_kv_heads
         query = (call.q.float() * call.scale).unflatten(1, (call.num_kv_heads, group)).unflatten(-1, (parts, -1))
         known = index.centroids[..., : query.shape[-1]].float()  # [b, g, m, 2^bits, d / m]
         known = known.masked_fill(known.isinf(), 0.0)
         table = torch.einsum("bgrqmd,bgmcd->bgrqmc", query, known)
-        logits = table.new_zeros(*table.shape[:4], codes.shape[-1])
-        for part in range(parts):
-            at = codes[:, :, part][:, :, None, None].expand(logits.shape)
-            logits += table[..., part, :].gather(-1, at)
-        return Scores(logits=logits.flatten(1, 2))
+        return Scores(logits=index._summed(table.flatten(2, 3)).unflatten(2, (group, -1)).flatten(1, 2))
+
+    def _summed(self, table: Tensor) -> Tensor:
+        """What each key's codes find in table [b, g, rows, m, 2^bits], summed up: [b, g, rows, k]."""
+        joint, read = self._stage.joint_parts, self._read.data
+        found: list[Tensor] = []
+        for number, parts in enumerate(table.split(joint, dim=3)):
+            whole = parts[..., 0, :]
+            for part in range(1, parts.shape[3]):  # a table of the sums of all their codes, which is read once
+                whole = (parts[..., part, :, None] + whole[..., None, :]).flatten(-2)
+            for at, (one, codes) in enumerate(zip(whole.flatten(0, 1), read[:, :, number].flatten(0, 1), strict=True)):
+                if number == 0:
+                    found.append(one.index_select(1, codes))
+                else:
+                    found[at] += one.index_select(1, codes)
+        summed: Tensor = torch.stack(found).unflatten(0, table.shape[:2])
+        return summed
 
     def _learn(self, prefix: list[Chunk]) -> None:
         keys = prefix[0][0]
@@ -164,6 +187,8 @@ class ProductCodes(Coding):
                 points = keys[b, g].float().unflatten(-1, (self._stage.pq_group_factor, -1)).transpose(0, 1)
                 codes[b, g] = nearest(self._widened(points, self._largest[b, g]), self.centroids[b, g].float())
         self._codes.append(to_bits(codes, self._stage.pq_bits))
+        joint = codes.split(self._stage.joint_parts, dim=2)
+        self._read.append(torch.stack([_joined(part, self._stage.pq_bits) for part in joint], dim=2))
 
     def _widened(self, points: Tensor, largest: Tensor) -> Tensor:
         """Parts [m, n, d / m] with the channel that makes distances products, for the metric ip."""
@@ -174,14 +199,26 @@ class ProductCodes(Coding):
 
     def _cut(self, length: int) -> None:
         self._codes.truncate(length)
+        self._read.truncate(length)
 
     def _fork_codes(self) -> None:
-        self._codes = self._codes.fork()
+        self._codes, self._read = self._codes.fork(), self._read.fork()
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes that codes and centroids take."""
+        return self._codes.nbytes + (0 if self.centroids is None else self.centroids.nbytes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that codes and centroids take."""
-        return self._codes.nbytes + (0 if self.centroids is None else self.centroids.nbytes)
+        """Bytes in use."""
+        return self.code_bytes + (self._read.data.nbytes if self._read.length else 0)
+
+
+def _joined(codes: Tensor, bits: int) -> Tensor:
+    """Codes [b, g, n, k] of n parts as one number, the first part's lowest: int64 [b, g, k]."""
+    places = torch.arange(codes.shape[2], device=codes.device)[:, None] * bits
+    return (codes.long() << places).sum(2)
 
 
 def _valid_keys(keys: Tensor, valid: Tensor | None, b: int, g: int) -> Tensor:

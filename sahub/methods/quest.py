@@ -6,8 +6,9 @@ from typing import Any
 
 from sahub.attention.budgets import Density, Size
 from sahub.attention.call import Call, Geometry
-from sahub.attention.choose import GROUPS, Selector, choose
+from sahub.attention.choose import choose
 from sahub.attention.selection import Selection
+from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.page_bounds import PageBounds

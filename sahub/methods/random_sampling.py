@@ -7,8 +7,9 @@ from sahub.attention.budgets import Density, at_layer, check_density, is_number,
 from sahub.attention.call import Call, Picks
 from sahub.attention.choose import free_keys
 from sahub.attention.gather import by_rows
+from sahub.attention.noise import noise
 from sahub.attention.selection import Selection
-from sahub.attention.selectors import noise, sample
+from sahub.attention.selectors import sample
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 
@@ -54,7 +55,7 @@ class RandomSampling(Stage):
             share = float(self.sampling_rate or 0)
             num = (free.sum(-1).double() * share + 1e-6).floor().long().clamp(min=1)
             return sample(free, num, noise(call), share_of(share, call.rows.num_keys))
-        num = (row_share(density, call.rows)[:, None] - taken.num_kept()).clamp(min=0)
+        num = (row_share(density, call.rows)[:, None] - taken.counts()).clamp(min=0)
         return sample(free, num.expand(free.shape[:3]), noise(call), share_of(density, call.rows.num_keys))
 
     @property

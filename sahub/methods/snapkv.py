@@ -8,14 +8,15 @@ from torch import Tensor
 from sahub.attention.budgets import is_count
 from sahub.attention.call import Call
 from sahub.errors import ConfigError
-from sahub.index.observation_window import Observed, Observing, shares_of
+from sahub.index.observation_window import ObservingByHead
+from sahub.index.observers import Observed, shares_of
 
 POOLINGS = ("avg", "max")
 _LEAST = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, kw_only=True)
-class SnapKV(Observing):
+class SnapKV(ObservingByHead):
     """Attend to the keys of the prefix to which its observers, the first rows after it, gave the most attention.
 
     score(i, j) = pool over keys near j of (mean over observers r <= i of softmax_j(q_r.k_j * scale)), per query head.

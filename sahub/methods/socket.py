@@ -10,8 +10,9 @@ from torch import Tensor
 from sahub.attention.budgets import Density, Size, is_count, is_number
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
-from sahub.attention.choose import Selector, choose
+from sahub.attention.choose import choose
 from sahub.attention.selection import Selection
+from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.lsh import KEYS_AT_ONCE, normals
@@ -42,6 +43,7 @@ class Socket(Stage):
     lsh_l: int = field(default=55, metadata={"unit": "tables", "search": {"low": 20, "high": 70, "step": 5}})
     lsh_k: int = field(default=11, metadata={"unit": "bits a table", "search": {"low": 6, "high": 12}})
     tau: float = field(default=0.5, metadata={"unit": "temperature", "search": {"low": 0.1, "high": 1.0, "log": True}})
+    group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
 
     def __post_init__(self) -> None:
         for name, unit in (("lsh_l", "table"), ("lsh_k", "bit a table")):
@@ -55,7 +57,7 @@ class Socket(Stage):
     @property
     def selector(self) -> Selector:
         """What `density`, `heavy_size` or `select` asks for."""
-        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size)
+        return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The keys of the best buckets."""

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sahub.attention.call import Call
-from sahub.index.observation_window import Observed, Observing, shares_of
+from sahub.index.observation_window import Observing
+from sahub.index.observers import Observed, shares_of
 
 _LEAST = torch.finfo(torch.float32).tiny
 
@@ -37,4 +38,4 @@ class TOVA(Observing):
             said = said.gather(2, latest.expand(said.shape[0], said.shape[1], -1, said.shape[3]))
         shares = observed.served(shares_of(said), shares_of(observed.own), by_earlier=True)[..., : observed.start]
         mean = shares.mean(dim=1, keepdim=True, dtype=torch.float64).float()
-        return mean.clamp(min=_LEAST).log().expand(-1, shares.shape[1], -1, -1)
+        return mean.clamp(min=_LEAST).log()

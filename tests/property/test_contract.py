@@ -35,10 +35,16 @@ METHODS = {  # at least one stack for each method, the corners of its fields inc
         [SINK, LOCAL, {"name": "quest", "heavy_size": 6, "page_size": 3, "label_bits": 2}],
         [LOCAL, {"name": "quest", "select": {"top_p": 0.5}, "page_size": 4, "label_bits": 4}],
         [SINK, {"name": "quest", "density": BUDGET, "page_size": 1}],
+        [SINK, LOCAL, {"name": "quest", "density": BUDGET, "page_size": 3, "group": "sum"}],
     ],
     "double_sparsity": [
         [{"name": "double_sparsity", "density": BUDGET, "group_factor": 2}],
         [SINK, LOCAL, {"name": "double_sparsity", "heavy_size": 6, "group_factor": 4, "label_bits": 16}],
+        [
+            {"name": "double_sparsity", "density": 0.2, "group_factor": 2, "group": "max"},
+            {"name": "local", "density": BUDGET},
+            {"name": "adaptive_sampling", "base_rate_sampling": 3, "epsilon": 0.2, "mode": "output"},
+        ],
         [LOCAL, {"name": "double_sparsity", "select": {"top_p": 0.5}, "group_factor": 1, "label_bits": 3}],
     ],
     "pqcache": [
@@ -54,6 +60,7 @@ METHODS = {  # at least one stack for each method, the corners of its fields inc
     "snapkv": [
         [{"name": "snapkv", "density": BUDGET}],
         [SINK, LOCAL, {"name": "snapkv", "heavy_size": 6, "window_size": 2, "kernel_size": 3, "pooling": "max"}],
+        [LOCAL, {"name": "snapkv", "density": BUDGET, "window_size": 2, "group": "max"}],
     ],
     "tova": [
         [{"name": "tova", "density": BUDGET}],
@@ -62,6 +69,7 @@ METHODS = {  # at least one stack for each method, the corners of its fields inc
     "expected_attention": [
         [{"name": "expected_attention", "density": BUDGET}],
         [SINK, LOCAL, {"name": "expected_attention", "heavy_size": 6, "window_size": 2, "rank": "score"}],
+        [SINK, {"name": "expected_attention", "density": BUDGET, "window_size": 2, "group": "sum"}],
     ],
     "random_sampling": [
         [{"name": "random_sampling", "sampling_rate": BUDGET}],
@@ -100,11 +108,18 @@ def builders() -> dict[str, dict]:
     return found
 
 
+def chooses_together(stages):
+    """Whether query heads that share a KV head choose together: they are no heads of their own then."""
+    fields = stages if isinstance(stages, list) else stages.values()
+    return any(stage.get("group", "none") != "none" for stage in fields)
+
+
 CASES = {
     **{f"{name}-{i}": stages for name, stacks in METHODS.items() for i, stages in enumerate(stacks)},
     **{f"conf/{name}": stages for name, stages in builders().items()},
 }
 LAW = settings(max_examples=10, deadline=None, derandomize=True)
+BY_HEAD = {name: stages for name, stages in CASES.items() if not chooses_together(stages)}
 every_stack = pytest.mark.parametrize("stages", CASES.values(), ids=CASES.keys())
 
 
@@ -221,7 +236,7 @@ def test_a_prefix_that_did_not_end_ends_before_the_rows(stages, call):
     assert torch.equal(kept(state.select(q, k, v)), kept(select(stack_of(stages), q, k, v, mask=mask)))
 
 
-@every_stack
+@pytest.mark.parametrize("stages", BY_HEAD.values(), ids=BY_HEAD.keys())
 @LAW
 @given(call=calls())
 def test_grouped_heads_agree_with_expanded_heads(stages, call):
@@ -308,6 +323,20 @@ def test_permuting_heads_permutes_the_result_and_inputs_stay_as_they_are(stages,
     if not draws_by_head(stages):
         assert torch.equal(swapped, dense.unflatten(1, (k.shape[1], -1))[:, order].flatten(1, 2))
     assert all(torch.equal(x, y) for x, y in zip(before, (q, k, v, mask), strict=True))
+
+
+@every_stack
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(call=calls())
+def test_scores_in_fp32_that_are_settled_select_the_same(stages, call):
+    q, k, v, mask = call
+    k = k.clone()
+    k[:, :, 1::3] = k[:, :, ::3][:, :, : k[:, :, 1::3].shape[2]]  # some that tie
+    exact = kept(select(stack_of(stages), q, k, v, mask=mask))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sahub.attention.products.SMALL", 0)
+        patch.setattr("sahub.attention.selectors._MANY", 8)
+        assert torch.equal(kept(select(stack_of(stages), q, k, v, mask=mask)), exact)
 
 
 @every_stack

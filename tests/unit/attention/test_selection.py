@@ -7,9 +7,10 @@ import torch
 
 from sahub.attention.budgets import most_tokens, row_tokens
 from sahub.attention.call import Call
+from sahub.attention.noise import noise
 from sahub.attention.rows import Rows, rows_of
 from sahub.attention.selection import Kind, Selection
-from sahub.attention.selectors import noise, sample, threshold, top_k, top_p
+from sahub.attention.selectors import sample, threshold, top_k, top_p
 from sahub.builders.build import build_stack, select
 from sahub.errors import ConfigError, SahubError
 

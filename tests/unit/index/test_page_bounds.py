@@ -40,7 +40,7 @@ def test_an_index_of_pages_holds_the_bits_that_it_reports(label_bits, page_size)
     k = torch.randn(1, heads, keys, width, generator=torch.Generator().manual_seed(0)).bfloat16()
     for part in k.split([1000, 3000, 90, 6], dim=2):
         state.append(part, part)
-    held = state.indexes[0].nbytes * 8 / (keys * heads)
+    held = state.indexes[0].code_bytes * 8 / (keys * heads)
     geometry = Geometry(num_layers=1, num_heads=4, num_kv_heads=heads, head_dim=width)
     assert held == pytest.approx(stack.aux_bits(geometry, keys), rel=0.02)
 

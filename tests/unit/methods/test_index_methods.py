@@ -285,7 +285,8 @@ def test_an_index_holds_the_bits_that_it_reports(name, tmp_path):
     state.freeze()
     state.append(k[:, :, -8:], k[:, :, -8:])
     state.select(k[:, :, -8:].repeat_interleave(2, dim=1), k, k)
-    held = state.indexes[0].nbytes * 8 / (keys * kv_heads)
+    index = state.indexes[0]
+    held = index.code_bytes * 8 / (keys * kv_heads)
     assert held == pytest.approx(stack.aux_bits(geometry, keys), rel=0.02)
 
 
@@ -447,7 +448,7 @@ def test_keep_sets_stand_once_their_observers_are_over(name, settled):
         dense = state.select(q[:, :, row, None], k[:, :, : part.stop], v[:, :, : part.stop]).probabilities()
         kept.append(dense[..., :48].flatten(0, 2) > 0)
         assert dense[..., 48:].all() or row >= 8
-    assert state.indexes[0].nbytes == 4 * 2 * 2 * D * 4  # observers, sequences, heads, channels, fp32
+    assert state.indexes[0].code_bytes == 4 * 2 * 2 * D * 4  # observers, sequences, heads, channels, fp32
     for before, after in pairwise(kept[settled:]):  # what later keys need leaves, nothing comes back
         assert not (after & ~before).any()
     assert (kept[0] & ~kept[2]).any()

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 
 from sahub.attention.budgets import Size
 from sahub.attention.call import Call, Geometry
-from sahub.attention.choose import Selector, choose, exact_scores
+from sahub.attention.choose import choose, exact_scores
 from sahub.attention.rows import rows_of
 from sahub.attention.selection import Selection
+from sahub.attention.selector import Selector
 from sahub.builders.build import build_stack, select
 
 LAW = settings(max_examples=25, deadline=None, derandomize=True)

@@ -8,9 +8,9 @@ import torch
 
 from sahub.attention.attend import attend
 from sahub.attention.call import Call
+from sahub.attention.noise import noise
 from sahub.attention.rows import rows_of
 from sahub.attention.selection import Kind
-from sahub.attention.selectors import noise
 from sahub.builders.build import build_stack, select
 from sahub.errors import ConfigError
 
