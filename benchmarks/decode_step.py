@@ -72,12 +72,12 @@ def main(*arguments: str) -> None:
 class Keys:
     """Keys and values of a cache with room for some more, as the engine holds them, and queries for each step."""
 
-    def __init__(self, length: int, dtype: torch.dtype) -> None:
+    def __init__(self, length: int, dtype: torch.dtype, device: str = "cpu") -> None:
         self.length, room, noise = length, length + 128, torch.Generator().manual_seed(0)
         mean = torch.randn(1, KV_HEADS, 1, DIM, generator=noise)  # keys of a model have one
-        self.k = (torch.randn(1, KV_HEADS, room, DIM, generator=noise) + mean).to(dtype)
-        self.v = torch.randn(1, KV_HEADS, room, DIM, generator=noise).to(dtype)
-        self.q = torch.randn(1, HEADS, room, DIM, generator=noise).to(dtype)
+        self.k = (torch.randn(1, KV_HEADS, room, DIM, generator=noise) + mean).to(device, dtype)
+        self.v = torch.randn(1, KV_HEADS, room, DIM, generator=noise).to(device, dtype)
+        self.q = torch.randn(1, HEADS, room, DIM, generator=noise).to(device, dtype)
 
     def call(self, start: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
         """q of the rows from start to end, and all keys and values up to end."""

@@ -134,7 +134,8 @@ def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
     grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
     keys, values = Table(k), Table(v)
     out = []
-    for part in row_chunks(q.shape[2], q.shape[0] * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])):
+    elements = q.shape[0] * units * max(1, indices.shape[-1]) * max(k.shape[-1], v.shape[-1])
+    for part in row_chunks(q.shape[2], elements, q.device):
         slots = indices[:, :, part]
         dots = keys.dots(grouped[:, :, part], keys.places(slots))
         shares = softmax.weights(softmax.logits(dots) + weights[:, :, part, None])
@@ -178,7 +179,7 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Sof
     """Over all keys, with the log-weights added to the logits; heads that chose alike share a mask."""
     queries, keys, values = q.float(), k.float(), v.float()
     blocks = []
-    for part in row_chunks(selection.rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
+    for part in row_chunks(selection.rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2], q.device):
         bias = selection.dense_log_weight(part, _LEAST)
         bias = bias if bias.shape[1] == 1 else spread(bias, q.shape[1])
         few = queries[:, :, part], keys, values
@@ -192,7 +193,7 @@ def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: 
     rows = selection.rows
     queries, keys, values = q.float(), k.float(), v.float()
     blocks = []
-    for part in row_chunks(rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2]):
+    for part in row_chunks(rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2], q.device):
         end = rows.num_keys - rows.num_rows + part.stop
         visible = rows.visible(part)
         mask = None if visible is None else visible[:, None, :, :end]

@@ -7,22 +7,22 @@ import torch
 from torch import Tensor
 
 from sahub.attention.call import Call, Picks
-from sahub.attention.rows import Rows, free_to_read
+from sahub.attention.rows import Rows, at_once, free_to_read
 from sahub.attention.selection import Selection, spread
 
 _CHUNK_ELEMENTS = 4_000_000  # of the largest temporary: 16 MB in fp32
 _CACHED_ELEMENTS = 250_000  # 1 MB in fp32, what a core's cache holds
 
 
-def row_chunks(rows: int, elements_per_row: int) -> Iterator[slice]:
+def row_chunks(rows: int, elements_per_row: int, device: torch.device) -> Iterator[slice]:
     """Slices of `rows` rows, as many in each as keep a temporary small."""
-    size = max(1, _CHUNK_ELEMENTS // max(1, elements_per_row))
+    size = max(1, at_once(device, _CHUNK_ELEMENTS) // max(1, elements_per_row))
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def cached(units: int, elements: int) -> Iterator[slice]:
+def cached(units: int, elements: int, device: torch.device) -> Iterator[slice]:
     """Slices of `units` blocks, as many in each as leave what is gathered of them in a core's cache."""
-    size = max(1, _CACHED_ELEMENTS // max(1, elements))
+    size = max(1, at_once(device, _CACHED_ELEMENTS) // max(1, elements))
     return (slice(start, min(start + size, units)) for start in range(0, units, size))
 
 
@@ -58,13 +58,13 @@ class Table:
             found = torch.nn.functional.embedding_bag(bags, self._rows, per_sample_weights=weights, mode="sum")
             return found.view(*shares.shape[:4], -1)
         elements = places.shape[0] * places.shape[2] * places.shape[3] * self._rows.shape[1]
-        parts = cached(places.shape[1], elements)
+        parts = cached(places.shape[1], elements, places.device)
         return torch.cat([shares[:, part] @ self.at(places[:, part]) for part in parts], dim=1)
 
     def dots(self, queries: Tensor, places: Tensor) -> Tensor:
         """Products of queries fp32 [b, u, q, n, d] with the rows at `places` [b, u, q, s]: fp32 [b, u, q, n, s]."""
         elements = places.shape[0] * places.shape[2] * places.shape[3] * self._rows.shape[1]
-        parts = cached(places.shape[1], elements)
+        parts = cached(places.shape[1], elements, places.device)
         return torch.cat([queries[:, part] @ self.at(places[:, part]).mT for part in parts], dim=1)
 
 
@@ -86,7 +86,8 @@ def values_at(call: Call, slots: Tensor) -> Tensor:
 
 def by_rows(call: Call, taken: Selection, elements_per_row: int, pick: Callable[[Call, Selection], Picks]) -> Selection:
     """What `pick` chooses for a few rows at a time: for choices that do not depend on the other rows of a call."""
-    parts = [pick(*_part(call, taken, part)) for part in row_chunks(call.rows.num_rows, elements_per_row)]
+    chunks = row_chunks(call.rows.num_rows, elements_per_row, call.rows.device)
+    parts = [pick(*_part(call, taken, part)) for part in chunks]
     if len(parts) == 1:
         return taken.beside(*parts[0])
     width = max(part.units.shape[-1] for part in parts)

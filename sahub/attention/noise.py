@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sahub.attention.call import Call
+from sahub.attention.rows import at_once
 
 
 def noise(call: Call) -> Tensor:
@@ -22,7 +23,7 @@ def noise(call: Call) -> Tensor:
     rank = _mix(rank)[:, None]
     batch = max(row.shape[0], rank.shape[0])
     uniform = torch.empty(batch, call.num_heads, rows.num_rows, rows.num_keys, device=rows.device)
-    size = max(1, _CACHED_NUMBERS // (batch * rows.num_rows * rows.num_keys))
+    size = max(1, at_once(rows.device, _CACHED_NUMBERS) // (batch * rows.num_rows * rows.num_keys))
     for start in range(0, call.num_heads, size):  # a core's cache holds some heads
         bits = _mixed(row[:, start : start + size, :, None] ^ rank)
         torch.mul(bits.bitwise_right_shift_(40).bitwise_and_(0xFFFFFF), 2.0**-24, out=uniform[:, start : start + size])

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from sahub.errors import ConfigError
 
+_AWAY = 1 << 27  # elements of a temporary on a GPU: 512 MB in fp32
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -114,6 +116,11 @@ class Rows:
 def free_to_read(x: Tensor) -> bool:
     """Whether looking at values costs nothing: on the CPU. Elsewhere it would wait for the device at every step."""
     return x.device.type == "cpu"
+
+
+def at_once(device: torch.device, cached: int) -> int:
+    """Elements of a temporary: `cached` on a CPU, for its caches; elsewhere many: every call costs microseconds."""
+    return cached if device.type == "cpu" else _AWAY
 
 
 def rows_of(q: Tensor, k: Tensor, mask: Tensor | None) -> Rows:

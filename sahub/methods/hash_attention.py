@@ -12,7 +12,7 @@ from sahub.attention.budgets import Density, Size, is_count
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
 from sahub.attention.choose import choose
-from sahub.attention.rows import free_to_read
+from sahub.attention.rows import at_once, free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
@@ -143,7 +143,9 @@ class Signatures:
                 f"{k_new.shape[3]}"
             )
         widest = max(weight.shape[2] for weight, _ in mlp)
-        for part in k_new.split(max(1, _CHUNK_ELEMENTS // (batch * max(heads, groups) * widest)), dim=2):
+        for part in k_new.split(
+            max(1, at_once(k_new.device, _CHUNK_ELEMENTS) // (batch * max(heads, groups) * widest)), dim=2
+        ):
             found = _positive(part.repeat_interleave(max(1, heads // groups), dim=1), mlp, self._activation)
             bits = found.transpose(-1, -2).unflatten(1, (groups, -1))  # [b, g, MLPs, n, k]
             self._bits.append(bits.flatten(2, 3))

@@ -15,6 +15,7 @@ from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Picks
 from sahub.attention.choose import free_keys
 from sahub.attention.gather import by_rows, dots_at
+from sahub.attention.rows import at_once
 from sahub.attention.selection import Selection
 from sahub.attention.selectors import threshold
 from sahub.attention.stage import Index, Stage
@@ -134,7 +135,7 @@ class Tables(Coding):
         asked = asked.unflatten(1, (-1, group)).flatten(2, 3).unflatten(-1, (tables, width))[..., None]
         words = (call.rows.num_keys + 7) // 8
         held = self._sides.packed[..., :words].unflatten(2, (tables, width))  # [b, g, l, bits, words]
-        size = max(1, _CACHED_BYTES // (asked.shape[2] * words))
+        size = max(1, at_once(held.device, _CACHED_BYTES) // (asked.shape[2] * words))
         found = held.new_empty(*asked.shape[:3], words)
         for b, g in product(range(held.shape[0]), range(held.shape[1])):  # a core's cache holds some tables of a head
             parts = zip(held[b, g].split(size), asked[b, g].split(size, dim=1), strict=True)
