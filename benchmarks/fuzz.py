@@ -91,7 +91,7 @@ def trouble(work: Callable[[], None]) -> tuple[str, str] | None:
             None if 0 < len(lines) <= MOST_LINES else (f"{type(error).__name__}: {len(lines)} lines", str(error)[:500])
         )
     except AssertionError as error:
-        return f"wrong: {str(error).splitlines()[0][:80]}", str(error)[:800]
+        return f"wrong: {str(error).partition(chr(10))[0][:80]}", str(error)[:800]
     except Exception as error:  # noqa: BLE001 (which is what is looked for)
         ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "/sahub/" in frame.filename]
         frame = ours[-1] if ours else traceback.extract_tb(error.__traceback__)[-1]

@@ -9,12 +9,12 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from sahub.config.choices import GROUPS, conf_dir, group_choices
-from sahub.config.grammar import PLAIN, quoted
+from sahub.config.grammar import PLAIN, one_line, quoted
 from sahub.config.ranges import allowed, keys
 from sahub.config.settings import Settings
 from sahub.config.suites import suites_of
@@ -39,12 +39,12 @@ def explain(error: Exception, roots: Sequence[Path]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_choice(error.missing_cfg_file, roots)
     if ambiguous := re.match(r"Ambiguous value for argument '(.*)'", text):
-        return f"{ambiguous[1]}: more than one value, which needs -m (or --multirun); a list is written [a,b]"
+        return f"{one_line(ambiguous[1])}: more than one value, which needs -m (or --multirun); a list is written [a,b]"
     if isinstance(error, OverrideParseException):
         return _unparsed(str(error.override), text)
     if "requires --multirun" in text:
         override = text.partition("'")[2].rpartition("'")[0] or text
-        return f"{override}: more than one value, which needs -m (or --multirun)"
+        return f"{one_line(override)}: more than one value, which needs -m (or --multirun)"
     links = [link for link in _chain(error) if isinstance(link, OmegaConfBaseException) and link.full_key]
     for link in links:
         if isinstance(link, ConfigKeyError | ConfigAttributeError):
@@ -74,6 +74,8 @@ def composing(roots: Sequence[Path] = ()) -> Iterator[None]:
         raise ConfigError(f"{_broken(roots)}: must be a mapping of keys to values") from error
     except RecursionError as error:
         raise ConfigError(f"{_broken(roots)}: refers to itself") from error
+    except AssertionError as error:  # Hydra's own
+        raise ConfigError(f"{_broken(roots)}: defaults must be a list of texts, `name` or `group: name`") from error
     except (ValueError, TypeError, YAMLError) as error:  # Hydra's own, of a broken file
         raise ConfigError(" ".join(f"{error}".split())[:600] or type(error).__name__) from error
 
@@ -82,11 +84,15 @@ def _broken(roots: Sequence[Path]) -> Path | str:
     """The first configuration file that cannot be read as one: Hydra does not say which it read."""
     for file in (file for root in roots for file in sorted(root.rglob("*.yaml"))):
         try:
-            OmegaConf.load(file)
+            held = OmegaConf.load(file)
         except (UnicodeDecodeError, OSError, RecursionError):
             return file
         except (OmegaConfBaseException, ValueError, TypeError, YAMLError):  # which say it themselves
             continue
+        asked = OmegaConf.select(held, "defaults") if OmegaConf.is_dict(held) else None
+        groups = [one for one in asked if OmegaConf.is_dict(one)] if isinstance(asked, ListConfig) else []
+        if not all(isinstance(group, str) for one in groups for group in one):
+            return file
     return "a configuration file"
 
 
@@ -107,8 +113,8 @@ def _unparsed(override: str, complaint: str) -> str:
     """Signs that mean something in a value, and how they are typed as a text."""
     cure = quoted(override)
     signs = "".join(dict.fromkeys(sign for sign in override.partition("=")[2] if not PLAIN.fullmatch(f"a{sign}")))
-    if cure is None or not signs:
-        return f"{override}: is not of the form key=value ({complaint.splitlines()[0]})"
+    if cure is None or not signs or not cure.isprintable():
+        return f"{one_line(override)}: is not of the form key=value ({one_line(complaint.splitlines()[0])})"
     named = " ".join("space" if sign.isspace() else sign for sign in signs)
     return f"{override}: {named} cannot stand in a value without quotes; type {shlex.quote(cure)}"
 
@@ -116,14 +122,14 @@ def _unparsed(override: str, complaint: str) -> str:
 def _typed(text: str) -> str:
     """The override as it was typed, where Hydra's message quotes it."""
     found = re.search(r"(?:Error merging override |To append to your (?:config|default list) use )(\S.*)", text)
-    return found[1].lstrip("+") if found else ""
+    return one_line(found[1].lstrip("+")) if found else ""
 
 
 def _unknown_choice(file: str, roots: Sequence[Path]) -> str:
-    group, _, name = file.removesuffix(".yaml").partition("/")
+    group, _, name = one_line(file).removesuffix(".yaml").partition("/")
     choices = group_choices(group, roots)
     if not choices:
-        return f"{file}: no such configuration file in {listed([str(root) for root in roots])}"
+        return f"{one_line(file)}: no such configuration file in {listed([str(root) for root in roots])}"
     close = did_you_mean(name, choices)
     own = [choice for choice in choices if choice.startswith(f"{name.partition('/')[0]}/")]
     if group == "task":

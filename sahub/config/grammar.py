@@ -50,10 +50,15 @@ def parsed(text: str) -> Override:
     try:
         [found] = OverridesParser.create().parse_overrides([text])
     except HydraException as error:
-        raise ConfigError(f"{text}: is not of the form key=value") from error
+        raise ConfigError(f"{one_line(text)}: is not of the form key=value") from error
     if found.is_sweep_override():
-        raise ConfigError(f"{text}: must be one value, not a sweep")
+        raise ConfigError(f"{one_line(text)}: must be one value, not a sweep")
     return found
+
+
+def one_line(text: str) -> str:
+    """The text for a message: line breaks, and whatever else does not print, as escapes."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def quoted(text: str) -> str | None:

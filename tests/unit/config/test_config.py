@@ -230,7 +230,11 @@ def test_a_value_with_signs_is_told_the_signs_and_the_cure(override: str, signs:
 @pytest.mark.parametrize(
     ("text", "must"),
     [(text, "must be a mapping of keys to values") for text in ("5", "true", "1.5", "!!binary aGk=", "!!set {a}")]
-    + [("&a [*a]", "refers to itself"), ("&a {b: *a}", "refers to itself")],
+    + [("&a [*a]", "refers to itself"), ("&a {b: *a}", "refers to itself")]
+    + [
+        (f"defaults: [default, {{{key}: x}}]", "defaults must be a list of texts, `name` or `group: name`")
+        for key in ("1", "2.5", "true")
+    ],
 )
 def test_a_file_that_holds_no_mapping_is_named(text: str, must: str, tmp_path: Path) -> None:
     file = tmp_path / "builder" / "mine.yaml"
@@ -239,6 +243,14 @@ def test_a_file_that_holds_no_mapping_is_named(text: str, must: str, tmp_path: P
     with pytest.raises(ConfigError) as caught, composing([tmp_path]):
         composed(["builder=mine"], config_dir=str(tmp_path))
     assert str(caught.value) == f"{file}: {must}"
+
+
+@pytest.mark.parametrize("typed", ["{}", "a{}", "search.seed={}", "task={}", "model='{}'", "+a{}=1", "~{}"])
+@pytest.mark.parametrize("breaks", ["\n" * 9, "x\r\ny\u2028z\x85\x0b\x0c\x1c\n\u2029", "\x1b[2J\ud800\n\n\n\n"])
+def test_what_was_typed_is_told_on_one_line(typed: str, breaks: str) -> None:
+    with pytest.raises(ConfigError) as caught, composing():
+        compose_cell([typed.format(breaks)])
+    assert len(str(caught.value).splitlines()) <= 3
 
 
 LEAVES = (
