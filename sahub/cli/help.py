@@ -40,6 +40,11 @@ sahub {command} 'doctor.tasks=[ruler/niah_single_1]' 'doctor.lengths=[4096]'
 sahub {command} doctor.tasks=[]                                    without asking it anything
 sahub {command} task=longbench/qasper model=llama                  a task, as that model reads it
 sahub {command} task=ruler/vt search.max_context_length=4096 doctor.dense=false""",
+    "bench": """\
+sahub {command} -m builder=quest,pqcache,snapkv                     in one table, beside dense
+sahub {command} model=llama 'bench.lengths=[4096,16384]'            at these lengths
+sahub {command} -m builder.stages.quest.page_size=16,32 objective=sparsity_5
+sahub {command} compute.threads=2 bench.rounds=9""",
     "best": """\
 sahub {command} builder=quest task=ruler/vt                        for this task, else for all, else the default
 sahub {command} show=all builder=quest                             every winner of this builder
