@@ -20,6 +20,10 @@ ABOUT = {
         "Say what a model can be used for here: architecture, sparse path, dense accuracy, time and memory.\n"
         "With task= say what would spoil a run of that task: data, labels, lengths, truncation, scores at the floor."
     ),
+    "bench": (
+        "Measure what a decoding step of a builder costs on this machine, part by part, beside dense attention:\n"
+        "time, bytes and memory at several lengths, and from which length on it is faster."
+    ),
     "best": "Say which configuration is the best that is known, from the winners that searches left in the cache.",
 }
 EXAMPLES = {
