@@ -1,6 +1,5 @@
 """Measure the builders of cells, those of one model beside each other."""
 
-import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,8 @@ from sahub.progress import Display
 from sahub.results.cell_files import versions
 from sahub.search.trial import attention_of
 from sahub.timing.machine import machine
-from sahub.timing.measure import Bench, Measured
+from sahub.timing.measure import Measured, measured
 
-log = logging.getLogger(__name__)
 DENSE = "dense"  # the builder that is always there
 
 
@@ -108,18 +106,23 @@ def _findings(side: Side, display: Display) -> Findings:
     """Load the model, and measure its builders length by length."""
     cell, settings = side.first, side.first.settings
     model, dense_layers = load(cell), settings.protocol.dense_layers
-    measured: list[Measured] = []
+    steps: list[Measured] = []
     for length in settings.bench.lengths:
         with display.steps("bench", f"{cell.choices.model} at {length:,}"):
-            bench = Bench(model, length, settings.bench.rounds, dense_layers=dense_layers, seed=settings.bench.seed)
-            measured += bench.measured(side.stacks)
-        log.info("model=%s length=%d %s", cell.choices.model, length, [f"{one.step:.4g} s" for one in measured])
+            steps += measured(
+                model,
+                [length],
+                side.stacks,
+                rounds=settings.bench.rounds,
+                dense_layers=dense_layers,
+                seed=settings.bench.seed,
+            )
     return Findings(
         model=cell.choices.model,
         dtype=str(model.hf.dtype).removeprefix("torch."),
         layers=len(model.geometry.layers) - len(set(dense_layers)),
         machine=machine(model.device),
-        measured=measured,
+        measured=steps,
         stages=side.stages,
         overrides=cell.overrides,
     )

@@ -14,7 +14,7 @@ from sahub.models.supported import geometry
 from sahub.models.weights import spec_of
 from sahub.scores import check_metric
 from sahub.search.limits import limits_of, own_limit
-from sahub.search.objective import function_of, reads_errors
+from sahub.search.objective import SECONDS, function_of, reads_errors, reads_seconds
 from sahub.search.trial import attention_of, space_of_cell
 
 
@@ -55,6 +55,16 @@ def _check_model(cell: Cell, stack: Stack | None) -> None:
 def _check_objective(cell: Cell) -> None:
     """Raise ConfigError for an objective that reads what is not measured, or whose function cannot be imported."""
     objective = cell.settings.objective
+    if (objective.loss is None) != (objective.largest_loss is None):
+        raise ConfigError(
+            f"objective.loss={objective.loss} objective.largest_loss={objective.largest_loss}: both must be set, or "
+            "neither"
+        )
+    if reads_seconds(objective) and objective.loss in (None, SECONDS):
+        raise ConfigError(
+            f"objective.measure={SECONDS} objective.loss={objective.loss}: must be bounded by the loss of another "
+            "measure (objective.loss=tokens_changed objective.largest_loss=0.02), as what reads least is fastest"
+        )
     if not objective.function and reads_errors(objective) and cell.settings.protocol.measure_error == "off":
         raise ConfigError(f"protocol.measure_error=off: objective.measure={objective.measure} needs it (all, or N)")
     if objective.function:

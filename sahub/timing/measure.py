@@ -60,28 +60,52 @@ class _Runner:
     taken: list[Parts] = field(default_factory=list)
 
 
-class Bench:
+def measured(
+    model: Model,
+    lengths: Sequence[int],
+    stacks: Mapping[str, Stack],
+    *,
+    rounds: int,
+    dense_layers: Sequence[int] = (),
+    seed: int = 0,
+) -> list[Measured]:
+    """Dense, then every stack, length by length; rounds go over all lengths, so that a slow minute is slow for all.
+
+    Raises SparseNeverRan where a model does not ask what it is routed to.
+    """
+    benches = [_Bench(model, length, rounds, dense_layers=dense_layers, seed=seed) for length in lengths]
+    for bench in benches:
+        bench.prepare(stacks)
+    for number in range(rounds):
+        for bench in benches:
+            bench.round(number)
+    return [one for bench in benches for one in bench.told()]
+
+
+class _Bench:
     """A model with a cache of `length` tokens, on which steps of stacks are timed."""
 
-    def __init__(
-        self, model: Model, length: int, rounds: int, *, dense_layers: Sequence[int] = (), seed: int = 0
-    ) -> None:
-        self.model, self.length, self.rounds, self.seed = model, length, rounds, seed
+    def __init__(self, model: Model, length: int, rounds: int, *, dense_layers: Sequence[int], seed: int) -> None:
+        self.model, self.length, self.seed = model, length, seed
         self.layers = [layer for layer in model.geometry.layers if layer not in dense_layers]
         self.clock: Clock = clock_of(model.device, torch.get_num_threads())
         self.prefix = filled(model, length, room=WARM + rounds, seed=seed)
         self.token = torch.tensor([self.prefix.context_ids[-1:]], device=model.device)
+        self.runners: list[_Runner] = []
 
-    @torch.inference_mode()
-    def measured(self, stacks: Mapping[str, Stack]) -> list[Measured]:
-        """Dense, then every stack. Raises SparseNeverRan where a model does not ask what it is routed to."""
-        with fixed_frequencies(self.model.hf, self.length + self.prefix.room):
-            runners = [self._dense(), *(self._built(name, stack) for name, stack in stacks.items())]
-            for number in range(self.rounds):
-                at, before = self.length + WARM + number, self._states()
-                for runner in runners if number % 2 else runners[::-1]:
-                    runner.taken.append(self._step(runner, at, before))
-        return [self._told(runner, runners[0]) for runner in runners]
+    def prepare(self, stacks: Mapping[str, Stack]) -> None:
+        """Dense and the stacks, ready for rounds."""
+        self.runners = [self._dense(), *(self._built(name, stack) for name, stack in stacks.items())]
+
+    def round(self, number: int) -> None:
+        """A step of each at the same place, forth or back."""
+        before = self._states()
+        for runner in self.runners if number % 2 else self.runners[::-1]:
+            runner.taken.append(self._step(runner, self.length + WARM + number, before))
+
+    def told(self) -> list[Measured]:
+        """What the rounds come to."""
+        return [self._told(runner, self.runners[0]) for runner in self.runners]
 
     def _dense(self) -> _Runner:
         """The faster way to attend to everything."""
@@ -92,6 +116,7 @@ class Bench:
                 found.append((self._warm(runner), runner))
         return min(found, key=lambda pair: pair[0])[1]
 
+    @torch.inference_mode()
     def _built(self, name: str, stack: Stack) -> _Runner:
         """A stack that has read the cache, and whose observers have seen their rows."""
         runner = _Runner(name=name, stack=stack, way=plainly(next(iter(PLAIN.values()))))
@@ -135,12 +160,14 @@ class Bench:
         """What layers hold beside keys and values, now."""
         return [held(layer) for layer in self.prefix.cache.layers]
 
+    @torch.inference_mode()
     def _step(self, runner: _Runner, at: int, before: Sequence[State], *, look: bool = False) -> Parts:
         """One token after `at` others."""
         for layer, state in zip(self.prefix.cache.layers, before, strict=True):
             restore(layer, state, at)
         timed = Timed(way=runner.way, clock=self.clock, states=runner.states, looks=look)
-        with attached(self.model.hf, timed):
+        longest = self.length + self.prefix.room
+        with fixed_frequencies(self.model.hf, longest), attached(self.model.hf, timed):
             begin = self.clock()
             self.model.hf(input_ids=self.token, past_key_values=self.prefix.cache, use_cache=True, logits_to_keep=1)
             seconds = self.clock() - begin
@@ -153,7 +180,7 @@ class Bench:
         return timed.parts.plus(Parts(rest=seconds - timed.parts.total))
 
     def _told(self, runner: _Runner, dense: _Runner) -> Measured:
-        """What the rounds of a stack come to."""
+        """The same of one."""
         seen, taken = runner.seen, runner.taken
         assert seen is not None
         density, kv_density = (fmean(shares) if shares else 1.0 for shares in (seen.density, seen.kv_density))

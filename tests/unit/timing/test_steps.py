@@ -16,7 +16,7 @@ from sahub.engine.routing import attached
 from sahub.errors import SparseNeverRan
 from sahub.timing import filled as filling
 from sahub.timing import measure
-from sahub.timing.measure import WARM, Bench
+from sahub.timing.measure import measured
 from sahub.timing.step import PLAIN, Parts, Timed, plainly, sparse_step
 
 QUEST = build_stack([{"name": "sink", "sink_size": 4}, {"name": "quest", "density": 0.25, "page_size": 8}])
@@ -96,8 +96,8 @@ def test_a_cache_holds_a_text_and_then_keys_like_it(model, monkeypatch):
 
 
 def test_stacks_are_measured_beside_dense(model):
-    bench = Bench(model, 256, 2)
-    dense, quest, snapkv = bench.measured({"quest": QUEST, "snapkv": SNAPKV})
+    dense, quest, snapkv, *longer = measured(model, [256, 320], {"quest": QUEST, "snapkv": SNAPKV}, rounds=2)
+    assert [(one.name, one.length) for one in longer] == [("dense", 320), ("quest", 320), ("snapkv", 320)]
     assert [dense.name, quest.name, snapkv.name] == ["dense", "quest", "snapkv"]
     assert (dense.density, dense.kv_density, dense.aux_bits, dense.against_dense) == (1.0, 1.0, 0.0, 1.0)
     shape = model.geometry
@@ -109,18 +109,16 @@ def test_stacks_are_measured_beside_dense(model):
         per_head = 256 * (one.kv_density * key_bytes + one.aux_bits / 8)
         assert one.bytes_read == pytest.approx(shape.num_layers * shape.num_kv_heads * per_head)
         assert all(seconds > 0 for seconds in (*one.parts.values, one.step, one.against_dense))
-    assert bench.prefix.cache.get_seq_length() == 256 + WARM + 2
 
 
 def test_layers_that_stay_dense_read_everything(model):
-    _, quest = Bench(model, 256, 1, dense_layers=(0,)).measured({"quest": QUEST})
-    _, whole = Bench(model, 256, 1).measured({"quest": QUEST})
+    _, quest = measured(model, [256], {"quest": QUEST}, rounds=1, dense_layers=(0,))
+    _, whole = measured(model, [256], {"quest": QUEST}, rounds=1)
     one_layer = model.geometry.num_kv_heads * 256 * 2 * model.geometry.head_dim * 4
     assert whole.bytes_read / 2 + one_layer == pytest.approx(quest.bytes_read, rel=0.05)
 
 
 def test_a_model_that_does_not_ask_is_an_error(model, monkeypatch):
-    bench = Bench(model, 64, 1)
     monkeypatch.setattr(measure, "attached", lambda hf, attends: torch.no_grad())
     with pytest.raises(SparseNeverRan):
-        bench.measured({"quest": QUEST})
+        measured(model, [64], {"quest": QUEST}, rounds=1)
