@@ -9,6 +9,7 @@ from sahub.compute.devices import check_gpus
 from sahub.config.cell import Cell
 from sahub.errors import ConfigError
 from sahub.extensions import member
+from sahub.measures import MEASURES
 from sahub.models.reading import read_config
 from sahub.models.supported import geometry
 from sahub.models.weights import spec_of
@@ -66,7 +67,9 @@ def _check_objective(cell: Cell) -> None:
             "measure (objective.loss=tokens_changed objective.largest_loss=0.02), as what reads least is fastest"
         )
     if not objective.function and reads_errors(objective) and cell.settings.protocol.measure_error == "off":
-        raise ConfigError(f"protocol.measure_error=off: objective.measure={objective.measure} needs it (all, or N)")
+        key = "measure" if MEASURES[objective.measure].reads_error else "loss"
+        named = f"objective.{key}={getattr(objective, key)}"
+        raise ConfigError(f"protocol.measure_error=off: {named} needs it (all, or N)")
     if objective.function:
         function_of("objective.function", objective.function.get("_target_"), cell.config_dir)
 
