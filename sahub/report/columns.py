@@ -115,8 +115,10 @@ def _winner(found: Mapping[str, Any] | None) -> str:
 
 def _milliseconds(seconds: float | None, costs: Mapping[str, Any] | None) -> str:
     """What was predicted, and how far off predictions were."""
+    if seconds is None:
+        return "-"
     error = costs["sparse"]["error"] if costs else None
-    return _short(None if seconds is None else 1e3 * seconds) + ("" if error is None else f" ±{100 * error:.0f} %")
+    return _short(1e3 * seconds) + ("" if error is None else f" ±{100 * error:.0f} %")
 
 
 def _layers(found: Mapping[str, int] | None) -> str:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import many, sahub
+from commands import TINY, many, sahub
 
 WRONG = [
     (["bench.length=[128]"], "bench.length=[128]: no such key; did you mean bench.lengths?"),
@@ -40,6 +40,26 @@ def test_builders_stand_beside_dense(tmp_path: Path) -> None:
     assert {"cpu", "cores", "threads", "torch", "date"} <= set(model["machine"])
     assert written["versions"]["torch"]
     assert (root / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_search_for_speed_says_what_it_predicts(tmp_path: Path) -> None:
+    done = sahub(
+        "search", "compute=inline", "objective=latency", "objective.largest_loss=1", "builder=streaming_llm", *TINY,
+        "phases=[search]", "search.num_samples=2", "search.promote=0", "search.calibrate=0", "search.decide=0",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    root = Path(done.stdout.splitlines()[-1].removeprefix("files: "))
+    [row] = json.loads((root / "benchmark_summary.json").read_text(encoding="utf-8"))["cells"]
+    predicted, error = 1e3 * row["best"]["step_seconds"], row["step_costs"]["sparse"]["error"]
+    assert predicted > 0
+    assert row["step_costs"]["machine"]["threads"] == 1
+    assert f" {predicted:.3g} ±{100 * error:.0f} % " in done.stdout
+    [best] = root.glob("optimal_configs/*latency*largest_loss_1.json")
+    assert json.loads(best.read_text(encoding="utf-8"))["figures"]["step_seconds"] == row["best"]["step_seconds"]
+    log = (root / "sahub.log").read_text(encoding="utf-8")
+    assert "measuring steps of" in log
+    assert "median error" in log
 
 
 @pytest.fixture(scope="module")

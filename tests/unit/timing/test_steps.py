@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 import torch
 from families import tiny
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sahub.builders.build import build_stack
@@ -28,6 +28,7 @@ def model(make_model, tokenizer):
     return wrap_model(make_model(), tokenizer, name="tiny")
 
 
+@settings(max_examples=40)
 @given(
     heads=st.sampled_from([(1, 1), (4, 1), (6, 3)]),
     keys=st.integers(1, 40),
