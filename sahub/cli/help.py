@@ -21,8 +21,8 @@ ABOUT = {
         "With task= say what would spoil a run of that task: data, labels, lengths, truncation, scores at the floor."
     ),
     "bench": (
-        "Measure what a decoding step of a builder costs on this machine, part by part, beside dense attention:\n"
-        "time, bytes and memory at several lengths, and from which length on it is faster."
+        "Measure what a decoding step of a builder costs on this machine, beside dense attention.\n"
+        "Time part by part, bytes and memory at several lengths, and from which length on it is faster."
     ),
     "best": "Say which configuration is the best that is known, from the winners that searches left in the cache.",
 }

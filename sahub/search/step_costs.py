@@ -32,10 +32,10 @@ def step_costs(cell: Cell, geometry: Geometry, longest: int) -> StepCosts:
     """The models of steps of a cell's stacks over up to `longest` keys; the steps are measured where none are kept.
 
     They are those of the builder's default, and of its free fields each at its last value, over a quarter, a half and
-    all of the keys.
+    all of the keys, rounded up to a power of two: contexts of about one length share their steps.
     """
-    stacks = stacks_of(cell, geometry, longest)
-    lengths = sorted({max(SHORTEST, longest // part) for part in (4, 2, 1)})
+    stacks, most = stacks_of(cell, geometry, longest), 1 << (longest - 1).bit_length()
+    lengths = sorted({max(SHORTEST, most // part) for part in (4, 2, 1)})
     journal, key = Journal(cell.settings.cache_dir, force=cell.settings.force), _key(cell, stacks, lengths)
     kept = journal.get(key, SHAPE)
     if kept is None:

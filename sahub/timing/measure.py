@@ -95,7 +95,8 @@ class _Bench:
 
     def prepare(self, stacks: Mapping[str, Stack]) -> None:
         """Dense and the stacks, ready for rounds."""
-        self.runners = [self._dense(), *(self._built(name, stack) for name, stack in stacks.items())]
+        dense = self._dense()
+        self.runners = [dense, *(self._built(name, stack, dense.way) for name, stack in stacks.items())]
 
     def round(self, number: int) -> None:
         """A step of each at the same place, forth or back."""
@@ -117,9 +118,9 @@ class _Bench:
         return min(found, key=lambda pair: pair[0])[1]
 
     @torch.inference_mode()
-    def _built(self, name: str, stack: Stack) -> _Runner:
-        """A stack that has read the cache, and whose observers have seen their rows."""
-        runner = _Runner(name=name, stack=stack, way=plainly(next(iter(PLAIN.values()))))
+    def _built(self, name: str, stack: Stack, way: Way) -> _Runner:
+        """A stack that has read the cache, and whose observers have seen their rows; `way`: of layers that stay dense."""
+        runner = _Runner(name=name, stack=stack, way=way)
         with peak(self.model.device) as runner.memory:
             begin = self.clock()
             watched = min(_watched(stack), self.length // 2)
