@@ -123,7 +123,9 @@ class Objective:
         choices=tuple(MEASURES),
     )
     loss: str | None = key(
-        None, "measure that largest_loss bounds, such as tokens_changed (null: none)", choices=tuple(MEASURES)
+        None,
+        "measure that largest_loss bounds, such as tokens_changed (null: none)",
+        choices=tuple(name for name, measure in MEASURES.items() if not measure.of_measures),
     )
     largest_loss: float | None = key(
         None,

@@ -15,7 +15,7 @@ from sahub.models.supported import geometry
 from sahub.models.weights import spec_of
 from sahub.scores import check_metric
 from sahub.search.limits import limits_of, own_limit
-from sahub.search.objective import SECONDS, function_of, reads_errors, reads_seconds
+from sahub.search.objective import SECONDS, function_of, minimised, reads_errors
 from sahub.search.trial import attention_of, space_of_cell
 
 
@@ -61,7 +61,7 @@ def _check_objective(cell: Cell) -> None:
             f"objective.loss={objective.loss} objective.largest_loss={objective.largest_loss}: both must be set, or "
             "neither"
         )
-    if reads_seconds(objective) and objective.loss in (None, SECONDS):
+    if minimised(objective) == SECONDS and objective.loss in (None, SECONDS):
         raise ConfigError(
             f"objective.measure={SECONDS} objective.loss={objective.loss}: must be bounded by the loss of another "
             "measure (objective.loss=tokens_changed objective.largest_loss=0.02), as what reads least is fastest"

@@ -119,7 +119,7 @@ class _Bench:
 
     @torch.inference_mode()
     def _built(self, name: str, stack: Stack, way: Way) -> _Runner:
-        """A stack that has read the cache, and whose observers have seen their rows; `way`: of layers that stay dense."""
+        """A stack that has read the cache, and whose observers have seen their rows; dense layers go `way`."""
         runner = _Runner(name=name, stack=stack, way=way)
         with peak(self.model.device) as runner.memory:
             begin = self.clock()

@@ -79,6 +79,10 @@ def test_a_loss_is_read_as_what_is_minimised_is():
     assert not reads_errors(objective())
     assert not reads_traces(objective())
     assert reads_seconds(objective())
+    under = compose_cell(["objective=default", "objective.loss=step_seconds", "objective.largest_loss=0.01"])
+    check_cell(under)
+    assert reads_seconds(under.settings.objective)
+    assert excess_over(under.settings.objective, TAKEN)["loss"] == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
