@@ -7,9 +7,6 @@ thread, milliseconds are the thread's own: other work on the machine is not coun
 """
 
 import sys
-import time
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import mkdtemp
@@ -18,10 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sahub.attention.attend import attend
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack, StackState
 from sahub.builders.build import build_stack
+from sahub.engine.call_stats import Inputs
+from sahub.timing.clock import Clock, clock_of
+from sahub.timing.step import PLAIN, sparse_step
+from sahub.timing.step import dense_step as timed_way
 
 HEADS, KV_HEADS, DIM, DENSITY, WATCHED = 32, 8, 128, 0.05, 33
 SINK, LOCAL = {"name": "sink", "sink_size": 128}, {"name": "local", "window_size": 128}
@@ -48,7 +48,6 @@ OURS = {
     "random_sampling": {},
     "adaptive_sampling": {"max_density": 0.1, "base_rate_sampling": {"of_budget": 0.2, "at_least": 2}},
 }
-Clock = Callable[[], float]
 WITHOUT_DENSITY = {"magic_pig", "adaptive_sampling"}
 
 
@@ -57,7 +56,7 @@ def main(*arguments: str) -> None:
     given = {"methods": ",".join(OURS), "lengths": "32768", "runs": "5", "threads": "1", "dtype": "float32"}
     given |= dict(argument.split("=", 1) for argument in arguments)
     torch.set_num_threads(int(given["threads"]))
-    clock = time.thread_time if given["threads"] == "1" else time.perf_counter
+    clock = clock_of(torch.device("cpu"), int(given["threads"]))
     for length in map(int, given["lengths"].split(",")):
         sys.stdout.write(f"\n{length} keys, {given['dtype']}, {given['threads']} thread(s); milliseconds\n")
         sys.stdout.write(
@@ -82,6 +81,10 @@ class Keys:
     def call(self, start: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
         """q of the rows from start to end, and all keys and values up to end."""
         return self.q[:, :, start:end], self.k[:, :, :end], self.v[:, :, :end]
+
+    def inputs(self, end: int) -> Inputs:
+        """The call of the row whose key is the last of `end`."""
+        return Inputs(*self.call(end - 1, end), mask=None, scale=DIM**-0.5)
 
 
 def row(name: str, keys: Keys, runs: int, clock: Clock) -> str:
@@ -133,39 +136,12 @@ def prefilled(stack: Stack, keys: Keys) -> StackState:
 
 def step(state: StackState, keys: Keys, end: int, clock: Clock) -> tuple[float, ...]:
     """Seconds of append, select and attend for the row whose key is the last of `end`."""
-    call = keys.call(end - 1, end)
-    marks = [clock()]
-    state.append(call[1][:, :, end - 1 :], call[2][:, :, end - 1 :])
-    marks.append(clock())
-    selection = state.select(*call)
-    marks.append(clock())
-    attend(*call, selection)
-    marks.append(clock())
-    return tuple(after - before for before, after in pairwise(marks))
+    return sparse_step(state, keys.inputs(end), clock)[-1].values[:3]
 
 
 def dense_step(keys: Keys, end: int, clock: Clock) -> tuple[float, ...]:
     """Seconds of each way to attend to everything."""
-    call = keys.call(end - 1, end)
-    return tuple(timed(way, call, clock) for way in (grouped_matmul, heads_as_rows))
-
-
-def timed(way: Callable[..., Tensor], call: tuple[Tensor, ...], clock: Clock) -> float:
-    """Seconds of one call."""
-    begin = clock()
-    way(*call)
-    return clock() - begin
-
-
-def grouped_matmul(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Two products for each KV head."""
-    logits = q.view(1, KV_HEADS, -1, DIM) @ k.transpose(-1, -2) * DIM**-0.5
-    return logits.softmax(-1) @ v
-
-
-def heads_as_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """torch's fused attention, the heads of a group as its rows (with `enable_gqa` it takes several times as long)."""
-    return torch.nn.functional.scaled_dot_product_attention(q.view(1, KV_HEADS, -1, DIM), k, v)
+    return tuple(timed_way(way, keys.inputs(end), clock)[-1].attend for way in PLAIN.values())
 
 
 def megabytes(stack: Stack, state: StackState, keys: Keys, end: int) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import transformers
-from decode_step import OURS, Keys, grouped_matmul, heads_as_rows, prefilled, stack_of
+from decode_step import OURS, Keys, prefilled, stack_of
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -30,6 +30,8 @@ from sahub.engine.hook import Hook
 from sahub.engine.prefix import Prefix, prefill
 from sahub.engine.routing import attached
 from sahub.models.supported import geometry
+from sahub.timing.clock import wait as wait_for
+from sahub.timing.step import PLAIN
 
 SECONDS, RUNS, CHECKED = 450, 20, 4096
 GIVEN = {
@@ -165,12 +167,10 @@ def stepped(method: str, keys: Keys, best: float, device: str) -> str:
 
 def dense_steps(keys: Keys, device: str) -> dict[str, float]:
     """Milliseconds of each way to attend to everything."""
-    q, k, v = keys.q[:, :, :1], keys.k[:, :, : keys.length], keys.v[:, :, : keys.length]
-    ways: dict[str, Callable[[], Any]] = {
-        "grouped matmul": lambda: grouped_matmul(q, k, v),
-        "SDPA, heads of a group as rows": lambda: heads_as_rows(q, k, v),
-        "SDPA, enable_gqa": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True),
-    }
+    call = keys.inputs(keys.length)
+    q, k, v = call.query, call.key, call.value
+    ways: dict[str, Callable[[], Any]] = {name: lambda way=way: way(call) for name, way in PLAIN.items()}
+    ways["SDPA, enable_gqa"] = lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
     if find_spec("flash_attn"):
         from flash_attn import flash_attn_with_kvcache
 
@@ -206,8 +206,7 @@ def milliseconds(work: Callable[[], Any], device: str, host: list[float] | None 
 
 def wait(device: str) -> None:
     """Until the device has done what it was asked for."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    wait_for(torch.device(device))
 
 
 # ------------------------------------------------------------------------------------------------------- a whole model

@@ -53,7 +53,7 @@ def sahub(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subp
     """The same, once it ended; without the seconds of imports where it needs no Ray."""
     usual = environment()
     own = {key for key in {*usual, *(env or {})} if env is not None and env.get(key) != usual.get(key)}
-    alone = "compute=inline" in arguments or arguments[0] in ("doctor", "train_hash")
+    alone = "compute=inline" in arguments or arguments[0] in ("bench", "doctor", "train_hash")
     if alone and own <= {"XDG_CACHE_HOME", "PYTHONPATH"}:
         command, *rest = arguments
         return forked(RUN.format(command), *rest, cwd=cwd, env=env)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 SERVER = """
 import json, os, sys
 import datasets, hydra, optuna, torch, transformers
-import sahub.cli.main, sahub.doctor.checks.model, sahub.doctor.checks.task, sahub.run.matrix
+import sahub.bench.run, sahub.cli.main, sahub.doctor.checks.model, sahub.doctor.checks.task, sahub.run.matrix
 from transformers.models.llama import modeling_llama
 
 torch.set_num_threads(1)

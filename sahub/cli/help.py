@@ -20,6 +20,10 @@ ABOUT = {
         "Say what a model can be used for here: architecture, sparse path, dense accuracy, time and memory.\n"
         "With task= say what would spoil a run of that task: data, labels, lengths, truncation, scores at the floor."
     ),
+    "bench": (
+        "Measure what a decoding step of a builder costs on this machine, beside dense attention.\n"
+        "Time part by part, bytes and memory at several lengths, and from which length on it is faster."
+    ),
     "best": "Say which configuration is the best that is known, from the winners that searches left in the cache.",
 }
 EXAMPLES = {
@@ -40,6 +44,11 @@ sahub {command} 'doctor.tasks=[ruler/niah_single_1]' 'doctor.lengths=[4096]'
 sahub {command} doctor.tasks=[]                                    without asking it anything
 sahub {command} task=longbench/qasper model=llama                  a task, as that model reads it
 sahub {command} task=ruler/vt search.max_context_length=4096 doctor.dense=false""",
+    "bench": """\
+sahub {command} -m builder=quest,pqcache,snapkv                     in one table, beside dense
+sahub {command} model=llama 'bench.lengths=[4096,16384]'            at these lengths
+sahub {command} -m builder.stages.quest.page_size=16,32 objective=sparsity_5
+sahub {command} compute.threads=2 bench.rounds=9""",
     "best": """\
 sahub {command} builder=quest task=ruler/vt                        for this task, else for all, else the default
 sahub {command} show=all builder=quest                             every winner of this builder

@@ -8,13 +8,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sahub import extensions
+from sahub.cli.endings import ENDINGS, Run, say
 from sahub.config.arguments import options_first, replacing
 from sahub.config.choices import COMMANDS, FILE_COMMANDS, conf_dir, group_choices
 from sahub.errors import ConfigError, SahubError, did_you_mean, disk_trouble
@@ -40,21 +40,12 @@ def main() -> None:
         sys.stdout.write(f"sahub {version('sahub')}\n")
         sys.exit(0)
     if command not in {"", "-h", "--help"}:
-        _say(f"sahub {command}: no such command{did_you_mean(command, (*COMMANDS, *FILE_COMMANDS))}")
+        say(f"sahub {command}: no such command{did_you_mean(command, (*COMMANDS, *FILE_COMMANDS))}")
         sys.exit(2)
     from sahub.cli.overview import overview  # light: commands do not pay for it
 
     sys.stdout.write(overview())
     sys.exit(0)
-
-
-@dataclass
-class Run:
-    """What planning leaves: cells, what is wrong with others, and the directory of the run."""
-
-    cells: list["Cell"] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    directory: Path | None = None
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
@@ -70,20 +61,20 @@ def run(command: str, arguments: Sequence[str]) -> int:
     try:
         with stoppable(), _warnings_in_the_log():
             plan_cells(planned, command, arguments)
-            return {"doctor": examine_cells, "best": look_up_cells}.get(command, run_cells)(planned)
+            return ENDINGS.get(command, run_cells)(planned)
     except SahubError as error:
-        _say(str(error))
+        say(str(error))
         return 1
     except Stopped as stop:
-        _say("interrupted; run the same command again: what was finished is kept")
+        say("interrupted; run the same command again: what was finished is kept")
         return stop.status
     except Exception as error:
         if disk := disk_trouble(error):
-            _say(disk)
+            say(disk)
             return 1
         first = (str(error).splitlines() or [""])[0]
         file = _write_traceback(planned.directory)
-        _say(f"{type(error).__name__}: {first[:300]}", *([f"the full traceback is in {file}"] if file else []))
+        say(f"{type(error).__name__}: {first[:300]}", *([f"the full traceback is in {file}"] if file else []))
         raise SystemExit(1) from error
 
 
@@ -91,7 +82,7 @@ def _told(text: Callable[[], str]) -> int:
     try:
         sys.stdout.write(text())
     except SahubError as error:
-        _say(str(error))
+        say(str(error))
         return 1
     return 0
 
@@ -163,7 +154,7 @@ def run_cells(planned: Run) -> int:
         from sahub.run.check import check_cell  # imports torch: only once everything cheap is right
 
         refused |= _refused([cell for cell in planned.cells if cell.directory not in refused], check_cell)
-    _say(*dict.fromkeys([*planned.problems, *refused.values()]))
+    say(*dict.fromkeys([*planned.problems, *refused.values()]))
     status = 1 if planned.problems or refused else 0
     cells = [cell for cell in planned.cells if cell.directory not in refused]
     if not cells:
@@ -178,7 +169,7 @@ def run_cells(planned: Run) -> int:
     from sahub.run.matrix import run_matrix
 
     results = run_matrix(planned.cells, planned.directory, show=True, refused=refused)
-    _say(*dict.fromkeys(planned.problems), *(f"{which}: {said}" for said, which in failures(results).items()))
+    say(*dict.fromkeys(planned.problems), *(f"{which}: {said}" for said, which in failures(results).items()))
     return status if all(result.ok for result in results) else 1
 
 
@@ -191,31 +182,6 @@ def _refused(cells: Sequence["Cell"], check: Callable[["Cell"], None]) -> dict[P
         except SahubError as error:
             refused[cell.directory] = str(error)
     return refused
-
-
-def examine_cells(planned: Run) -> int:
-    """Examine the task or the model of every cell; exit status 0 when each can be used."""
-    from sahub.doctor import examine  # light: `--help` and a wrong name do not pay for it
-
-    usable = not planned.problems
-    _say(*dict.fromkeys(planned.problems))
-    for cell in planned.cells:
-        try:
-            usable = examine(cell) and usable
-        except SahubError as error:
-            _say(str(error))
-            usable = False
-    return 0 if usable else 1
-
-
-def look_up_cells(planned: Run) -> int:
-    """Print the best that is known of every cell; exit status 0 when all could be looked up."""
-    from sahub.results.lookup import show  # light: `--help` and a wrong name do not pay for it
-
-    _say(*dict.fromkeys(planned.problems))
-    if planned.cells:
-        show(planned.cells)
-    return 1 if planned.problems else 0
 
 
 def _roots(arguments: Sequence[str]) -> list[Path]:
@@ -235,10 +201,6 @@ def _warnings_in_the_log() -> Iterator[None]:
                 "%s:%s: %s: %s", file, line, category.__name__, message
             )
         yield
-
-
-def _say(*messages: str) -> None:
-    sys.stderr.write("".join(f"{message.rstrip()}\n" for message in messages))
 
 
 def _write_traceback(directory: Path | None) -> Path | None:

@@ -7,16 +7,20 @@ from pathlib import Path
 from sahub.extensions import members
 from sahub.files.package import ROOT
 
-COMMANDS = ("search", "validate", "doctor", "best")
+COMMANDS = ("search", "validate", "doctor", "bench", "best")
 FILE_COMMANDS = tuple(members("cli/commands"))
 CELL_GROUPS = ("model", "task", "builder", "objective")
 UNREAD = {  # sections of the settings that a command does not read
-    "search": ("doctor", "save", "show"),
-    "validate": ("doctor", "save", "show"),
-    "doctor": ("cache_dir", "configs", "force", "phases", "sampler", "save", "scheduler", "show", "tracker"),
+    "search": ("bench", "doctor", "save", "show"),
+    "validate": ("bench", "doctor", "save", "show"),
+    "doctor": ("bench", "cache_dir", "configs", "force", "phases", "sampler", "save", "scheduler", "show", "tracker"),
+    "bench": (
+        "cache_dir", "configs", "doctor", "force", "phases", "sampler", "save", "scheduler", "search", "show", "task",
+        "tracker", "validate",
+    ),
     "best": (
-        "compute", "configs", "doctor", "dry_run", "force", "phases", "sampler", "scheduler", "search", "tracker",
-        "validate",
+        "bench", "compute", "configs", "doctor", "dry_run", "force", "phases", "sampler", "scheduler", "search",
+        "tracker", "validate",
     ),
 }  # fmt: skip
 OF_TASK = ("search", "validate")  # what the doctor reads where a task is typed

@@ -85,11 +85,11 @@ class Builder:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """value = error * measure + density * d + excess * max(0, d - target) + above_half * (d > 0.5)."""
+    """value = error * measure + density * d + excess * over + above_half * (d > 0.5), as search.objective has it."""
 
     error: float = key(0.99, "weight of the measure", at_least=0)
     density: float = key(0.01, "weight of the density", at_least=0)
-    excess: float = key(10.0, "weight of the density above the target", at_least=0)
+    excess: float = key(10.0, "weight of the density above the target, and of the loss above the largest", at_least=0)
     above_half: float = key(0.0, "added when more than half of the keys are kept", at_least=0)
 
 
@@ -121,6 +121,16 @@ class Objective:
         + ", ".join(f"{name} ({measure.fidelity})" for name, measure in MEASURES.items())
         + "; combined_score is e + penalty * (1 - benchmark_score)",
         choices=tuple(MEASURES),
+    )
+    loss: str | None = key(
+        None,
+        "measure that largest_loss bounds, such as tokens_changed (null: none)",
+        choices=tuple(name for name, measure in MEASURES.items() if not measure.of_measures),
+    )
+    largest_loss: float | None = key(
+        None,
+        "highest value of objective.loss with which a trial can win; of benchmark_score, of 1 - score",
+        at_least=0,
     )
     error: str = key(
         "relative_l2", "e of combined_score: relative error of the attention output, or mse", choices=tuple(ERRORS)

@@ -170,6 +170,17 @@ class Doctor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench:
+    """On which lengths and how often `bench` measures a decoding step; conf/bench.yaml sets the lengths."""
+
+    lengths: tuple[int, ...] = key((), "keys that a step attends to", unit="tokens", at_least=64)
+    rounds: int = key(
+        5, "steps of each builder that are measured, in rounds that alternate with dense", unit="steps", at_least=1
+    )
+    seed: int = key(0, "seed of keys that no text gives, and of what stacks draw", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The whole configuration of a cell."""
 
@@ -186,6 +197,7 @@ class Settings:
     compute: Compute = field(default_factory=Compute)
     tracker: Tracker = field(default_factory=Tracker)
     doctor: Doctor = field(default_factory=Doctor)
+    bench: Bench = field(default_factory=Bench)
     compose: tuple[str, ...] = key(
         (), "methods of the stack that builder=compose makes, in order: [sink,local,magic_pig]"
     )

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import torch
 
 from sahub.doctor.report import Rows, bytes_text
-from sahub.doctor.selfcheck import endless, prompt
+from sahub.doctor.selfcheck import endless
 from sahub.engine.model import Model
 from sahub.engine.prefix import prefill
 from sahub.engine.session import Attention
+from sahub.timing.clock import wait
+from sahub.timing.filled import prompt
 
 DECODED = 16  # tokens that decoding is timed on
 USABLE = 0.9  # share of the free memory that a context may fill
@@ -74,20 +76,13 @@ def _best(device: torch.device, work: Callable[[], T], *, seconds: float = 2.0, 
     """The shortest time of up to `most` repeats after a first one, within `seconds`; and a result."""
     taken: list[float] = []
     while True:
-        _wait(device)
+        wait(device)
         begin = time.perf_counter()
         result = work()
-        _wait(device)
+        wait(device)
         taken.append(time.perf_counter() - begin)
         if sum(taken) > seconds or len(taken) > most:
             return min(taken), result
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -15,6 +15,7 @@ from sahub.builders.build import build_stack
 from sahub.doctor.report import Rows
 from sahub.engine.model import Model
 from sahub.engine.session import Attention, Run, Session
+from sahub.timing.filled import prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +41,6 @@ ALLOWED = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 def endless(model: Model) -> Session:
     """A session on the same weights whose answers stop at no token."""
     return Session(replace(model, stop_ids=frozenset()))
-
-
-def prompt(model: Model, tokens: int) -> tuple[int, ...]:
-    """The first `tokens` ids of a text that goes on and on."""
-    lines = [f"Line {n}: box {n * 7919 % 997} stands beside box {n * 104729 % 991}.\n" for n in range(tokens)]
-    enough = tokens // max(1, model.count_tokens(lines[0]) - 2) + 2
-    return tuple(model.context_ids("".join(lines[:enough]))[:tokens])
 
 
 def sparse_path(model: Model, attention: Attention) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def load_model(
     where, at = pointed(name_or_path)
     common = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": True}
     check_supported(config, locate(name_or_path))
-    target = _device(device)
+    target = device_of(device)
     transformers_logging.disable_progress_bar()  # ours is the one that is shown
     settings: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if attn_implementation != "auto":
@@ -212,7 +212,8 @@ def _stop_ids(hf: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
 
 
-def _device(name: str) -> str:
+def device_of(name: str) -> str:
+    """The device that `model.device` names. Raises ConfigError for one that is not here."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -27,8 +27,8 @@ NUMERIC = (
     "models", "scores", "tasks", "texts",
 )  # fmt: skip
 OTHER = (
-    "calibration", "cli", "compute", "conf", "config", "doctor", "files", "report", "results", "run", "search", "stats",
-    "trackers", "training",
+    "bench", "calibration", "cli", "compute", "conf", "config", "doctor", "files", "report", "results", "run", "search",
+    "stats", "timing", "trackers", "training",
 )  # fmt: skip
 
 

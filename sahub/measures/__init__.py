@@ -37,7 +37,7 @@ Tallies: TypeAlias = Mapping[tuple[int, str], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A number of a stack over its requests; lower is better unless it says otherwise.
+    """A number of a stack over its requests; lower is better unless it says otherwise. `step_seconds` is the search's.
 
     fidelity     the cheapest that has it, a module of sahub.fidelities
     column       its name in tables of trials (None: its own)

@@ -9,7 +9,7 @@ from sahub.search.trial import STATES
 COLUMNS = (
     "task", "tokens", "builder", "run", "objective", "sparse in", "n", "dense", "sparse", "difference", "verdict",
     "default", "winner", "KL", "KL default", "e", "asked", "density", "KV density", "bits asked", "bits", "bytes",
-    "trials", "s",
+    "ms", "trials", "s",
 )  # fmt: skip
 LEFT = {"task", "builder", "run", "objective"}
 ONLY_IN_HTML = {"KL default", "KV density", "bytes"}
@@ -36,6 +36,7 @@ MEANINGS = {  # of the columns that need one
     "bits asked, bits": "of an index, read per key and KV head",
     "KV density": "share of keys that a KV head reads",
     "bytes": "read by a decode step per layer and KV head, index included",
+    "ms": "of a decoding step of the winner on this machine, as predicted, with the median error at lengths not seen",
     "trials": "complete/pruned/rejected/failed",
     "s": "seconds",
 }
@@ -87,6 +88,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _short(row["target_aux_bits"]),
         _short(measures.get("aux_bits")),
         _short(measures.get("bytes_per_step"), "{:.0f}"),
+        _milliseconds(best.get("step_seconds"), row.get("step_costs")),
         "/".join(str(trials[state]) for state in STATES) if trials else "-",
         _short(row["seconds"], "{:.0f}"),
     ]
@@ -109,6 +111,14 @@ def verdict_text(found: Mapping[str, Any] | None) -> str:
 def _winner(found: Mapping[str, Any] | None) -> str:
     """Who came out of the last decision."""
     return "-" if not found else "default" if found["stays"] else "tuned"
+
+
+def _milliseconds(seconds: float | None, costs: Mapping[str, Any] | None) -> str:
+    """What was predicted, and how far off predictions were."""
+    if seconds is None:
+        return "-"
+    error = costs["sparse"]["error"] if costs else None
+    return _short(1e3 * seconds) + ("" if error is None else f" ±{100 * error:.0f} %")
 
 
 def _layers(found: Mapping[str, int] | None) -> str:

@@ -52,6 +52,7 @@ def _row(result: CellResult) -> dict[str, Any]:
         "target_density": cell.settings.objective.density,
         "target_aux_bits": cell.settings.objective.aux_bits,
         "measure": minimised(cell.settings.objective),
+        "step_costs": result.costs.document() if result.costs else None,
         "methods": [(fields or {}).get("method", label) for label, fields in cell.builder["stages"].items()],
         "protocol": protocol_of(cell),
         "trials": study.counts() if study else None,

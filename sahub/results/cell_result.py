@@ -13,6 +13,7 @@ from sahub.files.atomic import ERROR_FILE, write_text
 from sahub.results.tracked import Tracked
 from sahub.results.validate import Validation
 from sahub.search.trial import Study
+from sahub.timing.costs import StepCosts
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class CellResult:
     ok: bool = True
     message: str = ""
     study: Study | None = None
+    costs: StepCosts | None = None  # that predicted its trials' steps, where the objective reads them
     validation: Validation | None = None
     figures: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -77,6 +79,9 @@ def why_no_winner(result: CellResult) -> str:
     targets = [
         f"{name} {bound:g} (lowest measured {lowest[name]:.4g})" for name, bound in asked.items() if bound is not None
     ]
+    if objective.loss is not None:
+        over = min(trial.excess.get("loss", 0.0) for trial in study.trials if trial.state == "complete")
+        targets.append(f"loss {objective.loss} {objective.largest_loss:g} (the closest {over:.4g} above)")
     where = " on every task" if any(trial.tasks for trial in study.trials) else ""
     return f"none of {complete} complete trials meets its targets{where}: {', '.join(targets)}"
 

@@ -16,7 +16,7 @@ from sahub.search.trial import Study, Trial
 
 log = logging.getLogger(__name__)
 
-UNTOLD = ("configs", "doctor", "save", "show", "tracker")  # settings that say nothing of a run
+UNTOLD = ("bench", "configs", "doctor", "save", "show", "tracker")  # settings that say nothing of a run
 
 
 class Client(Protocol):

@@ -9,12 +9,13 @@ from sahub.compute.devices import check_gpus
 from sahub.config.cell import Cell
 from sahub.errors import ConfigError
 from sahub.extensions import member
+from sahub.measures import MEASURES
 from sahub.models.reading import read_config
 from sahub.models.supported import geometry
 from sahub.models.weights import spec_of
 from sahub.scores import check_metric
 from sahub.search.limits import limits_of, own_limit
-from sahub.search.objective import function_of, reads_errors
+from sahub.search.objective import SECONDS, function_of, minimised, reads_errors
 from sahub.search.trial import attention_of, space_of_cell
 
 
@@ -55,8 +56,20 @@ def _check_model(cell: Cell, stack: Stack | None) -> None:
 def _check_objective(cell: Cell) -> None:
     """Raise ConfigError for an objective that reads what is not measured, or whose function cannot be imported."""
     objective = cell.settings.objective
+    if (objective.loss is None) != (objective.largest_loss is None):
+        raise ConfigError(
+            f"objective.loss={objective.loss} objective.largest_loss={objective.largest_loss}: both must be set, or "
+            "neither"
+        )
+    if minimised(objective) == SECONDS and objective.loss in (None, SECONDS):
+        raise ConfigError(
+            f"objective.measure={SECONDS} objective.loss={objective.loss}: must be bounded by the loss of another "
+            "measure (objective.loss=tokens_changed objective.largest_loss=0.02), as what reads least is fastest"
+        )
     if not objective.function and reads_errors(objective) and cell.settings.protocol.measure_error == "off":
-        raise ConfigError(f"protocol.measure_error=off: objective.measure={objective.measure} needs it (all, or N)")
+        key = "measure" if MEASURES[objective.measure].reads_error else "loss"
+        named = f"objective.{key}={getattr(objective, key)}"
+        raise ConfigError(f"protocol.measure_error=off: {named} needs it (all, or N)")
     if objective.function:
         function_of("objective.function", objective.function.get("_target_"), cell.config_dir)
 

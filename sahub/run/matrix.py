@@ -21,8 +21,10 @@ from sahub.results.reproduce import reproducing
 from sahub.results.tracked import Tracked
 from sahub.results.validate import Entry, validate
 from sahub.run.estimate import shortened, trials_of
+from sahub.search.objective import reads_seconds
 from sahub.search.scope import Part, search_key, seen_from
 from sahub.search.search import Search
+from sahub.search.step_costs import step_costs
 from sahub.search.trial import plan_of
 
 log = logging.getLogger(__name__)
@@ -113,7 +115,7 @@ def _search(workers: Workers, display: Display, same: Sequence[CellResult]) -> W
         bases = [reproducing(result.cell) for result in same]  # before any work: what fails here must not cost a search
         for result in same:
             result.tracked.start()
-        parts = [Part(one.cell, *(workers.requests(one.cell, which) for which in ("search", "decide"))) for one in same]
+        parts = _parts(workers, same)
         step.total = trials_of(cell)
 
         def on_trial() -> None:
@@ -133,6 +135,19 @@ def _search(workers: Workers, display: Display, same: Sequence[CellResult]) -> W
         folder = cell_files.write_study(part.cell, study, part.requests, base)
         result.study = seen_from(study, part.cell.choices.task)
         result.tracked.winner(result.study, folder)
+
+
+def _parts(workers: Workers, same: Sequence[CellResult]) -> list[Part]:
+    """The tasks of one search with their requests, and what predicts their steps where the objective reads it."""
+    cells = [result.cell for result in same]
+    found = [Part(cell, workers.requests(cell, "search"), workers.requests(cell, "decide")) for cell in cells]
+    if not reads_seconds(cells[0].settings.objective):
+        return found
+    longest = max(len(request.context_ids) for part in found for request in part.requests)
+    costs = step_costs(cells[0], workers.geometry, longest)
+    for result in same:
+        result.costs = costs
+    return [replace(part, costs=costs) for part in found]
 
 
 def _validate(workers: Workers, display: Display, same: Sequence[CellResult]) -> Work[None]:

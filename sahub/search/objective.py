@@ -10,8 +10,10 @@ from typing import Any
 
 from sahub.config.group_schemas import SHARES, Objective
 from sahub.errors import ConfigError, RunError
+from sahub.fidelities import dearest
 from sahub.measures import MEASURES
 
+SECONDS = "step_seconds"
 TIES = 0.01  # weight of what orders equal measures: less than a token of some answers
 
 
@@ -22,17 +24,29 @@ def minimised(objective: Objective) -> str:
 
 def needs(objective: Objective) -> str:
     """The cheapest fidelity that has all that the objective reads."""
-    return objective.needs if objective.function else MEASURES[objective.measure].fidelity
+    own = [objective.needs] if objective.function else []
+    return dearest(*own, *(MEASURES[name].fidelity for name in _read(objective)))
 
 
 def reads_traces(objective: Objective) -> bool:
-    """Whether the objective minimises what only a replay measures, at whatever fidelity."""
-    return not objective.function and MEASURES[objective.measure].of_trace is not None
+    """Whether the objective reads what only a replay measures, at whatever fidelity."""
+    return any(MEASURES[name].of_trace is not None for name in _read(objective))
 
 
 def reads_errors(objective: Objective) -> bool:
     """Whether the objective may read attention errors: a person's own function is given all measures."""
-    return bool(objective.function) or MEASURES[objective.measure].reads_error
+    return bool(objective.function) or any(MEASURES[name].reads_error for name in _read(objective))
+
+
+def reads_seconds(objective: Objective) -> bool:
+    """Whether the objective reads how long a step takes, which a search has to predict."""
+    return SECONDS in _read(objective)
+
+
+def _read(objective: Objective) -> list[str]:
+    """The measures that the objective names: minimised, and bounded."""
+    minimises = [] if objective.function else [objective.measure]
+    return minimises + ([objective.loss] if objective.loss else [])
 
 
 def completed(objective: Objective, measures: Mapping[str, float]) -> dict[str, float]:
@@ -49,9 +63,9 @@ def completed(objective: Objective, measures: Mapping[str, float]) -> dict[str, 
 
 
 def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
-    """error * measure + density * d + excess * max(0, d - target) + above_half * (d > 0.5); lower is better.
+    """error * measure + density * d + excess * over + above_half * (d > 0.5); lower is better.
 
-    d is the density, or with objective.budget_of=kv the kv_density.
+    d is the density, or with objective.budget_of=kv the kv_density; over = max(0, d - target) + max(0, loss - largest).
     Measures that count tokens are often equal: answer_kl, drawn into [0, 0.01], is added to those.
     A benchmark score, higher is better, enters as 1 - score; a function's number is the value, without weights.
     `measures` are completed. Raises RunError where the measure was not taken.
@@ -61,11 +75,12 @@ def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
         return measured
     weights, density = objective.weights, spent(objective, measures)
     kind = MEASURES[objective.measure]
-    error = 1.0 - measured if kind.higher_is_better else measured
+    error = _lower(objective.measure, measured)
     if kind.ties:
         apart = _look_up(objective, measures, kind.ties)
         error += TIES * apart / (1.0 + apart)
     excess = 0.0 if objective.density is None else max(0.0, density - objective.density)
+    excess += max(0.0, _over(objective, measures))
     return (
         weights.error * error
         + weights.density * density
@@ -74,13 +89,25 @@ def value_of(objective: Objective, measures: Mapping[str, float]) -> float:
     )
 
 
+def _lower(name: str, measured: float) -> float:
+    """A measure of which lower is better."""
+    return 1.0 - measured if MEASURES[name].higher_is_better else measured
+
+
+def _over(objective: Objective, measures: Mapping[str, float]) -> float:
+    """How far the loss lies above the largest, 0 where none is bounded. Raises RunError where it was not taken."""
+    if objective.loss is None or objective.largest_loss is None:
+        return 0.0
+    return _lower(objective.loss, _look_up(objective, measures, objective.loss)) - objective.largest_loss
+
+
 def spent(objective: Objective, measures: Mapping[str, float]) -> float:
     """The share of the keys that the target of density bounds: what a query head attends to, or a KV head reads."""
     return measures[SHARES[objective.budget_of]]
 
 
 def excess_over(objective: Objective, measures: Mapping[str, float]) -> dict[str, float]:
-    """What exceeds each target: of density beyond a thousandth of it, of aux_bits as its share.
+    """What exceeds each target: of density beyond a thousandth of it, of aux_bits as its share, of the loss.
 
     A trial is feasible where none is above 0.
     """
@@ -89,6 +116,8 @@ def excess_over(objective: Objective, measures: Mapping[str, float]) -> dict[str
         found["density"] = spent(objective, measures) - 1.001 * objective.density
     if objective.aux_bits is not None:
         found["aux_bits"] = (measures["aux_bits"] - objective.aux_bits - 1e-9) / max(1.0, objective.aux_bits)
+    if objective.loss is not None:
+        found["loss"] = _over(objective, measures) - 1e-9
     return found
 
 
@@ -143,5 +172,8 @@ def _made(
 
 def _look_up(objective: Objective, measures: Mapping[str, float], name: str) -> float:
     if name not in measures:
-        raise RunError(f"objective.measure={objective.measure}: this trial has no {name}, only {', '.join(measures)}")
+        key = "loss" if name == objective.loss else "measure"
+        raise RunError(
+            f"objective.{key}={getattr(objective, key)}: this trial has no {name}, only {', '.join(measures)}"
+        )
     return measures[name]

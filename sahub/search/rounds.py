@@ -88,7 +88,7 @@ def _judged(parts: Sequence[Part], overrides: Overrides, slices: Sequence[Sequen
             whole, limit = outcomes[0], part.cell.settings.search.timeout_s
             if len(outcomes) > 1:
                 [whole] = joined([whole.attention], [[one] for one in outcomes], limit)
-            found.append((part.cell.choices.task, judge(part.cell, overrides, whole, fidelity)))
+            found.append((part.cell.choices.task, judge(part.cell, overrides, whole, fidelity, part.costs)))
     return over_tasks(found) if len(parts) > 1 else found[0][1]
 
 
@@ -101,7 +101,7 @@ def _each(parts: Sequence[Part], overrides: Overrides, slices: Sequence[Sequence
         for name in dict.fromkeys(answer.example_id for answer in outcome.answers):
             answers = [answer for answer in outcome.answers if answer.example_id == name]
             micro = [row for row in outcome.micro if row["example"] == name]
-            there = judge(part.cell, overrides, replace(outcome, answers=answers, micro=micro), "")
+            there = judge(part.cell, overrides, replace(outcome, answers=answers, micro=micro), "", part.costs)
             if there.value is not None:
                 found[f"{part.cell.choices.task} {name}"] = there.value
     return found

@@ -8,15 +8,20 @@ from typing import Any
 from sahub.config.cell import Cell
 from sahub.engine.requests import Request
 from sahub.search.trial import Decision, Study, Trial
+from sahub.timing.costs import StepCosts
 
 
 @dataclass(frozen=True)
 class Part:
-    """A task that a search is made for, with its prepared requests: those of trials, and those that decide then."""
+    """A task that a search is made for, with its prepared requests: those of trials, and those that decide then.
+
+    costs  predicts the seconds of a step, where the objective reads them
+    """
 
     cell: Cell
     requests: Sequence[Request]
     deciding: Sequence[Request] = ()
+    costs: StepCosts | None = None
 
 
 def search_key(cell: Cell) -> str:

@@ -44,7 +44,8 @@ class Search:
         self.num_keys = min(len(request.context_ids) for part in self.parts for request in part.requests)
         self.fidelity = dearest(self.settings.fidelity, needs(self.objective))
         contexts = min(len(part.requests) for part in self.parts)
-        self.rungs = schedulers.rungs(cell.settings.scheduler, contexts)
+        # A loss is within its bound on all contexts together, or it is not: nobody ends early.
+        self.rungs = [] if self.objective.loss else schedulers.rungs(cell.settings.scheduler, contexts)
         if cell.settings.scheduler.name in ("median", "asha") and not self.rungs:
             log.warning(
                 "%s: scheduler.first=%d prunes nothing: the search has %d contexts",

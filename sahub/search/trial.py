@@ -4,6 +4,7 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from sahub.attention.budgets import share_of
@@ -17,8 +18,9 @@ from sahub.engine.outcome import Outcome
 from sahub.engine.session import Attention
 from sahub.errors import RunError
 from sahub.models.weights import spec_of
-from sahub.search.objective import completed, excess_over, reads_traces, spent, value_of
+from sahub.search.objective import SECONDS, completed, excess_over, reads_traces, spent, value_of
 from sahub.stats.intervals import Tau
+from sahub.timing.costs import StepCosts
 
 STATES = ("complete", "pruned", "rejected", "failed")
 Limits = SearchSettings | ValidateSettings
@@ -158,8 +160,13 @@ def budget_of(cell: Cell, stages: Mapping[str, Any]) -> float | None:
     return None if of_its_own else float(cell.settings.objective.budget)
 
 
-def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: str) -> Trial:
-    """The trial of an outcome: value and feasibility, or why it has none. It gets its number when it is recorded."""
+def judge(
+    cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: str, costs: StepCosts | None = None
+) -> Trial:
+    """The trial of an outcome: value and feasibility, or why it has none. It gets its number when it is recorded.
+
+    costs  predicts the seconds of a step, where the objective reads them
+    """
     contexts = len({answer.example_id for answer in outcome.answers})
     common: dict[str, Any] = {
         "fidelity": fidelity, "overrides": overrides, "seconds": outcome.seconds, "contexts": contexts
@@ -167,7 +174,10 @@ def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: st
     if outcome.state != "complete":
         return Trial(**common, state=outcome.state, reason=outcome.reason, details=outcome.details)
     try:
-        measures = completed(cell.settings.objective, outcome.measures())
+        measures = outcome.measures()
+        if costs is not None:
+            measures[SECONDS] = _seconds(costs, outcome, measures)
+        measures = completed(cell.settings.objective, measures)
         value = value_of(cell.settings.objective, measures)
     except RunError as error:
         details = traceback.format_exc() if error.__cause__ else ""
@@ -176,6 +186,14 @@ def judge(cell: Cell, overrides: tuple[str, ...], outcome: Outcome, fidelity: st
     feasible = all(number <= 0 for number in excess.values())
     found: dict[str, Any] = {"feasible": feasible, "value": value, "measures": measures, "excess": excess}
     return Trial(**common, **found, state="complete", spent=spent(cell.settings.objective, measures))
+
+
+def _seconds(costs: StepCosts, outcome: Outcome, measures: Mapping[str, float]) -> float:
+    """Of the mean step of a stack over its requests."""
+    assert outcome.geometry is not None
+    length = fmean(answer.n_context for answer in outcome.answers)
+    shares = {name: measures[name] for name in ("density", "kv_density")}
+    return costs.seconds(outcome.attention.stack, outcome.geometry, length, **shares)
 
 
 def excess_of(cell: Cell, measures: Mapping[str, float]) -> dict[str, float]:

@@ -24,7 +24,7 @@ EVERY = [key for key, _ in keys(Settings)]
 REFUSED = {
     "model.device_map", "model.trust_remote_code", "objective.function", "phases", "show", "save", "configs",
     "results_dir", "cache_dir", "force", "dry_run",
-    *(key for key in EVERY if key.startswith(("tracker.", "doctor."))),
+    *(key for key in EVERY if key.startswith(("tracker.", "doctor.", "bench."))),
     *(key for key in EVERY if key.startswith("compute.") and key != "compute.threads"),
 }  # fmt: skip
 

@@ -172,7 +172,7 @@ def test_params_are_choices_and_settings_and_trackers_are_no_part_of_a_result():
     assert found["protocol.dense_layers"] == "[0,1]"
     assert found["objective"] == "sparsity_10"
     assert found["search.timeout_s"] == 900
-    assert not [name for name in found if name.startswith(("tracker.", "doctor."))]
+    assert not [name for name in found if name.startswith(("tracker.", "doctor.", "bench."))]
     assert not [item for item in reproducing(cell) if "tracker" in item]
 
 
