@@ -41,14 +41,17 @@ class BufferLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
         if end > self.room:
-            self._grow(end)
+            self.reserve(max(end, self.room + self.room // 4))
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def _grow(self, needed: int) -> None:
-        self.room = max(needed, self.room + self.room // 4)
+    def reserve(self, room: int) -> None:
+        """Make room for so many tokens."""
+        if room <= self.room:
+            return
+        self.room = room
         old = self.keys[:, :, : self.length], self.values[:, :, : self.length]
         self.lazy_initialization(*old)
         self.keys[:, :, : self.length], self.values[:, :, : self.length] = old

@@ -1,7 +1,8 @@
-"""Forward passes of a model after a prefix."""
+"""Forward passes of a model after a prefix, and what a question gave that was asked by them."""
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +10,27 @@ from torch import Tensor
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix
+from sahub.errors import RunError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What one question cost and gave. `hook` holds the tallies (None for the model's own attention)."""
+
+    ids: list[int]
+    hook: Hook | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Answered):
+    """The same with the logits before each id of the answer, fp32 [n, vocabulary]."""
+
+    logits: Tensor
+
+
+class OutOfTime(RunError):
+    """A limit on seconds was reached inside a request."""
 
 
 class Forward:

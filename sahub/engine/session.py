@@ -2,27 +2,28 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack
-from sahub.engine.forward import Forward, largest
+from sahub.engine.forward import Answered, Forward, OutOfTime, Run, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill
 from sahub.engine.record import TRACE_BYTES, record
 from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached
+from sahub.engine.together.batch import Together, batches, decode
+from sahub.engine.together.cache import is_shareable
 from sahub.engine.trace import Trace
 from sahub.engine.traces import TraceStore
-from sahub.errors import ConfigError, RunError
+from sahub.errors import ConfigError
 from sahub.files.journal import numbers_version
 from sahub.models.rope import fixed_frequencies, frequencies
 
@@ -50,20 +51,6 @@ class Attention:
             raise ConfigError(f"protocol.dense_layers={dense}: must be in {which}, and not every one of them")
         if self.stack is not None:
             self.stack.check(geometry)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What one question cost and gave. `hook` holds the tallies (None for the model's own attention)."""
-
-    ids: list[int]
-    logits: Tensor  # fp32 [n, vocabulary]: before each id of the answer
-    hook: Hook | None
-    seconds: float
-
-
-class OutOfTime(RunError):
-    """A limit on seconds was reached inside a request."""
 
 
 class Session:
@@ -127,9 +114,8 @@ class Session:
                 line_stop=line_stop,
                 deadline=deadline,
             )
-            while (
-                len(self._answers) > 1 and sum(run.logits.nbytes for run in self._answers.values()) > self._answer_bytes
-            ):
+            held = self._answers.values()
+            while len(held) > 1 and sum(run.logits.nbytes for run in held) > self._answer_bytes:
                 self._answers.popitem(last=False)
         self._answers.move_to_end(key)
         return self._answers[key]
@@ -178,6 +164,23 @@ class Session:
                     raise OutOfTime(f"after {len(ids)} of at most {max_new_tokens} tokens")
                 logits.append(forward(ids[-1:], "decode", keep=1))
         return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
+
+    def batches(self, prefix: Prefix, questions: Sequence[Sequence[int]], attention: Attention) -> list[list[int]]:
+        """The numbers of the questions that `generate_together` takes at once: one, where model or stack need that."""
+        can = attention.stack is not None and all(stage.batched for stage in attention.stack.stages)
+        can = can and is_shareable(prefix.cache) and prefix.frequencies is None and prefix.length > 0
+        return batches(questions) if can else [[number] for number in range(len(questions))]
+
+    def generate_together(
+        self, prefix: Prefix, questions: Sequence[list[int]], attention: Attention, most: Sequence[int], **ends: Any
+    ) -> Sequence[Answered]:
+        """`generate` for questions of one of the `batches`, at most so many tokens each."""
+        if len(questions) == 1:
+            return [self.generate(prefix, questions[0], attention, max_new_tokens=most[0], **ends)]
+        prefix.rewind()
+        hooks = [hook for hook in (self._hook(prefix, attention) for _ in questions) if hook]
+        room = max(len(question) + num for question, num in zip(questions, most, strict=True))
+        return decode(Together(self.model, prefix, hooks, room), questions, most, **ends)
 
     def trace_of(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
         """What a dense run of question and `answer` leaves for replay, made once and kept while there is room."""
