@@ -56,6 +56,11 @@ class BufferLayer(CacheLayerMixin):
         self.lazy_initialization(*old)
         self.keys[:, :, : self.length], self.values[:, :, : self.length] = old
 
+    def release(self) -> None:
+        """Forget everything, and give the memory back."""
+        del self.keys, self.values
+        self.length, self.is_initialized = 0, False
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Keys after appending `query_length` tokens, and their offset."""
         return self.length + query_length, 0

@@ -26,6 +26,7 @@ from sahub.engine.model import Model
 from sahub.engine.outcome import Answer, Outcome, out_of_time
 from sahub.engine.requests import Request, limit
 from sahub.engine.session import Attention, Session
+from sahub.errors import memory_trouble
 from sahub.fidelities import FIDELITIES, Asked
 from sahub.files.journal import Journal, numbers_version
 from sahub.measures import of_answer, of_trace
@@ -106,7 +107,8 @@ def _attempt(
             outcome.seconds += kept["seconds"]
             return
         deadline = min(begin + plan.timeout_s - outcome.seconds, until)
-        answers, micro, shared = _answer_all(session, request, outcome.attention, plan, deadline)
+        asked = request, outcome.attention, plan
+        answers, micro, shared = session.within_memory(lambda lean: _answer_all(session, *asked, deadline, lean=lean))
         begin += shared
         outcome.answers += answers
         outcome.micro += micro
@@ -114,13 +116,11 @@ def _attempt(
         if journal and key:
             journal.put(key, {"answers": answers, "micro": micro, "seconds": time.monotonic() - begin})
     except OutOfTime as error:
-        over = time.monotonic() > until
-        outcome.state, outcome.reason = (
-            ("pruned", OVER) if over else ("failed", out_of_time(plan.timeout_s, str(error)))
-        )
+        late = ("pruned", OVER) if time.monotonic() > until else ("failed", out_of_time(plan.timeout_s, str(error)))
+        outcome.state, outcome.reason = late
     except Exception as error:  # noqa: BLE001
-        lines = str(error).splitlines()
-        outcome.state, outcome.reason = "failed", f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+        said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        outcome.state, outcome.reason = "failed", memory_trouble(error) or said
         outcome.details = traceback.format_exc()
     outcome.seconds += time.monotonic() - begin
     if outcome.state == "complete" and outcome.seconds > plan.timeout_s:
@@ -162,7 +162,7 @@ def _source(kind: Any) -> str:
 
 
 def _answer_all(
-    session: Session, request: Request, attention: Attention, plan: Plan, deadline: float
+    session: Session, request: Request, attention: Attention, plan: Plan, deadline: float, *, lean: bool = False
 ) -> tuple[list[Answer], list[dict[str, Any]], float]:
     """The answers to a context's questions, their micro rows, and the seconds of what a stack shares with others.
 
@@ -172,7 +172,9 @@ def _answer_all(
     prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens), len(ids[0]))
     shared = is_stack * (time.monotonic() - begin)
     fidelity, found = FIDELITIES[plan.fidelity], dict[int, tuple[Answer, list[dict[str, Any]]]]()
-    batches = session.batches(prefix, ids, attention) if fidelity.TOGETHER else [[number] for number in range(len(ids))]
+    batches = [[number] for number in range(len(ids))]
+    if fidelity.TOGETHER and not lean:
+        batches = session.batches(prefix, ids, attention)
     for numbers in batches:
         if found and time.monotonic() > deadline + shared:
             raise OutOfTime(f"after {len(found)} of {len(ids)} questions of a context")

@@ -357,7 +357,7 @@ def test_a_device_that_must_not_be_waited_for_selects_the_same(stages, call):
 
 
 @every_stack
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(call=calls(), sequences=st.integers(2, 3))
 def test_sequences_that_share_a_prefix_choose_what_each_alone_does(stages, call, sequences):
     q, k, v, _ = call
