@@ -138,7 +138,7 @@ class Compute:
     gpu_ids: tuple[int, ...] = key((0,), "GPUs that are used (gpu)", at_least=0)
     address: str = key("auto", "address of the Ray cluster (cluster)")
     prefix_mib: int = key(
-        4096, "keys and values of contexts that a worker holds, beside the one in use", unit="MiB", at_least=0
+        4096, "keys and values of contexts that a worker holds; the one in use always", unit="MiB", at_least=0
     )
     offload: str = key(
         "auto",
