@@ -22,6 +22,7 @@ from sahub.engine.requests import Request
 from sahub.engine.session import Attention, Session
 from sahub.engine.together import batch
 from sahub.engine.together.batch import MOST, SPREAD, batches
+from sahub.errors import memory_trouble
 from sahub.methods.sink import Sink
 
 CONTEXT = tuple(int(x) for x in torch.randint(3, 259, (90,), generator=torch.Generator().manual_seed(1)))
@@ -176,22 +177,25 @@ def test_figures_do_not_depend_on_how_many_were_answered_at_once(
         )
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-        torch.OutOfMemoryError("CUDA"),
-    ],
+OUT = (
+    MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
 )
-def test_memory_that_is_out_is_tried_once_more_with_less(
-    model: Model, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+
+
+def test_memory_that_is_out_is_known_by_what_is_said() -> None:
+    assert all(memory_trouble(error) for error in OUT)
+    assert not any(map(memory_trouble, (RuntimeError("shapes differ"), ValueError("out of memory"))))
+
+
+def test_memory_that_is_out_is_tried_once_more_with_less(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     request, plan = request_of(), Plan(task="ruler/niah_single_1", fidelity="generate")
     [expected] = evaluate(Session(model), [request], [Attention(stack=stack_of("quest"))], plan)
 
     def fails(times: int) -> Session:
-        left, whole = [error] * times, Session.generate_together
+        left, whole = [OUT[-1]] * times, Session.generate_together
 
         def generate_together(self: Session, *given: Any, **ends: Any) -> Any:
             if left:
