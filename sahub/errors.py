@@ -18,6 +18,7 @@ import errno
 from collections.abc import Iterable, Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch's allocators say it
 
 
 class SahubError(Exception):
@@ -74,6 +75,19 @@ def disk_trouble(error: BaseException) -> str | None:
         return None
     room = "; make room and run the same command again: what was finished is kept" if error.errno in FULL else ""
     return f"{error.filename or 'a file'}: {error.strerror}{room}"
+
+
+def memory_trouble(error: BaseException) -> str | None:
+    """One line about memory that could not be had, of a device or the host; None for any other error."""
+    said = str(error).partition("\n")[0]
+    lacking = type(error).__name__ == "OutOfMemoryError" or any(one in said for one in NO_MEMORY)
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and lacking):
+        return None
+    return (
+        f"out of memory, also with one question at a time and no other context held ({said[:200] or 'MemoryError'}): "
+        "take fewer workers (compute.workers, compute.actors_per_gpu), shorter contexts (max_context_length of search "
+        "and validate), model.dtype=bfloat16 or a smaller compute.prefix_mib"
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

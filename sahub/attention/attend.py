@@ -14,6 +14,7 @@ from sahub.attention.call import capped
 from sahub.attention.gather import Table, row_chunks
 from sahub.attention.rows import free_to_read, rows_of
 from sahub.attention.selection import Kind, Selection, spread
+from sahub.attention.shared import Keys, whole
 from sahub.errors import ConfigError, SahubError
 
 _MANY_ROWS = 8  # from which a product over all keys is worth a mask
@@ -24,8 +25,8 @@ _LEAST = torch.finfo(torch.float32).min  # added to the logits of keys that were
 
 def attend(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    k: Keys,
+    v: Keys,
     selection: Selection,
     *,
     mask: Tensor | None = None,
@@ -96,7 +97,7 @@ class _Softmax:
         return weights / total.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _restricted(selection: Selection, q: Tensor, k: Tensor, mask: Tensor) -> Selection:
+def _restricted(selection: Selection, q: Tensor, k: Keys, mask: Tensor) -> Selection:
     """The selection without the keys that `mask` forbids."""
     known = selection.rows.mask
     rows = rows_of(q, k, mask)
@@ -110,17 +111,17 @@ def _restricted(selection: Selection, q: Tensor, k: Tensor, mask: Tensor) -> Sel
     return bare.of(selection.indices, selection.log_weight.masked_fill(~allowed, float("-inf")))
 
 
-def _reference(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
+def _reference(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
     """The formula as it is written, on dense tensors."""
     group = q.shape[1] // k.shape[1]
-    keys, values = (x.float().repeat_interleave(group, dim=1) for x in (k, v))
+    keys, values = (whole(x).float().repeat_interleave(group, dim=1) for x in (k, v))
     probabilities = selection.probabilities()
     logits = softmax.logits(q.float() @ keys.transpose(-1, -2)) - probabilities.log()
     logits = logits.masked_fill(probabilities == 0, float("-inf"))
     return (softmax.weights(logits[..., None, :])[..., 0, :] @ values).transpose(1, 2)
 
 
-def _gather(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
+def _gather(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
     """Read the chosen keys alone, some rows at a time; heads of a group that chose alike read them once."""
     if selection.kind is Kind.ALL:
         return _everything(q, k, v, selection, softmax)
@@ -158,13 +159,13 @@ def _stretches(selection: Selection) -> list[tuple[slice, Tensor]] | None:
     return [(slice(int(slots[one.start]), int(slots[one.stop - 1]) + 1), weights[one]) for one in pieces]
 
 
-def _sliced(q: Tensor, k: Tensor, v: Tensor, stretches: list[tuple[slice, Tensor]], softmax: _Softmax) -> Tensor:
+def _sliced(q: Tensor, k: Keys, v: Keys, stretches: list[tuple[slice, Tensor]], softmax: _Softmax) -> Tensor:
     """Attention of one row to stretches of keys, which are read where they are."""
     grouped = q.float().unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # [1, g, heads of the unit, d]
-    dots = torch.cat([grouped @ k[:, :, part].float().mT for part, _ in stretches], dim=-1)
+    dots = torch.cat([grouped @ whole(k[:, :, part]).float().mT for part, _ in stretches], dim=-1)
     logits = softmax.logits(dots) + torch.cat([weights for _, weights in stretches])
     shares = softmax.weights(logits[:, :, None])[:, :, 0].split([one.shape[0] for _, one in stretches], dim=-1)
-    sums = [share @ v[:, :, part].float() for share, (part, _) in zip(shares, stretches, strict=True)]
+    sums = [share @ whole(v[:, :, part]).float() for share, (part, _) in zip(shares, stretches, strict=True)]
     return torch.stack(sums).sum(0).flatten(1, 2)[:, None]
 
 
@@ -175,20 +176,19 @@ def _is_wide(selection: Selection) -> bool:
     return rows.num_rows >= _MANY_ROWS and units * width * _WIDE >= heads * rows.num_keys
 
 
-def _masked(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
+def _masked(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
     """Over all keys, with the log-weights added to the logits; heads that chose alike share a mask."""
     queries, keys, values = q.float(), k.float(), v.float()
     blocks = []
     for part in row_chunks(selection.rows.num_rows, q.shape[0] * q.shape[1] * k.shape[2], q.device):
         bias = selection.dense_log_weight(part, _LEAST)
         bias = bias if bias.shape[1] == 1 else spread(bias, q.shape[1])
-        few = queries[:, :, part], keys, values
-        blocks.append(_fused(*few, bias, softmax.scale) if softmax.is_plain else _block(*few, bias, softmax))
+        blocks.append(_over(queries[:, :, part], keys, values, bias, softmax))
     empty = spread((selection.weights == float("-inf")).all(-1, keepdim=True), q.shape[1])
     return torch.cat(blocks, dim=2).masked_fill(empty, 0.0).transpose(1, 2)
 
 
-def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: _Softmax) -> Tensor:
+def _everything(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
     """Dense attention over the valid keys, some rows at a time, each chunk over the keys that its last row can see."""
     rows = selection.rows
     queries, keys, values = q.float(), k.float(), v.float()
@@ -197,32 +197,37 @@ def _everything(q: Tensor, k: Tensor, v: Tensor, selection: Selection, softmax: 
         end = rows.num_keys - rows.num_rows + part.stop
         visible = rows.visible(part)
         mask = None if visible is None else visible[:, None, :, :end]
-        few = queries[:, :, part], keys[:, :, :end], values[:, :, :end]
-        blocks.append(_fused(*few, mask, softmax.scale) if softmax.is_plain else _block(*few, mask, softmax))
+        blocks.append(_over(queries[:, :, part], keys[:, :, :end], values[:, :, :end], mask, softmax))
     out = torch.cat(blocks, dim=2)
     if rows.mask is not None:
         out = out.masked_fill((rows.counts == 0)[:, None, :, None], 0.0)
     return out.transpose(1, 2)
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention to the keys of a mask, by torch: [b, h, q, dv].
+def _over(q: Tensor, k: Keys, v: Keys, mask: Tensor | None, softmax: _Softmax) -> Tensor:
+    """Attention to the keys of a mask, [b, h, q, dv]: by torch, where it has that.
 
     mask  bool [b or 1, 1, q, k], or fp32 [b, h or 1, q, k] that is added to the logits; None = all
     """
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
-
-
-def _block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softmax: _Softmax) -> Tensor:
-    """The same with the bound and the sinks of a layer."""
+    if softmax.is_plain and isinstance(k, Tensor) and isinstance(v, Tensor):
+        fused = torch.nn.functional.scaled_dot_product_attention
+        return fused(q, k, v, attn_mask=mask, scale=softmax.scale, enable_gqa=True)
+    if not isinstance(k, Tensor) and not isinstance(v, Tensor) and q.shape[2] >= _MANY_ROWS:
+        masks = [mask] * q.shape[0] if mask is None or mask.shape[0] == 1 else list(mask.split(1))
+        each = zip(q.split(1), masks, strict=True)
+        parts = [_over(one, k.alone(at), v.alone(at), its, softmax) for at, (one, its) in enumerate(each)]
+        return torch.cat(parts)
     heads = k.shape[1]
-    dots = q.unflatten(1, (heads, -1)).transpose(2, 3) @ k[:, :, None].transpose(-1, -2)  # [b, g, q, h / g, k]
+    grouped = q.unflatten(1, (heads, -1)).transpose(2, 3)  # [b, g, q, h / g, d]
+    dots = grouped @ k[:, :, None].transpose(-1, -2) if isinstance(k, Tensor) else k.dots(grouped)
     logits = softmax.logits(dots)
     if mask is not None and mask.dtype == torch.bool:
         logits = logits.masked_fill(~mask[..., None, :], float("-inf"))
     elif mask is not None:
         logits = logits + mask.expand(-1, q.shape[1], -1, -1).unflatten(1, (heads, -1)).transpose(2, 3)
-    return (softmax.weights(logits) @ v[:, :, None]).transpose(2, 3).flatten(1, 2)
+    shares = softmax.weights(logits)
+    out = shares @ v[:, :, None] if isinstance(v, Tensor) else v.sums(shares)
+    return out.transpose(2, 3).flatten(1, 2)
 
 
 _BACKENDS = {"gather": _gather, "reference": _reference}

@@ -53,6 +53,12 @@ class Growing:
             self._store.narrow(self._axis, length, self.length - length).fill_(self._fill)
         self.length = min(self.length, length)
 
+    def take(self, rows: Tensor) -> Self:
+        """A copy of some sequences, int64 [n], also of one more than once."""
+        twin = type(self)(self._axis, self._fill)
+        twin.length, twin._store = self.length, None if self._store is None else self._store.index_select(0, rows)
+        return twin
+
     def fork(self) -> Self:
         """The same content; whoever writes first copies."""
         twin = type(self)(self._axis, self._fill)

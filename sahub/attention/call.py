@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sahub.attention.products import Exact
 from sahub.attention.rows import Rows
+from sahub.attention.shared import Keys
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Call:
     """
 
     q: Tensor  # [b, h, q, d], after the rotary embedding
-    k: Tensor  # [b, g, k, d]; read only by oracles and by an index for the pages or blocks that the rows touch
-    v: Tensor  # [b, g, k, dv]
+    k: Keys  # [b, g, k, d]; read only by oracles and by an index for the pages or blocks that the rows touch
+    v: Keys  # [b, g, k, dv]; sequences may share a prefix of both
     scale: float  # of q.k before the softmax
     softcap: float | None = None  # bound of the logits, where the layer has one
     rows: Rows  # which keys each row may attend to

@@ -18,6 +18,7 @@ from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection, spread
 from sahub.attention.selector import Selector
 from sahub.attention.selectors import best, threshold, top_k, top_p
+from sahub.attention.shared import whole
 
 _OUT = float("-inf")
 
@@ -188,8 +189,10 @@ def exact_scores(call: Call, *, value_weighted: bool = False) -> Scores:
     """The true logits q.k * scale of every key, fp32; value_weighted adds log |v|. Reads all keys: for oracles."""
     grouped = call.q.unflatten(1, (call.num_kv_heads, -1))
     if not value_weighted:
-        logits, exact = scored(grouped, call.k, scale=call.scale)
+        logits, exact = scored(grouped, whole(call.k), scale=call.scale)
         return Scores(logits=logits, exact=exact)
-    logits = product(grouped.flatten(2, 3), call.k.mT).unflatten(2, grouped.shape[2:4]).flatten(1, 2) * call.scale
-    norms = torch.linalg.vector_norm(call.v.float(), dim=-1).clamp(min=torch.finfo(torch.float32).tiny).log()
+    logits = (
+        product(grouped.flatten(2, 3), whole(call.k).mT).unflatten(2, grouped.shape[2:4]).flatten(1, 2) * call.scale
+    )
+    norms = torch.linalg.vector_norm(whole(call.v).float(), dim=-1).clamp(min=torch.finfo(torch.float32).tiny).log()
     return Scores(logits=logits + spread(norms, call.num_heads)[:, :, None])

@@ -9,6 +9,7 @@ from torch import Tensor
 from sahub.attention.call import Call, Picks
 from sahub.attention.rows import Rows, at_once, free_to_read
 from sahub.attention.selection import Selection, spread
+from sahub.attention.shared import Keys, SharedPrefix
 
 _CHUNK_ELEMENTS = 4_000_000  # of the largest temporary: 16 MB in fp32
 _CACHED_ELEMENTS = 250_000  # 1 MB in fp32, what a core's cache holds
@@ -29,7 +30,9 @@ def cached(units: int, elements: int, device: torch.device) -> Iterator[slice]:
 class Table:
     """x [b, g, k, d] as rows of its memory, which are read where they are, also of a view into a larger buffer."""
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Keys) -> None:
+        self._shared = x if isinstance(x, SharedPrefix) else None
+        x = x.memory if isinstance(x, SharedPrefix) else x
         width = x.shape[-1]
         if width == 0 or x.stride(-1) != 1 or any(step % width for step in x.stride()[:3]):
             x = x.contiguous()
@@ -42,9 +45,12 @@ class Table:
     def places(self, slots: Tensor) -> Tensor:
         """The rows that hold the keys at `slots` [b, u, q, s] of unit u's KV head: int64 [b, u, q, s]."""
         head = torch.arange(slots.shape[1], device=slots.device) * self._groups // slots.shape[1]
-        start = torch.arange(slots.shape[0], device=slots.device)[:, None] * self._batch_step
+        batch = torch.arange(slots.shape[0], device=slots.device)[:, None]
+        if self._shared is not None:  # one sequence in memory, tails behind its prefix
+            slots = slots + (slots >= self._shared.length) * (batch * self._shared.room)[:, :, None, None]
+            batch = torch.zeros_like(batch)
         steps = slots if self._key_step == 1 else slots * self._key_step
-        return steps + (start + head * self._head_step)[:, :, None, None]
+        return steps + (batch * self._batch_step + head * self._head_step)[:, :, None, None]
 
     def at(self, places: Tensor) -> Tensor:
         """The rows at `places` [...]: fp32 [..., d]."""

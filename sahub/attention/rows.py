@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sahub.attention.shared import Keys
 from sahub.errors import ConfigError
 
 _AWAY = 1 << 27  # elements of a temporary on a GPU: 512 MB in fp32
@@ -123,7 +124,12 @@ def at_once(device: torch.device, cached: int) -> int:
     return cached if device.type == "cpu" else _AWAY
 
 
-def rows_of(q: Tensor, k: Tensor, mask: Tensor | None) -> Rows:
+def says_nothing(mask: Tensor) -> bool:
+    """Whether a mask is True throughout, looked at only where reading is free."""
+    return free_to_read(mask) and bool(mask.all())
+
+
+def rows_of(q: Tensor, k: Keys, mask: Tensor | None) -> Rows:
     """Rows of a call with q [b, h, q, d] and k [b, g, k, d]; shapes that cannot belong together raise ConfigError."""
     if q.dim() != 4 or k.dim() != 4 or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3] or q.shape[1] % k.shape[1]:
         raise ConfigError(

@@ -4,16 +4,16 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Self, cast
 
-import torch
 from torch import Tensor
 
 from sahub.attention import per_layer
 from sahub.attention.budgets import Density, at_layer, is_list
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry
-from sahub.attention.rows import free_to_read, rows_of
+from sahub.attention.rows import rows_of, says_nothing
 from sahub.attention.selection import Kind, Selection
-from sahub.attention.stage import Index, Stage, Watching
+from sahub.attention.shared import Keys
+from sahub.attention.stage import Index, Stage, Taking, Watching
 from sahub.errors import ConfigError
 
 
@@ -130,7 +130,7 @@ class StackState:
             index.append(k_new, v_new, valid_new)
         start, self.length = self.length, self.length + k_new.shape[2]
         if valid_new is None and self._valid is not None:
-            valid_new = torch.ones(k_new.shape[0], k_new.shape[2], dtype=torch.bool, device=k_new.device)
+            valid_new = self._valid.data.new_ones(k_new.shape[0], k_new.shape[2])
         self._note_valid(valid_new, start)
 
     def freeze(self) -> None:
@@ -156,11 +156,18 @@ class StackState:
         twin._indexes = {key: index.fork() for key, index in self._indexes.items()}
         return twin
 
+    def take(self, rows: Tensor) -> Self:
+        """An independent copy of some of its sequences, int64 [n], all of whose keys are valid; one may come twice."""
+        assert self._valid is None
+        twin = self.fork()
+        twin._indexes = {key: cast(Taking, index).take(rows) for key, index in self._indexes.items()}
+        return twin
+
     def select(
         self,
         q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        k: Keys,
+        v: Keys,
         *,
         mask: Tensor | None = None,
         scale: float | None = None,
@@ -185,8 +192,8 @@ class StackState:
     def observe(
         self,
         q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        k: Keys,
+        v: Keys,
         *,
         mask: Tensor | None = None,
         scale: float | None = None,
@@ -204,8 +211,8 @@ class StackState:
     def _call(
         self,
         q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        k: Keys,
+        v: Keys,
         mask: Tensor | None,
         *,
         scale: float | None,
@@ -233,14 +240,8 @@ class StackState:
         )
 
     def _note_valid(self, valid_new: Tensor | None, start: int) -> None:
-        if valid_new is None:
-            return
-        if self._valid is None:
+        if valid_new is not None and self._valid is None:
             self._valid = Growing(axis=1)
             self._valid.append(valid_new.new_ones(valid_new.shape[0], start))
-        self._valid.append(valid_new)
-
-
-def says_nothing(mask: Tensor) -> bool:
-    """Whether a mask is True throughout, looked at only where reading is free."""
-    return free_to_read(mask) and bool(mask.all())
+        if valid_new is not None and self._valid is not None:
+            self._valid.append(valid_new)

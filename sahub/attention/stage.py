@@ -36,6 +36,13 @@ class Index(Protocol):
         """An independent copy; cheap, buffers are copied when one of the two writes."""
 
 
+class Taking(Index, Protocol):
+    """The index of a stage that is `batched`."""
+
+    def take(self, rows: Tensor) -> Self:
+        """An independent copy of some of its sequences, int64 [n], once the prefix has ended; one may come twice."""
+
+
 class Watching(Index, Protocol):
     """The index of a stage that watches the rows."""
 
@@ -54,6 +61,7 @@ class Stage:
     """
 
     samples: ClassVar[bool] = False  # keeps keys by chance, with log-weight -log p; at most one such stage in a stack
+    batched: ClassVar[bool] = False  # reads keys that share a prefix, see SharedPrefix; its index is a Taking
     watches: ClassVar[bool] = False  # its index is a Watching: it is shown the rows of every call, dense or not
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:

@@ -77,7 +77,14 @@ class Worker:
             "versions": [torch.__version__, transformers.__version__],
         }
         traces = None if settings.force else cache_folder(settings.cache_dir) / "traces"
-        self.session = Session(model, fingerprint=fingerprint, traces=traces)
+        self.session = Session(
+            model,
+            fingerprint=fingerprint,
+            prefix_bytes=settings.compute.prefix_mib << 20,
+            traces=traces,
+            offload=settings.compute.offload,
+            folder=cache_folder(settings.cache_dir) / "contexts",
+        )
         self.prepared = Prepared(model)
         self.geometry, self.name = model.geometry, model.name
 

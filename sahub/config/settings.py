@@ -137,6 +137,15 @@ class Compute:
     actors_per_gpu: int = key(1, "workers that share a GPU (gpu)", unit="processes", at_least=1)
     gpu_ids: tuple[int, ...] = key((0,), "GPUs that are used (gpu)", at_least=0)
     address: str = key("auto", "address of the Ray cluster (cluster)")
+    prefix_mib: int = key(
+        4096, "keys and values of contexts that a worker holds; the one in use always", unit="MiB", at_least=0
+    )
+    offload: str = key(
+        "auto",
+        "where contexts go that do not fit: host (memory), disk (cache_dir), none (they are prefilled again); "
+        "auto: from a GPU to host, else to disk",
+        choices=("auto", "host", "disk", "none"),
+    )
     threads: int = key(1, "CPU threads of torch in each process; last digits depend on it", unit="threads", at_least=1)
 
 

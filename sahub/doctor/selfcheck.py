@@ -13,8 +13,9 @@ from sahub.attention.stack import Stack
 from sahub.attention.stage import Index, Stage
 from sahub.builders.build import build_stack
 from sahub.doctor.report import Rows
+from sahub.engine.forward import Run
 from sahub.engine.model import Model
-from sahub.engine.session import Attention, Run, Session
+from sahub.engine.session import Attention, Session
 from sahub.timing.filled import prompt
 
 

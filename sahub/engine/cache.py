@@ -41,17 +41,25 @@ class BufferLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
         if end > self.room:
-            self._grow(end)
+            self.reserve(max(end, self.room + self.room // 4))
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def _grow(self, needed: int) -> None:
-        self.room = max(needed, self.room + self.room // 4)
+    def reserve(self, room: int) -> None:
+        """Make room for so many tokens."""
+        if room <= self.room:
+            return
+        self.room = room
         old = self.keys[:, :, : self.length], self.values[:, :, : self.length]
         self.lazy_initialization(*old)
         self.keys[:, :, : self.length], self.values[:, :, : self.length] = old
+
+    def release(self) -> None:
+        """Forget everything, and give the memory back."""
+        del self.keys, self.values
+        self.length, self.is_initialized = 0, False
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Keys after appending `query_length` tokens, and their offset."""

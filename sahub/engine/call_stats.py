@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sahub.attention.attend import attend
@@ -38,6 +39,15 @@ class Inputs:
     def sparse(self, selection: Selection) -> Tensor:
         """Attention to the selected keys."""
         return attend(self.query, self.key, self.value, selection, **self.formula, sinks=self.sinks)
+
+
+def by_sequence(selection: Selection) -> Tensor:
+    """What the rows of each sequence keep, fp64 [b, 4]: means of density, kv_density and keys; rows that keep none."""
+    kept, valid = selection.num_kept(), selection.rows.counts[:, None].double()
+    bare = ((kept == 0) & (valid > 0)).double().sum((1, 2))
+    means = ((kept / valid), (selection.kv_counts() / valid), kept.double())
+    each = [*(one.mean((1, 2)) for one in means), bare]
+    return torch.stack([one.expand(selection.rows.batch) for one in each], dim=-1)
 
 
 @dataclass

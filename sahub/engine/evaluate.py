@@ -14,17 +14,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from sahub import scores
 from sahub.data.examples import Question
 from sahub.engine import alarm, gold
+from sahub.engine.forward import OutOfTime
 from sahub.engine.micro_rows import micro_rows
 from sahub.engine.model import Model
 from sahub.engine.outcome import Answer, Outcome, out_of_time
 from sahub.engine.requests import Request, limit
-from sahub.engine.session import Attention, OutOfTime, Session
+from sahub.engine.session import Attention, Session
+from sahub.errors import memory_trouble
 from sahub.fidelities import FIDELITIES, Asked
 from sahub.files.journal import Journal, numbers_version
 from sahub.measures import of_answer, of_trace
@@ -105,7 +107,8 @@ def _attempt(
             outcome.seconds += kept["seconds"]
             return
         deadline = min(begin + plan.timeout_s - outcome.seconds, until)
-        answers, micro, shared = _answer_all(session, request, outcome.attention, plan, deadline)
+        asked = request, outcome.attention, plan
+        answers, micro, shared = session.within_memory(lambda lean: _answer_all(session, *asked, deadline, lean=lean))
         begin += shared
         outcome.answers += answers
         outcome.micro += micro
@@ -113,13 +116,11 @@ def _attempt(
         if journal and key:
             journal.put(key, {"answers": answers, "micro": micro, "seconds": time.monotonic() - begin})
     except OutOfTime as error:
-        over = time.monotonic() > until
-        outcome.state, outcome.reason = (
-            ("pruned", OVER) if over else ("failed", out_of_time(plan.timeout_s, str(error)))
-        )
+        late = ("pruned", OVER) if time.monotonic() > until else ("failed", out_of_time(plan.timeout_s, str(error)))
+        outcome.state, outcome.reason = late
     except Exception as error:  # noqa: BLE001
-        lines = str(error).splitlines()
-        outcome.state, outcome.reason = "failed", f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+        said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        outcome.state, outcome.reason = "failed", memory_trouble(error) or said
         outcome.details = traceback.format_exc()
     outcome.seconds += time.monotonic() - begin
     if outcome.state == "complete" and outcome.seconds > plan.timeout_s:
@@ -131,7 +132,7 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
 
     The time limit is left out: what was finished within another one is finished.
     """
-    model = session.fingerprint
+    model, stages = session.fingerprint, attention.stack.stages if attention.stack else ()
     if model is None:
         return None
     return {
@@ -140,24 +141,14 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
         "context": request.digest,
         "example": request.example.id,
         "questions": [
-            [
-                list(ids),
-                question.id,
-                list(question.references),
-                dict(question.metadata),
-                limit(question, plan.max_new_tokens),
-            ]
-            for ids, question in zip(request.question_ids, request.example.questions, strict=True)
+            [list(ids), one.id, list(one.references), dict(one.metadata), limit(one, plan.max_new_tokens)]
+            for ids, one in zip(request.question_ids, request.example.questions, strict=True)
         ],
         "line_stop": request.line_stop,
         "attention": repr(attention),
-        "stages": [_source(kind) for kind in _kinds(attention)],
+        "stages": [_source(cast(Any, type(one))) for one in stages],
         "plan": [plan.task, plan.metric, plan.fidelity, plan.traced, plan.explained],
     }
-
-
-def _kinds(attention: Attention) -> list[Any]:
-    return [] if attention.stack is None else [type(stage) for stage in attention.stack.stages]
 
 
 @cache
@@ -171,48 +162,62 @@ def _source(kind: Any) -> str:
 
 
 def _answer_all(
-    session: Session, request: Request, attention: Attention, plan: Plan, deadline: float
+    session: Session, request: Request, attention: Attention, plan: Plan, deadline: float, *, lean: bool = False
 ) -> tuple[list[Answer], list[dict[str, Any]], float]:
     """The answers to a context's questions, their micro rows, and the seconds of what a stack shares with others.
 
     Whichever stack comes first makes the prefix and the dense answers; that must not count as its own time.
     """
-    answers: list[Answer] = []
-    micro: list[dict[str, Any]] = []
-    begin = time.monotonic()
-    first = len(request.question_ids[0])
-    prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens), first)
-    shared = 0.0 if attention.stack is None else time.monotonic() - begin
-    for number, (ids, question) in enumerate(zip(request.question_ids, request.example.questions, strict=True)):
-        if number and time.monotonic() > deadline + shared:
-            raise OutOfTime(f"after {number} of {len(request.question_ids)} questions of a context")
-        most = limit(question, plan.max_new_tokens)
-        ends: dict[str, Any] = {"max_new_tokens": most, "line_stop": request.line_stop, "deadline": deadline + shared}
-        begin = time.monotonic()
-        dense = session.dense_answer(prefix, request.context_ids, ids, **ends)
-        forced = answered = dense
-        if attention.stack is not None:
-            shared += time.monotonic() - begin
-            ends["deadline"] = deadline + shared
-            asked = Asked(prefix=prefix, question=list(ids), dense=dense, attention=attention, ends=ends)
-            forced, answered = FIDELITIES[plan.fidelity].answer(session, asked)
-        last = answered or forced
-        found = {} if forced.logits is None else of_answer(dense.logits, forced.logits, dense.ids)
-        if forced.logits is not None:
-            alarm.check(attention, found["answer_kl"], session.model.hf.dtype)
-        if plan.traced and attention.stack is not None:
-            bare = replace(attention, measure=0)  # its errors are not read
-            replayed = session.replay(prefix, list(ids), dense.ids, bare) if forced.logits is not None else forced
-            found |= of_trace(replayed.tallies)
-        costs = {"measures": found, "n_new": len(last.ids), "seconds": last.seconds}
-        made = answer_of(session.model, request, question, plan, None if answered is None else answered.ids, **costs)
-        if plan.explained and answered is not dense and made.score is not None:
-            right = score_of(plan, question, session.model.decode(list(dense.ids)))
-            if right is not None and right > made.score:
-                made = replace(made, gold=gold.dropped(session, asked, request.context_ids, question.references))
-        answers.append(made)
-        micro += micro_rows(last, request.example.id, question.id, session.model.geometry.layers, len(ids))
-    return answers, micro, shared
+    begin, ids, is_stack = time.monotonic(), request.question_ids, attention.stack is not None
+    prefix = session.prefix(request.context_ids, request.room(plan.max_new_tokens), len(ids[0]))
+    shared = is_stack * (time.monotonic() - begin)
+    fidelity, found = FIDELITIES[plan.fidelity], dict[int, tuple[Answer, list[dict[str, Any]]]]()
+    batches = [[number] for number in range(len(ids))]
+    if fidelity.TOGETHER and not lean:
+        batches = session.batches(prefix, ids, attention)
+    for numbers in batches:
+        if found and time.monotonic() > deadline + shared:
+            raise OutOfTime(f"after {len(found)} of {len(ids)} questions of a context")
+        asked = []
+        for number in numbers:
+            begin, most = time.monotonic(), limit(request.example.questions[number], plan.max_new_tokens)
+            ends: dict[str, Any] = {
+                "max_new_tokens": most,
+                "line_stop": request.line_stop,
+                "deadline": deadline + shared,
+            }
+            dense = session.dense_answer(prefix, request.context_ids, ids[number], **ends)
+            asked.append(Asked(prefix=prefix, question=list(ids[number]), dense=dense, attention=attention, ends=ends))
+            shared += is_stack * (time.monotonic() - begin)
+        late = [replace(one, ends={**one.ends, "deadline": deadline + shared}) for one in asked]
+        runs = fidelity.answers(session, late) if is_stack else [(one.dense, one.dense) for one in asked]
+        for number, one, (forced, answered) in zip(numbers, asked, runs, strict=True):
+            found[number] = _judged(session, request, plan, one, number=number, forced=forced, answered=answered)
+    every = [found[number] for number in sorted(found)]
+    return [answer for answer, _ in every], [row for _, rows in every for row in rows], shared
+
+
+def _judged(
+    session: Session, request: Request, plan: Plan, asked: Asked, *, number: int, forced: Any, answered: Any
+) -> tuple[Answer, list[dict[str, Any]]]:
+    """The answer to a question with what was measured of it, and its micro rows."""
+    question, dense, attention = request.example.questions[number], asked.dense, asked.attention
+    last = answered or forced
+    found = {} if forced.logits is None else of_answer(dense.logits, forced.logits, dense.ids)
+    if forced.logits is not None:
+        alarm.check(attention, found["answer_kl"], session.model.hf.dtype)
+    if plan.traced and attention.stack is not None:
+        bare = replace(attention, measure=0)  # its errors are not read
+        traced = session.replay(asked.prefix, asked.question, dense.ids, bare) if forced.logits is not None else forced
+        found |= of_trace(traced.tallies)
+    costs = {"measures": found, "n_new": len(last.ids), "seconds": last.seconds}
+    made = answer_of(session.model, request, question, plan, None if answered is None else answered.ids, **costs)
+    if plan.explained and answered is not dense and made.score is not None:
+        right = score_of(plan, question, session.model.decode(list(dense.ids)))
+        if right is not None and right > made.score:
+            made = replace(made, gold=gold.dropped(session, asked, request.context_ids, question.references))
+    layers = session.model.geometry.layers
+    return made, micro_rows(last, request.example.id, question.id, layers, len(asked.question))
 
 
 def answer_of(

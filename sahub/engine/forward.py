@@ -1,7 +1,8 @@
-"""Forward passes of a model after a prefix."""
+"""Forward passes of a model after a prefix, and what a question gave that was asked by them."""
 
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +10,48 @@ from torch import Tensor
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix
+from sahub.errors import RunError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What one question cost and gave. `hook` holds the tallies (None for the model's own attention)."""
+
+    ids: list[int]
+    hook: Hook | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Answered):
+    """The same with the logits before each id of the answer, fp32 [n, vocabulary]."""
+
+    logits: Tensor
+
+
+class Runs:
+    """Runs by key within a byte budget of their logits: the least recently used leaves."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self._held: OrderedDict[Hashable, Run] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Run]) -> Run:
+        """The run of `key`, made when it is not held."""
+        if key not in self._held:
+            self._held[key] = make()
+        self._held.move_to_end(key)
+        while len(self._held) > 1 and sum(run.logits.nbytes for run in self._held.values()) > self.budget_bytes:
+            self._held.popitem(last=False)
+        return self._held[key]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+
+
+class OutOfTime(RunError):
+    """A limit on seconds was reached inside a request."""
 
 
 class Forward:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sahub.engine.call_stats import Tally
+from sahub.engine.forward import Answered
 from sahub.engine.replay import Replayed
-from sahub.engine.session import Run
 
 
 def micro_rows(
-    run: Run | Replayed, example: str, question: str, layers: Sequence[int], chunk: int
+    run: Answered | Replayed, example: str, question: str, layers: Sequence[int], chunk: int
 ) -> list[dict[str, Any]]:
     """One row per sparse layer and phase: rows, e, density, kv_density, selected keys; a dense run has density 1."""
     where = {"example": example, "question": question}

@@ -1,33 +1,33 @@
 """One model at work: contexts prefilled once, rewound for every question and stack; answers forced or generated."""
 
+import logging
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack
-from sahub.engine.forward import Forward, largest
+from sahub.engine.forward import Answered, Forward, OutOfTime, Run, Runs, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill
 from sahub.engine.record import TRACE_BYTES, record
 from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached
+from sahub.engine.together.batch import Together, batches, decode
+from sahub.engine.together.cache import is_shareable
 from sahub.engine.trace import Trace
 from sahub.engine.traces import TraceStore
-from sahub.errors import ConfigError, RunError
+from sahub.errors import ConfigError, memory_trouble
 from sahub.files.journal import numbers_version
 from sahub.models.rope import fixed_frequencies, frequencies
 
-PREFIX_BYTES = 4 << 30  # of keys and values of contexts that are kept
-BUILT_BYTES = 2 << 30  # of traces without a file, and of what was built from traces
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +52,6 @@ class Attention:
             self.stack.check(geometry)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What one question cost and gave. `hook` holds the tallies (None for the model's own attention)."""
-
-    ids: list[int]
-    logits: Tensor  # fp32 [n, vocabulary]: before each id of the answer
-    hook: Hook | None
-    seconds: float
-
-
-class OutOfTime(RunError):
-    """A limit on seconds was reached inside a request."""
-
-
 class Session:
     """A loaded model with its prefixes. Not thread-safe: one request at a time."""
 
@@ -74,17 +60,18 @@ class Session:
         model: Model,
         *,
         fingerprint: Any = None,
-        prefix_bytes: int = PREFIX_BYTES,
+        prefix_bytes: int = 4 << 30,
         answer_bytes: int = 1 << 30,
         traces: Path | None = None,
+        offload: str = "none",
+        folder: Path | None = None,
     ) -> None:
         self.model = model
         self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown, traces get no files
-        self._prefixes = PrefixStore(prefix_bytes)
-        self._traces = TraceStore(BUILT_BYTES, traces if fingerprint else None)
+        self._prefixes = PrefixStore(prefix_bytes, offload, folder)
+        self._traces = TraceStore(2 << 30, traces if fingerprint else None)
         self._seen: set[tuple[int, ...]] = set()
-        self._answers: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], int, int | None], Run] = OrderedDict()
-        self._answer_bytes = answer_bytes
+        self._answers = Runs(answer_bytes)
 
     def prefix(self, context_ids: tuple[int, ...], room: int, asked: int = 0) -> Prefix:
         """The prefilled context, computed when it is not held.
@@ -117,22 +104,24 @@ class Session:
         deadline: float | None = None,
     ) -> Run:
         """The model's own answer with its own attention, made once per question and kept while there is room."""
+        ends: dict[str, Any] = {"max_new_tokens": max_new_tokens, "line_stop": line_stop, "deadline": deadline}
         key = (context_ids, question, max_new_tokens, line_stop)
-        if key not in self._answers:
-            self._answers[key] = self.generate(
-                prefix,
-                list(question),
-                Attention(),
-                max_new_tokens=max_new_tokens,
-                line_stop=line_stop,
-                deadline=deadline,
-            )
-            while (
-                len(self._answers) > 1 and sum(run.logits.nbytes for run in self._answers.values()) > self._answer_bytes
-            ):
-                self._answers.popitem(last=False)
-        self._answers.move_to_end(key)
-        return self._answers[key]
+        return self._answers.get(key, lambda: self.generate(prefix, list(question), Attention(), **ends))
+
+    def within_memory(self, answer: Callable[[bool], Any]) -> Any:
+        """What `answer(False)` gives; where memory is out, `answer(True)` once all is given back that can be."""
+        try:
+            return answer(False)
+        except (MemoryError, RuntimeError) as error:
+            if memory_trouble(error) is None:
+                raise
+            log.info("out of memory: once more, with nothing else held")
+        self._prefixes.shrink()
+        self._answers.clear()
+        self._traces.clear()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return answer(True)
 
     @torch.inference_mode()
     def force(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Run:
@@ -179,6 +168,24 @@ class Session:
                 logits.append(forward(ids[-1:], "decode", keep=1))
         return Run(ids=ids, logits=torch.cat(logits), hook=forward.hook, seconds=time.perf_counter() - begin)
 
+    def batches(self, prefix: Prefix, questions: Sequence[Sequence[int]], attention: Attention) -> list[list[int]]:
+        """The numbers of the questions that `generate_together` takes at once: one, where model or stack need that."""
+        can = attention.stack is not None and all(stage.batched for stage in attention.stack.stages)
+        can = can and is_shareable(prefix.cache) and prefix.frequencies is None and prefix.length > 0
+        return batches(questions) if can else [[number] for number in range(len(questions))]
+
+    def generate_together(
+        self, prefix: Prefix, questions: Sequence[list[int]], attention: Attention, most: Sequence[int], **ends: Any
+    ) -> Sequence[Answered]:
+        """`generate` for questions of one of the `batches`, at most so many tokens each."""
+        if len(questions) == 1:
+            return [self.generate(prefix, questions[0], attention, max_new_tokens=most[0], **ends)]
+        prefix = self._right(prefix, len(questions[0]))
+        prefix.rewind()
+        hooks = [hook for hook in (self._hook(prefix, attention) for _ in questions) if hook]
+        room = max(len(question) + num for question, num in zip(questions, most, strict=True))
+        return decode(Together(self.model, prefix, hooks, room), questions, most, **ends)
+
     def trace_of(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
         """What a dense run of question and `answer` leaves for replay, made once and kept while there is room."""
         asks = (
@@ -197,15 +204,10 @@ class Session:
         begin = time.perf_counter()
         attention.check(self.model.geometry)
         assert attention.stack is not None
-        tallies = replay(
-            self.trace_of(prefix, question, answer, attention.trace_bytes),
-            attention.stack,
-            seed=attention.seed,
-            dense_layers=attention.dense_layers,
-            dense_question=attention.dense_question,
-            rows=attention.replay_rows,
-            measure_error=attention.measure > 0,
-        )
+        trace = self.trace_of(prefix, question, answer, attention.trace_bytes)
+        asked = {name: getattr(attention, name) for name in ("seed", "dense_layers", "dense_question")}
+        how: dict[str, Any] = {"rows": attention.replay_rows, "measure_error": attention.measure > 0}
+        tallies = replay(trace, attention.stack, **asked, **how)
         return Replayed(ids=answer, tallies=tallies, seconds=time.perf_counter() - begin)
 
     @contextmanager
@@ -224,8 +226,8 @@ class Session:
             hook.verify(forward.calls)
 
     def _right(self, prefix: Prefix, asked: int) -> Prefix:
-        """The context with the rotary frequencies of a question of so many tokens: prefilled anew where they differ."""
-        if prefix.frequencies == frequencies(self.model.hf.config, prefix.length + asked):
+        """The context, here, with the rotary frequencies of a question of so many tokens: made anew if they differ."""
+        if not prefix.is_away and prefix.frequencies == frequencies(self.model.hf.config, prefix.length + asked):
             return prefix
         return self.prefix(prefix.context_ids, prefix.room, asked)
 

@@ -43,6 +43,10 @@ class TraceStore:
             self._held.popitem(last=False)
         return self._held[key]
 
+    def clear(self) -> None:
+        """Forget those in memory."""
+        self._held.clear()
+
     def _shared(self, key: str, device: torch.device, make: Callable[[], Trace]) -> Trace:
         """From its file, which is written first where there is none; where that fails, the run goes on without."""
         assert self.folder is not None

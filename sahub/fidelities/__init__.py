@@ -1,6 +1,6 @@
 """How closely a trial is looked at: a fidelity a file, ordered from cheap to dear by its PLACE."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,11 @@ class Runs(Protocol):
     def generate(self, prefix: Any, question: list[int], attention: Any, **ends: Any) -> Any:
         """Greedy decoding of an answer."""
 
+    def generate_together(
+        self, prefix: Any, questions: Sequence[list[int]], attention: Any, most: Sequence[int], **ends: Any
+    ) -> Sequence[Any]:
+        """The same for several questions at once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -28,7 +33,7 @@ class Asked:
     question: list[int]
     dense: Any  # the model's own answer, a Run
     attention: Any
-    ends: Mapping[str, Any]  # when a generated answer is over
+    ends: Mapping[str, Any]  # when a generated answer is over: max_new_tokens, line_stop, deadline
 
 
 class Fidelity(Protocol):
@@ -37,7 +42,9 @@ class Fidelity(Protocol):
     PLACE: int
     HELP: str  # what trials are measured by, a few words
 
-    def answer(self, session: Runs, asked: Asked) -> tuple[Any, Any]:
+    TOGETHER: bool  # whether it gains by several questions of a context at once
+
+    def answers(self, session: Runs, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
         """(the run in which the dense answer was forced, the run that generated an answer: None where none did)."""
 
 

@@ -32,6 +32,7 @@ class Observing(Stage):
     """
 
     watches: ClassVar[bool] = True
+    batched = True
 
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
     heavy_size: Size | None = field(

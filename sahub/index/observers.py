@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sahub.attention.call import Call
 from sahub.attention.products import product
+from sahub.attention.shared import whole
 
 _OUT = float("-inf")
 
@@ -84,6 +85,13 @@ class Observers:
         twin._queries, twin._orders = dict(self._queries), dict(self._orders)
         return twin
 
+    def take(self, rows: Tensor) -> Self:
+        """See Index."""
+        twin = copy.copy(self)
+        twin._queries = {at: query[rows] for at, query in self._queries.items()}
+        twin._orders = {key: order[rows] for key, order in self._orders.items()}
+        return twin
+
     def stands(self, call: Call) -> bool:
         """Whether all rows of a call come after the last observer, and there was one."""
         first = call.rows.num_keys - call.rows.num_rows
@@ -131,9 +139,7 @@ def _logits(call: Call, queries: Tensor, places: list[int]) -> Tensor:
     """Logits of queries [b, h, n, d] at these positions for the valid keys up to their own: fp32 [b, h, n, k]."""
     group = call.num_heads // call.num_kv_heads
     grouped = queries.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
-    logits = (
-        call.capped(product(grouped, call.k.transpose(-1, -2)) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
-    )
+    logits = call.capped(product(grouped, whole(call.k).mT) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
     seen = torch.arange(call.k.shape[2], device=queries.device) <= torch.tensor(places, device=queries.device)[:, None]
     seen = seen[None] if call.valid is None else seen & call.valid[:, None]
     masked: Tensor = logits.masked_fill(~seen[:, None], _OUT)

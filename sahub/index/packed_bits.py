@@ -45,6 +45,12 @@ class Planes:
             last = self._bytes.grow(self._bytes.length, self._bytes.data)[..., -1]
             last.bitwise_and_((1 << length % 8) - 1)
 
+    def take(self, rows: Tensor) -> Self:
+        """A copy of some sequences, int64 [n]."""
+        twin = type(self)()
+        twin.length, twin._bytes = self.length, self._bytes.take(rows)
+        return twin
+
     def fork(self) -> Self:
         """The same bits; whoever writes first copies."""
         twin = type(self)()

@@ -9,6 +9,7 @@ from torch import Tensor
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Scores
 from sahub.attention.products import product, scored
+from sahub.attention.shared import Keys, whole
 from sahub.index.own_pages import OwnPages
 from sahub.index.packed_bits import pack, unpack
 
@@ -78,6 +79,14 @@ class PageBounds:
         twin._read, twin._longest = self._read.fork(), self._longest
         return twin
 
+    def take(self, rows: Tensor) -> Self:
+        """See Index."""
+        twin = self.fork()
+        twin._closed, twin._read = [part.take(rows) for part in self._closed], self._read.take(rows)
+        some = [None if one is None else one[rows] for one in (self._first, self._longest, self._open)]
+        twin._first, twin._longest, twin._open = some
+        return twin
+
     @property
     def code_bytes(self) -> int:
         """Bytes of the bounds."""
@@ -144,7 +153,7 @@ class PageBounds:
         inside = start % self._page_size if self._first is None else self._page_size - 1
         return (inside + num - 1) // self._page_size + 1
 
-    def _windows(self, k: Tensor, valid: Tensor | None, start: int, page: int | Tensor, num_pages: int) -> Tensor:
+    def _windows(self, k: Keys, valid: Tensor | None, start: int, page: int | Tensor, num_pages: int) -> Tensor:
         """(key, -key) of `num_pages` pages from `page` on: [b, g, pages, page_size, 2 * d], the keys' dtype.
 
         k [b, g, n, d] and valid [b, n] lie at the positions from `start` on; -inf where there is no valid key.
@@ -152,7 +161,7 @@ class PageBounds:
         size = num_pages * self._page_size
         if isinstance(page, int) and valid is None:
             skip = page * self._page_size - start  # < 0: the window begins before the chunk
-            part = k[:, :, max(skip, 0) : max(skip + size, 0)]
+            part = whole(k[:, :, max(skip, 0) : max(skip + size, 0)])
             before = min(max(-skip, 0), size)
             both = torch.nn.functional.pad(
                 torch.cat([part, -part], dim=-1), (0, 0, before, size - before - part.shape[2]), value=_OUT
@@ -165,7 +174,7 @@ class PageBounds:
             at = at.clamp(0, max(k.shape[2] - 1, 0)).expand(k.shape[0], -1)
             if valid is not None:
                 inside = inside & valid.gather(1, at)
-            part = k.gather(2, at[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3]))
+            part = whole(k).gather(2, at[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3]))
             both = torch.cat([part, -part], dim=-1).masked_fill(~inside[:, None, :, None], _OUT)
         pages: Tensor = both.unflatten(2, (num_pages, self._page_size))
         return pages

@@ -6,6 +6,7 @@ from typing import Self
 from torch import Tensor
 
 from sahub.attention.call import Call
+from sahub.attention.shared import whole
 
 Chunk = tuple[Tensor, Tensor | None]  # keys [b, g, n, d], validity [b, n]
 
@@ -65,12 +66,19 @@ class Coding:
         twin._fork_codes()
         return twin
 
+    def take(self, rows: Tensor) -> Self:
+        """See Index. The prefix has ended."""
+        assert self._ended is not None
+        twin = copy.copy(self)
+        twin._take_codes(rows)
+        return twin
+
     def ready(self, call: Call) -> Self:
         """The index to score a call with: before the prefix ended, as if it had ended before the call's rows."""
         if self._ended is not None:
             return self
         twin = self.fork()
-        twin.truncate(0, call.k, call.v, call.valid)
+        twin.truncate(0, whole(call.k), whole(call.v), call.valid)
         prefix = call.rows.num_keys - call.rows.num_rows
         for part in (slice(prefix), slice(prefix, None)):
             twin.append(call.k[:, :, part], call.v[:, :, part], None if call.valid is None else call.valid[:, part])
@@ -91,4 +99,7 @@ class Coding:
         raise NotImplementedError
 
     def _fork_codes(self) -> None:
+        raise NotImplementedError
+
+    def _take_codes(self, rows: Tensor) -> None:
         raise NotImplementedError

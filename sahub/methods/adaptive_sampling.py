@@ -55,6 +55,7 @@ class AdaptiveSampling(Stage):
     """
 
     samples: ClassVar[bool] = True
+    batched = True
 
     base_rate_sampling: Size = field(
         default=0.02, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.1, "log": True}}

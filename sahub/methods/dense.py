@@ -15,6 +15,8 @@ class Dense(Stage):
     Memory   0 bits per key and KV head
     """
 
+    batched = True
+
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """Everything."""
         del call, index

@@ -4,24 +4,16 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sahub.attention.budgets import Density, Size, is_count
-from sahub.attention.buffers import Growing
-from sahub.attention.call import Call, Geometry, Scores
+from sahub.attention.call import Call, Geometry
 from sahub.attention.choose import choose
-from sahub.attention.products import scored
 from sahub.attention.selection import Selection
 from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.index.channels import SELECTIONS, ChannelFile, Lists, merged_by_rank, read_channels
-from sahub.index.packed_bits import Planes, to_bits
-from sahub.index.prefix_codes import Chunk, Coding
+from sahub.index.channels import SELECTIONS, ChannelFile, read_channels
+from sahub.index.key_labels import Labels, channels_kept
 
-_LEAST_WIDTH = 1e-30  # below, steps per unit overflow fp32
-_CHUNK_KEYS = 4096  # labelled at once
 SHARING = ("per_head", "group")
 
 
@@ -43,6 +35,8 @@ class DoubleSparsity(Stage):
     Memory   lists per KV head * (c * label_bits + [label_bits < 16] * 2 * 16) bits per key and KV head, low and high in
              the keys' own dtype (counted as 16 bits)
     """
+
+    batched = True
 
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
     heavy_size: Size | None = field(
@@ -102,7 +96,7 @@ class DoubleSparsity(Stage):
 
     def check(self, geometry: Geometry) -> None:
         """Channels must divide the head, and the file must be this model's."""
-        _channels(geometry.head_dim, self.group_factor)
+        channels_kept(geometry.head_dim, self.group_factor)
         found = self._file()
         if found is None:
             return
@@ -132,119 +126,3 @@ class DoubleSparsity(Stage):
     def keeps_all(self) -> bool:
         """Only at density 1."""
         return self.selector.keeps_all
-
-
-def _channels(head_dim: int, group_factor: int) -> int:
-    if head_dim % group_factor:
-        raise ConfigError(f"group_factor={group_factor}: must divide head_dim={head_dim}")
-    return head_dim // group_factor
-
-
-class Labels(Coding):
-    """Chosen channels of every key: codes in `label_bits` with low and high, or the values themselves at 16 bits.
-
-    Channels int64 [b or 1, g, l, c] for l lists per KV head; given, or learned from the prefix.
-    """
-
-    def __init__(self, group_factor: int, label_bits: int, lists: Lists | None, shared: bool) -> None:
-        super().__init__()
-        self._group_factor, self._label_bits = group_factor, label_bits
-        self._lists, self._shared = lists, shared
-        self._chosen: Tensor | None = None
-        self._codes = Planes()
-        self._reals = Growing(axis=3)  # keys' dtype: low and high [b, g, l * 2, k], or values [b, g, l * c, k]
-        self._read = Growing(axis=3)  # fp32 [b, g, l * c, k]: the labels as a step reads them, where that is not so
-        self._longest: Tensor | None = None  # fp32 [b, g * l]: a bound of their lengths
-        if lists is not None:
-            self.freeze()
-
-    def scores(self, call: Call) -> Scores:
-        """Scaled products of the query's channels with every label."""
-        index = self.ready(call)
-        labels, chosen = index._labels(), index._chosen
-        assert chosen is not None
-        group, lists = call.num_heads // call.num_kv_heads, chosen.shape[2]
-        if lists not in (1, group):
-            raise ConfigError(f"sorted_channel_file: {lists} lists per KV head for {group} query heads")
-        grouped = call.q.float().unflatten(1, (call.num_kv_heads, group))  # [b, g, r, q, d]
-        at = chosen[:, :, :, None].expand(grouped.shape[0], -1, group, grouped.shape[3], -1)
-        query = grouped.gather(-1, at) * call.scale
-        if lists > 1:  # a label for each head
-            query, labels = query.flatten(1, 2)[:, :, None], labels.flatten(1, 2)[:, :, None]
-        logits, exact = scored(query, labels[:, :, 0].mT, longest=index._longest)
-        return Scores(logits=logits, exact=exact)
-
-    def _labels(self) -> Tensor:
-        """What is known of every key, as a step reads it: fp32 [b, g, l, c, k]."""
-        assert self._chosen is not None
-        labels: Tensor = (self._read if self._read.length else self._reals).data
-        return labels.view(*labels.shape[:2], *self._chosen.shape[2:], -1)
-
-    def _note_read(self, labels: Tensor) -> None:
-        """Keep the labels fp32 [b, g, l, c, n] of n more keys as a step reads them."""
-        if self._label_bits < 16 or self._reals.data.dtype != torch.float32:
-            self._read.append(labels.flatten(2, 3))
-        longest = torch.nn.functional.pad(torch.linalg.vector_norm(labels, dim=3), (0, 1)).amax(-1).flatten(1)
-        self._longest = longest if self._longest is None else self._longest.maximum(longest)
-
-    def _learn(self, prefix: list[Chunk]) -> None:
-        keys = prefix[0][0]
-        groups, head_dim = keys.shape[1], keys.shape[3]
-        num = _channels(head_dim, self._group_factor)
-        if self._lists is None:
-            total = torch.zeros(keys.shape[0], groups, head_dim, dtype=torch.float64, device=keys.device)
-            for chunk, valid in prefix:
-                size = chunk.abs() if valid is None else chunk.abs().masked_fill(~valid[:, None, :, None], 0)
-                total += size.sum(dim=2, dtype=torch.float64)
-            order = total.argsort(dim=-1, descending=True, stable=True)
-            self._chosen = order[:, :, None, :num]
-            return
-        if len(self._lists) % groups or len(self._lists[0]) != head_dim:
-            raise ConfigError(
-                f"sorted_channel_file: {len(self._lists)} lists of {len(self._lists[0])} channels, for {groups} KV "
-                f"heads of {head_dim}"
-            )
-        lists = merged_by_rank(self._lists, groups) if self._shared else self._lists
-        self._chosen = torch.tensor(lists, device=keys.device).unflatten(0, (groups, -1))[None, ..., :num]
-
-    def _encode(self, keys: Tensor) -> None:
-        for part in keys.split(_CHUNK_KEYS, dim=2):
-            self._label(part)
-
-    def _label(self, keys: Tensor) -> None:
-        assert self._chosen is not None
-        lists, num = self._chosen.shape[2:]
-        at = self._chosen.flatten(2)[:, :, None].expand(*keys.shape[:3], -1)
-        values = keys.gather(-1, at).transpose(2, 3).unflatten(2, (lists, num))  # [b, g, l, c, k]
-        if self._label_bits == 16:
-            self._reals.append(values.flatten(2, 3))
-            self._note_read(values.float())
-            return
-        low, high = values.amin(dim=3, keepdim=True), values.amax(dim=3, keepdim=True)
-        step = _step(low.float(), high.float(), self._label_bits)
-        codes = ((values.float() - low.float()) * step).round().clamp(0, (1 << self._label_bits) - 1).int()
-        self._codes.append(to_bits(codes.flatten(2, 3), self._label_bits))
-        self._reals.append(torch.cat([low, high], dim=3).flatten(2, 3))
-        self._note_read(codes / step + low.float())
-
-    def _cut(self, length: int) -> None:
-        for part in (self._codes, self._reals, self._read):
-            part.truncate(length)
-
-    def _fork_codes(self) -> None:
-        self._codes, self._reals, self._read = self._codes.fork(), self._reals.fork(), self._read.fork()
-
-    @property
-    def code_bytes(self) -> int:
-        """Bytes that the labels of the keys take."""
-        return self._codes.nbytes + (self._reals.data.nbytes if self.length else 0)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in use."""
-        return self.code_bytes + (self._read.data.nbytes if self._read.length else 0)
-
-
-def _step(low: Tensor, high: Tensor, bits: int) -> Tensor:
-    """Steps per unit of a label that reaches from low to high; 1 where they are equal, or too close to tell apart."""
-    return torch.where(high - low < _LEAST_WIDTH, 1.0, ((1 << bits) - 1) / (high - low))

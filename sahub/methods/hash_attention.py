@@ -43,6 +43,8 @@ class HashAttention(Stage):
     Memory   MLPs per KV head * hat_bits bits per key and KV head
     """
 
+    batched = True
+
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
     heavy_size: Size | None = field(
         default=None, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.2, "log": True}}
@@ -167,6 +169,12 @@ class Signatures:
         """The same signatures; whoever writes first copies."""
         twin = type(self)(self._weights, self._layer, self._activation)
         twin.length, twin._bits, twin._words = self.length, self._bits.fork(), self._words.fork()
+        return twin
+
+    def take(self, rows: Tensor) -> Self:
+        """See Index."""
+        twin = self.fork()
+        twin._bits, twin._words = self._bits.take(rows), self._words.take(rows)
         return twin
 
     def scores(self, call: Call) -> Scores:

@@ -35,6 +35,8 @@ class Local(Stage):
     Memory   0 bits per key and KV head
     """
 
+    batched = True
+
     window_size: Size | None = field(
         default=None,
         metadata={

@@ -49,6 +49,7 @@ class MagicPig(Stage):
     """
 
     samples: ClassVar[bool] = True
+    batched = True
 
     lsh_l: int = field(default=75, metadata={"unit": "tables", "search": {"low": 20, "high": 300, "log": True}})
     lsh_k: int = field(default=8, metadata={"unit": "bits a table", "search": {"low": 4, "high": 14}})
@@ -189,6 +190,10 @@ class Tables(Coding):
 
     def _fork_codes(self) -> None:
         self._sides, self._norms = self._sides.fork(), self._norms.fork()
+
+    def _take_codes(self, rows: Tensor) -> None:
+        self._sides, self._norms = self._sides.take(rows), self._norms.take(rows)
+        self._mean, self._top = self._mean[rows], self._top[rows]
 
 
 def _found(held: Tensor, asked: Tensor, most: int) -> list[Tensor]:

@@ -22,6 +22,8 @@ class OracleTopK(Stage):
     Memory   16 * d bits per key and KV head (it reads every key)
     """
 
+    batched = True
+
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
     heavy_size: Size | None = field(
         default=None, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.2, "log": True}}

@@ -20,6 +20,8 @@ class OracleTopP(Stage):
     Memory   16 * d bits per key and KV head (it reads every key)
     """
 
+    batched = True
+
     top_p: float = field(metadata={"unit": "share of the softmax mass", "search": {"low": 0.1, "high": 0.99}})
     mass: str = field(default="residual", metadata={"search": {"choices": ["residual", "total"]}})
 

@@ -41,6 +41,8 @@ class PQCache(Stage):
     Memory   m * pq_bits + 16 * (d + [ip] * m) * 2^pq_bits / K bits per key and KV head
     """
 
+    batched = True
+
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
     heavy_size: Size | None = field(
         default=None, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.2, "log": True}}
@@ -203,6 +205,12 @@ class ProductCodes(Coding):
 
     def _fork_codes(self) -> None:
         self._codes, self._read = self._codes.fork(), self._read.fork()
+
+    def _take_codes(self, rows: Tensor) -> None:
+        self._codes, self._read = self._codes.take(rows), self._read.take(rows)
+        assert self.centroids is not None
+        assert self._largest is not None
+        self.centroids, self._largest = self.centroids[rows], self._largest[rows]
 
     @property
     def code_bytes(self) -> int:

@@ -29,6 +29,8 @@ class Quest(Stage):
     Memory   (2 * d * label_bits + [label_bits < 16] * 2 * 2 * 16) / page_size bits per key and KV head
     """
 
+    batched = True
+
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
     heavy_size: Size | None = field(
         default=None, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.2, "log": True}}

@@ -26,6 +26,7 @@ class RandomSampling(Stage):
     """
 
     samples: ClassVar[bool] = True
+    batched = True
 
     sampling_rate: float | None = field(
         default=None,

@@ -21,6 +21,8 @@ class Sink(Stage):
     Memory   0 bits per key and KV head
     """
 
+    batched = True
+
     sink_size: Size = field(
         metadata={
             "unit": "tokens",

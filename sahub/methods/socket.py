@@ -35,6 +35,8 @@ class Socket(Stage):
     Memory   lsh_l * lsh_k + 16 bits per key and KV head
     """
 
+    batched = True
+
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
     heavy_size: Size | None = field(
         default=None, metadata={"unit": "tokens, or a share", "search": {"low": 0.005, "high": 0.2, "log": True}}
@@ -122,6 +124,12 @@ class Buckets:
         """The same codes; whoever writes first copies."""
         twin = type(self)(self._tables, self._width, self._seed, self._layer)
         twin.length, twin._sides, twin._norms = self.length, self._sides.fork(), self._norms.fork()
+        return twin
+
+    def take(self, rows: Tensor) -> Self:
+        """See Index."""
+        twin = self.fork()
+        twin._sides, twin._norms = self._sides.take(rows), self._norms.take(rows)
         return twin
 
     @property

@@ -12,7 +12,6 @@ from typing import Any
 from sahub.compute.devices import number_of_workers
 from sahub.config.cell import Cell
 from sahub.config.settings import PHASES
-from sahub.engine.session import PREFIX_BYTES
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
 from sahub.files.journal import Journal
@@ -168,8 +167,10 @@ def _memory(cell: Cell) -> str:
     limits = [getattr(settings, phase) for phase in settings.phases]
     held_layers = len(shape.layers) - len(shared_keys(config).keys() & set(shape.layers))
     token = 2 * held_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
-    held = [min(PREFIX_BYTES, max(1, one.max_requests or 1000) * _length(cell, one) * token) for one in limits]
-    return f"{(weights + max(held)) / 2**30:.2g} GiB"
+    each = [(max(1, one.max_requests or 1000), _length(cell, one) * token) for one in limits]
+    cap = settings.compute.prefix_mib << 20
+    held = max(max(one, min(cap, num * one)) for num, one in each)  # the one in use, whatever it takes
+    return f"{(weights + held) / 2**30:.2g} GiB"
 
 
 def _config(cell: Cell) -> Any:

@@ -6,7 +6,7 @@ from commands import TINY, builder, environment, one, read, sahub, with_plugin
 CAUSES = {
     "no_number": "not a finite number: answer_kl is nan",
     "raise": "ValueError: broken on purpose",
-    "memory": "MemoryError: simulated",
+    "memory": "out of memory, also with one question at a time and no other context held (simulated): take fewer",
     "slow_steps": "timeout: longer than 2 s (after ",
     "kill": "killed worker: its process died: killed, or out of memory",
 }

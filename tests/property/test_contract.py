@@ -7,11 +7,12 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hash_files import hash_fields
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from omegaconf import OmegaConf
 
 from sahub import methods
 from sahub.attention.attend import attend
+from sahub.attention.shared import SharedPrefix
 from sahub.builders.build import build_stack, method_names, select
 
 BUDGET = 0.3
@@ -346,10 +347,51 @@ def test_a_device_that_must_not_be_waited_for_selects_the_same(stages, call):
     q, k, v, mask = call
     here = select(stack_of(stages), q, k, v, mask=mask)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("rows", "selection", "selectors", "stack"):
+        for module in ("rows", "selection", "selectors"):
             patch.setattr(f"sahub.attention.{module}.free_to_read", lambda _: False)
         there = select(stack_of(stages), q, k, v, mask=mask)
         assert torch.equal(kept(here), kept(there))
         assert torch.equal(here.counts(), there.counts())
         assert float(here.kv_density()) == pytest.approx(float(there.kv_density()))
         torch.testing.assert_close(attend(q, k, v, here), attend(q, k, v, there), atol=1e-5, rtol=1e-5)
+
+
+@every_stack
+@settings(max_examples=2, deadline=None, derandomize=True)
+@given(call=calls(), sequences=st.integers(2, 3))
+def test_sequences_that_share_a_prefix_choose_what_each_alone_does(stages, call, sequences):
+    q, k, v, _ = call
+    end, length = k.shape[2], k.shape[2] - q.shape[2]
+    assume(length > 0)
+    turns = torch.arange(sequences)[:, None, None, None]  # questions of their own
+    q, k, v = (x[:1].expand(sequences, -1, -1, -1) * (1 - 2 * turns) for x in (q, k, v))
+    k[:, :, :length], v[:, :, :length] = k[:1, :, :length], v[:1, :, :length]
+    state = stack_of(stages).new_state(layer=0)
+    state.append(k[:1, :, :length], v[:1, :, :length])
+    state.freeze()
+    state, some = state.take(torch.zeros(sequences).long()), length + q.shape[2] // 2
+    left = torch.arange(sequences)
+    for begin, until in ((length, some), (some, end)):
+        if begin == until:
+            continue
+        if begin > length:  # the first has come to its end
+            state, left = state.take(left[1:]), left[1:]
+        state.append(k[left, :, begin:until], v[left, :, begin:until])
+        keys, values = (shared_of(x[left, :, :until], length) for x in (k, v))
+        asked = q[left, :, begin - length : until - length]
+        selection = state.select(asked, keys, values)
+        out = attend(asked, keys, values, selection)
+        for place, one in enumerate(left[:, None]):
+            whole = q[one, :, : until - length], k[one, :, :until], v[one, :, :until]
+            alone = select(stack_of(stages), *whole)
+            assert torch.equal(kept(selection)[place], kept(alone)[0, :, begin - length :])
+            torch.testing.assert_close(out[place], attend(*whole, alone)[0, begin - length :], atol=1e-5, rtol=1e-5)
+
+
+def shared_of(whole, length):
+    """The same keys with the first `length` of them, which are equal, held once."""
+    batch, heads, end, width = whole.shape
+    memory = torch.full((1, heads, length + 9 * batch, width), float("nan"))
+    shared = SharedPrefix(memory, length, batch=batch, room=9, used=end - length)
+    memory[:, :, :length], shared.tails[:] = whole[:1, :, :length], whole[:, :, length:]
+    return shared

@@ -1,10 +1,17 @@
 """Buffers that grow, rewind and keep nothing they should not; a store within its byte budget."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from conftest import tiny_config
+from families import tiny
 
+from sahub import build_stack
 from sahub.engine.cache import BufferLayer, new_cache
+from sahub.engine.model import wrap_model
 from sahub.engine.prefix import INDEX_SETS, Prefix, PrefixStore
+from sahub.engine.session import Attention, Session
 
 
 def chunk(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,3 +71,55 @@ def test_indexes_are_bounded_and_belong_to_the_prefix_in_use():
     assert store.get("a", lambda: prefix(4)).indexes
     store.get("b", lambda: prefix(4))
     assert not first.indexes
+
+
+@pytest.mark.parametrize("offload", ["host", "disk", "none"])
+def test_contexts_beyond_the_cap_come_back_from_where_they_were_put(
+    make_model, tokenizer, tmp_path: Path, offload: str
+) -> None:
+    contexts = [tuple(range(10 + at, 60 + 3 * at)) for at in range(2)]
+    model = wrap_model(make_model().to(torch.bfloat16), tokenizer)
+    quest = Attention(stack=build_stack([{"name": "quest", "density": 0.3, "page_size": 4}]))
+
+    def answers(session: Session, times: int) -> list[list[torch.Tensor]]:
+        found = []
+        for ids in contexts * times:
+            held = session.prefix(ids, 16)
+            alone = session.generate(held, [7, 8], quest, max_new_tokens=3).logits
+            together = session.generate_together(held, [[7, 8], [9, 7]], quest, [3, 3])
+            found.append([alone, torch.tensor([run.ids for run in together])])
+        return found
+
+    expected = answers(Session(model), 1) * 2
+    before = model.counters.prefills
+    found = answers(Session(model, prefix_bytes=0, offload=offload, folder=tmp_path / "contexts"), 2)
+    assert model.counters.prefills - before == (4 if offload == "none" else 2)
+    for one, other in zip(found, expected, strict=True):
+        assert all(torch.equal(mine, his) for mine, his in zip(one, other, strict=True))
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]  # nothing is left behind
+
+
+def test_a_prefix_that_somebody_holds_is_brought_back_when_it_is_asked(make_model, tokenizer, tmp_path: Path) -> None:
+    session = Session(wrap_model(make_model(), tokenizer), prefix_bytes=0, offload="disk", folder=tmp_path)
+    first = session.prefix(tuple(range(10, 60)), 16)
+    expected = session.generate(first, [7], Attention(), max_new_tokens=3).ids
+    session.prefix(tuple(range(20, 90)), 16)
+    assert first.is_away
+    assert session.generate(first, [7], Attention(), max_new_tokens=3).ids == expected
+    assert session.model.counters.prefills == 2
+
+
+def test_a_disk_that_holds_nothing_costs_a_prefill(make_model, tokenizer, tmp_path: Path, caplog) -> None:
+    (tmp_path / "contexts").write_text("no folder")
+    session = Session(wrap_model(make_model(), tokenizer), prefix_bytes=0, offload="disk", folder=tmp_path / "contexts")
+    for ids in [tuple(range(10, 60)), tuple(range(20, 90))] * 2:
+        session.generate(session.prefix(ids, 16), [7], Attention(), max_new_tokens=3)
+    assert session.model.counters.prefills == 4
+    assert [record.getMessage() for record in caplog.records if "compute.offload=none" in record.getMessage()]
+
+
+def test_what_is_no_buffer_is_made_again(tokenizer, tmp_path: Path) -> None:
+    session = Session(wrap_model(tiny("gemma2"), tokenizer), prefix_bytes=0, offload="disk", folder=tmp_path)
+    for ids in [tuple(range(10, 60)), tuple(range(20, 90))] * 2:
+        session.generate(session.prefix(ids, 16), [7], Attention(), max_new_tokens=3)
+    assert session.model.counters.prefills == 4
