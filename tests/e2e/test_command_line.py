@@ -30,7 +30,7 @@ WRONG = [
         ["task=ruler/niah_multikey2", "did you mean ruler/niah_multikey_2?", "ruler/niah_single_1"],
     ),
     (["builder=questt"], ["builder=questt", "did you mean quest?", "oracle_topk", "streaming_llm"]),
-    (["tsk=1"], ["tsk=1", "no such key; did you mean task?", "keys: builder"]),
+    (["tsk=1"], ["tsk=1", "no such key; did you mean task?", "keys: bench, builder"]),
     (["search.numsamples=3"], ["did you mean search.num_samples?", "search.max_requests"]),
     (["search.num_samples=-1"], ["search.num_samples=-1", "at least 1"]),
     (["search.num_samples=many"], ["search.num_samples=many", "a whole number, at least 1"]),
@@ -135,7 +135,7 @@ def test_help_explains_keys_and_choices_quickly_and_imports_nothing_heavy(folder
 
 
 def test_every_key_and_choice_is_in_the_help() -> None:
-    text = "".join(help_text(command, [conf_dir()]) for command in ("validate", "doctor", "best"))
+    text = "".join(help_text(command, [conf_dir()]) for command in ("validate", "doctor", "bench", "best"))
     for key, _ in keys(Settings):
         assert f"  {key}=" in text or key in {"builder.stages", "builder.search", "builder.grid"}
     for group in GROUPS:

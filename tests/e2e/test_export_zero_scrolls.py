@@ -52,7 +52,7 @@ def test_a_split_without_gold_can_be_searched_and_has_no_scores(tmp_path: Path) 
     rows = [row | {"output": None} for row in rows_of("zero_scrolls/quality")]
     write_zip(tmp_path / "quality.zip", {"quality/test.jsonl": rows})
     asked = ["task=zero_scrolls/quality", f"task.path={tmp_path}", "task.split=test", "task.options.unscored=true"]
-    done = sahub("search", *asked, "builder=streaming_llm", "compute=inline", *TINY, cwd=tmp_path)
+    done = sahub("search", *asked, "builder=streaming_llm", "compute=inline", *TINY, "search.decide=0", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     figures = read(one(tmp_path, "streaming_llm_sparsity_10/zero_scrolls_quality/metrics.json"))
     assert figures["measures"]["answer_kl"] > 0

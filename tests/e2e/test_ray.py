@@ -72,7 +72,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
         work = read(root / "benchmark_summary.json")["work"]["embedded"]
         assert work["loads"] == (2 if name.startswith(("two", "one at")) else 1)
         if name == "one at a time":
-            assert work["prefills"] == work["contexts"] == 3 + 4  # one worker saw them all
+            assert work["prefills"] == work["contexts"] == 3 + 2 + 4  # one worker saw them all
     limits = [key for key in runs["inline"] if key.endswith("config.json")]
     for name in ("one", "two"):
         assert runs[name] == runs["inline"]
