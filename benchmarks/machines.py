@@ -55,6 +55,7 @@ class Machine:
     code: str = ""
     stop_after: float | None = None  # seconds until SIGTERM
     status: int = 0
+    needs: str = "sh"  # the program that makes it
 
 
 def early(delay: float) -> Machine:
@@ -71,7 +72,7 @@ def mounted(size: str, folder: str, **more: Any) -> Machine:
 def slow(milliseconds: int, names: str) -> Machine:
     """With a disk that takes so long for each of these system calls (needs strace)."""
     calls = f"-e trace={names} -e inject={names}:delay_enter={1000 * milliseconds}"
-    return Machine(shell=f'exec strace -f -qq --seccomp-bpf -o /dev/null {calls} "$@";')
+    return Machine(shell=f'exec strace -f -qq --seccomp-bpf -o /dev/null {calls} "$@";', needs="strace")
 
 
 CONDA = {"CONDA_PREFIX": "{folder}", "CONDA_DEFAULT_ENV": "mine", "CONDA_SHLVL": "1", "PYTHONNOUSERSITE": "1"}
@@ -89,7 +90,9 @@ MACHINES = {
     "a long TMPDIR": Machine(variables={"TMPDIR": "{folder}/" + "t" * 90}, arguments=("compute=local",)),
     "under uv run": Machine(variables=UV, arguments=("compute=local",)),
     "uv run itself": Machine(
-        shell=f'exec uv run --no-project --offline --python {sys.executable} -- "$@";', arguments=("compute=local",)
+        shell=f'exec uv run --no-project --offline --python {sys.executable} -- "$@";',
+        arguments=("compute=local",),
+        needs="uv",
     ),
     "conda's variables": Machine(variables=CONDA, arguments=("compute=local",)),
     "64 MB of /dev/shm": mounted("64m", "/dev/shm", arguments=("compute=local", "compute.workers=2")),
@@ -114,6 +117,9 @@ def main(arguments: list[str]) -> int:
     wrong = 0
     for name in names:
         begin = time.monotonic()
+        if shutil.which(MACHINES[name].needs) is None:
+            sys.stdout.write(f"not tried | {name} | needs {MACHINES[name].needs}\n")
+            continue
         status, said = tried(MACHINES[name])
         lines = said.strip().splitlines()
         good = status == MACHINES[name].status and "Traceback" not in said and len(lines) <= 8
