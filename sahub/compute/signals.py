@@ -14,6 +14,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__()
+        self.number = number
         self.status = 128 + number  # the exit status that shells know
 
 
@@ -38,8 +39,9 @@ def stoppable() -> Iterator[None]:
         signal.signal(one, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        raise Stopped(_asked[0] if _asked else signal.SIGINT) from None
+    except KeyboardInterrupt as end:
+        alone = end.number if isinstance(end, Stopped) else signal.SIGINT  # told by somebody else's handler
+        raise Stopped(_asked[0] if _asked else alone) from None
     finally:
         for one in caught:
             signal.signal(one, signal.SIG_DFL)
