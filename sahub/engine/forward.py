@@ -1,7 +1,7 @@
 """Forward passes of a model after a prefix, and what a question gave that was asked by them."""
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Hashable
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -28,26 +28,10 @@ class Run(Answered):
 
     logits: Tensor
 
-
-class Runs:
-    """Runs by key within a byte budget of their logits: the least recently used leaves."""
-
-    def __init__(self, budget_bytes: int) -> None:
-        self.budget_bytes = budget_bytes
-        self._held: OrderedDict[Hashable, Run] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], Run]) -> Run:
-        """The run of `key`, made when it is not held."""
-        if key not in self._held:
-            self._held[key] = make()
-        self._held.move_to_end(key)
-        while len(self._held) > 1 and sum(run.logits.nbytes for run in self._held.values()) > self.budget_bytes:
-            self._held.popitem(last=False)
-        return self._held[key]
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._held.clear()
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is large."""
+        return self.logits.nbytes
 
 
 class OutOfTime(RunError):

@@ -12,7 +12,7 @@ import torch
 
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack
-from sahub.engine.forward import Answered, Forward, OutOfTime, Run, Runs, largest
+from sahub.engine.forward import Answered, Forward, OutOfTime, Run, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill
@@ -22,7 +22,7 @@ from sahub.engine.routing import attached
 from sahub.engine.together.batch import Together, batches, decode
 from sahub.engine.together.cache import is_shareable
 from sahub.engine.trace import Trace
-from sahub.engine.traces import TraceStore
+from sahub.engine.traces import Recent, TraceStore
 from sahub.errors import ConfigError, memory_trouble
 from sahub.files.journal import numbers_version
 from sahub.models.rope import fixed_frequencies, frequencies
@@ -71,7 +71,7 @@ class Session:
         self._prefixes = PrefixStore(prefix_bytes, offload, folder)
         self._traces = TraceStore(2 << 30, traces if fingerprint else None)
         self._seen: set[tuple[int, ...]] = set()
-        self._answers = Runs(answer_bytes)
+        self._answers = Recent[Run](answer_bytes)
 
     def prefix(self, context_ids: tuple[int, ...], room: int, asked: int = 0) -> Prefix:
         """The prefilled context, computed when it is not held.

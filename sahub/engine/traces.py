@@ -7,10 +7,10 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 import torch
@@ -24,6 +24,38 @@ log = logging.getLogger(__name__)
 FOLDER_BYTES = 32 << 30  # of the files of all traces
 
 
+class Sized(Protocol):
+    """What says how much memory it takes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes."""
+
+
+T = TypeVar("T", bound=Sized)
+
+
+class Recent(Generic[T]):
+    """What was made, by key, within a byte budget: the least recently used leaves, the last one never."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self._held: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """That of `key`, made when it is not held."""
+        if key not in self._held:
+            self._held[key] = make()
+        self._held.move_to_end(key)
+        while len(self._held) > 1 and sum(one.nbytes for one in self._held.values()) > self.budget_bytes:
+            self._held.popitem(last=False)
+        return self._held[key]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+
+
 class TraceStore:
     """Traces by key. In memory, and in `folder`, the least recently used leave; anything can be made again.
 
@@ -31,17 +63,12 @@ class TraceStore:
     """
 
     def __init__(self, budget_bytes: int, folder: Path | None = None) -> None:
-        self.budget_bytes, self.folder = budget_bytes, folder
-        self._held: OrderedDict[str, Trace] = OrderedDict()
+        self.folder = folder
+        self._held = Recent[Trace](budget_bytes)
 
     def get(self, key: str, device: torch.device, make: Callable[[], Trace]) -> Trace:
         """The trace of `key`, made when neither memory nor a file holds it."""
-        if key not in self._held:
-            self._held[key] = make() if self.folder is None else self._shared(key, device, make)
-        self._held.move_to_end(key)
-        while len(self._held) > 1 and sum(trace.nbytes for trace in self._held.values()) > self.budget_bytes:
-            self._held.popitem(last=False)
-        return self._held[key]
+        return self._held.get(key, make if self.folder is None else lambda: self._shared(key, device, make))
 
     def clear(self) -> None:
         """Forget those in memory."""
