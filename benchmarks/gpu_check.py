@@ -31,7 +31,8 @@ from sahub.engine.prefix import Prefix, prefill
 from sahub.engine.routing import attached
 from sahub.models.supported import geometry
 from sahub.timing.clock import wait as wait_for
-from sahub.timing.step import PLAIN
+from sahub.timing.machine import machine, shown
+from sahub.timing.step import PLAIN, sparse_step
 
 SECONDS, RUNS, CHECKED = 450, 20, 4096
 GIVEN = {
@@ -44,7 +45,7 @@ def main(*arguments: str) -> None:
     """Print the tables, what is known first."""
     given, begin = GIVEN | dict(one.split("=", 1) for one in arguments), time.monotonic()
     device = given["device"]
-    say(f"{name_of(device)}, torch {torch.__version__}, transformers {transformers.__version__}")
+    say(f"{shown(machine(torch.device(device)))}, transformers {transformers.__version__}")
     methods = given["methods"].split(",")
     say(f"\nA step after {CHECKED:,} keys: choices as on a CPU, error of the output (relative), waits for the device")
     for method in methods:
@@ -66,11 +67,6 @@ def say(line: str) -> None:
     """Print at once: what ends early has said what it knows."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def name_of(device: str) -> str:
-    """The card, or the kind of device."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def guarded(work: Callable[..., str], *arguments: Any) -> str:
@@ -117,12 +113,11 @@ def fed(stack: Stack, keys: Keys, end: int) -> tuple[StackState, tuple[Tensor, T
 def chosen(state: StackState, call: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Which keys each head keeps, bool [1, h, 1, k]."""
     selection = state.select(*call)
-    return selection.dense_log_weight(slice(0, 1), -torch.inf).expand(-1, -1, -1, -1) > -torch.inf
+    return selection.dense_log_weight(slice(0, 1), -torch.inf) > -torch.inf
 
 
 def waits_of(stack: Stack, keys: Keys, end: int, state: StackState) -> str:
     """Where a step makes the host wait for the device."""
-    call = keys.call(end - 1, end)
     found: dict[str, None] = {}
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -135,16 +130,10 @@ def waits_of(stack: Stack, keys: Keys, end: int, state: StackState) -> str:
         warnings.showwarning = note
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            one_step(state, call, end)
+            sparse_step(state, keys.inputs(end), time.perf_counter)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return "never waits" if not found else "waits at " + ", ".join(found)
-
-
-def one_step(state: StackState, call: tuple[Tensor, Tensor, Tensor], end: int) -> Tensor:
-    """Append, select and attend."""
-    state.append(call[1][:, :, end - 1 :], call[2][:, :, end - 1 :])
-    return attend(*call, state.select(*call))
 
 
 def stepped(method: str, keys: Keys, best: float, device: str) -> str:
@@ -158,7 +147,7 @@ def stepped(method: str, keys: Keys, best: float, device: str) -> str:
 
     def work() -> None:
         end = next(ends)
-        one_step(state, keys.call(end - 1, end), end)
+        sparse_step(state, keys.inputs(end), time.perf_counter)
 
     host: list[float] = []
     step = milliseconds(work, device, host)
@@ -186,21 +175,18 @@ def milliseconds(work: Callable[[], Any], device: str, host: list[float] | None 
     wait(device)
     found = []
     for _ in range(RUNS):
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.startswith("cuda") else []
         begin = time.perf_counter()
-        if not device.startswith("cuda"):
-            work()
-            found.append((time.perf_counter() - begin) * 1e3)
-        else:
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record()
-            work()
-            last.record()
-            asked = time.perf_counter() - begin
-            last.synchronize()
-            found.append(first.elapsed_time(last))
-            begin = time.perf_counter() - asked
+        for mark in marks[:1]:
+            mark.record()
+        work()
+        for mark in marks[1:]:
+            mark.record()
+        asked = (time.perf_counter() - begin) * 1e3
+        wait(device)
+        found.append(marks[0].elapsed_time(marks[1]) if marks else asked)
         if host is not None:
-            host.append((time.perf_counter() - begin) * 1e3)
+            host.append(asked)
     return median(found)
 
 
