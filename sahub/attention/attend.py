@@ -5,21 +5,21 @@ share of the softmax, and has no value.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sahub.attention.call import capped
 from sahub.attention.gather import Table, row_chunks
-from sahub.attention.rows import free_to_read, rows_of
+from sahub.attention.rows import rows_of
 from sahub.attention.selection import Kind, Selection, spread
 from sahub.attention.shared import Keys, whole
+from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError, SahubError
 
 _MANY_ROWS = 8  # from which a product over all keys is worth a mask
 _WIDE = 12  # gathering a key costs about as many times what a key of such a product costs
-_STRETCHES = 8  # of adjacent keys, up to which they are read as slices
 _LEAST = torch.finfo(torch.float32).min  # added to the logits of keys that were not chosen
 
 
@@ -127,9 +127,8 @@ def _gather(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax
         return _everything(q, k, v, selection, softmax)
     if _is_wide(selection):
         return _masked(q, k, v, selection, softmax)
-    stretches = _stretches(selection)
-    if stretches is not None:
-        return _sliced(q, k, v, stretches, softmax)
+    if _compiles(k):
+        return _compiled(q, k, v, selection, softmax)
     units = max(k.shape[1], selection.slots.shape[1])  # blocks that are gathered, each for some heads
     indices, weights = spread(selection.slots, units), spread(selection.weights, units)
     grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3)  # [b, u, q, heads of the unit, d]
@@ -144,29 +143,28 @@ def _gather(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax
     return torch.cat(out, dim=2).transpose(1, 2)
 
 
-def _stretches(selection: Selection) -> list[tuple[slice, Tensor]] | None:
-    """What one row keeps, the same for all heads, as few stretches of keys with their log-weights; None: it is not."""
-    if selection.slots.shape[:3] != (1, 1, 1) or not free_to_read(selection.slots):
-        return None
-    slots, order = selection.slots.flatten().sort()
-    weights = selection.weights.flatten()[order]
-    inside = weights > float("-inf")
-    slots, weights = slots[inside], weights[inside]
-    ends = [0, *((slots.diff() != 1).nonzero()[: _STRETCHES + 1, 0] + 1).tolist(), slots.shape[0]]
-    if len(ends) > _STRETCHES + 1 or not slots.shape[0]:
-        return None
-    pieces = [slice(begin, end) for begin, end in pairwise(ends)]
-    return [(slice(int(slots[one.start]), int(slots[one.stop - 1]) + 1), weights[one]) for one in pieces]
+def _compiles(k: Keys) -> bool:
+    """Whether chosen keys are read by a compiled loop: in a CPU's memory, of dtypes that it knows."""
+    return k.device.type == "cpu" and k.dtype in (torch.float32, torch.bfloat16) and at_hand()
 
 
-def _sliced(q: Tensor, k: Keys, v: Keys, stretches: list[tuple[slice, Tensor]], softmax: _Softmax) -> Tensor:
-    """Attention of one row to stretches of keys, which are read where they are."""
-    grouped = q.float().unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # [1, g, heads of the unit, d]
-    dots = torch.cat([grouped @ whole(k[:, :, part]).float().mT for part, _ in stretches], dim=-1)
-    logits = softmax.logits(dots) + torch.cat([weights for _, weights in stretches])
-    shares = softmax.weights(logits[:, :, None])[:, :, 0].split([one.shape[0] for _, one in stretches], dim=-1)
-    sums = [share @ whole(v[:, :, part]).float() for share, (part, _) in zip(shares, stretches, strict=True)]
-    return torch.stack(sums).sum(0).flatten(1, 2)[:, None]
+def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
+    """The same in one pass over keys, and one over values, by a compiled loop."""
+    from sahub.compiled.attending import attending  # noqa: PLC0415 (imports a compiler)
+
+    units = max(k.shape[1], selection.slots.shape[1])
+    grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()  # [b, u, q, heads of the unit, d]
+    (keys, key_places), (values, value_places) = (Table(x).at_hand(q.shape[0], units) for x in (k, v))
+    out = torch.empty(*grouped.shape[:4], v.shape[-1])
+    sinks = torch.empty(0) if softmax.sinks is None else softmax.sinks.float().contiguous()
+    formula = np.array([softmax.scale, softmax.softcap or 0.0], np.float32)
+    slots, weights = (
+        spread(x, units).expand(q.shape[0], -1, -1, -1).numpy() for x in (selection.slots, selection.weights)
+    )
+    attending(str(keys.dtype))(
+        grouped.numpy(), keys, values, key_places, value_places, slots, weights, formula, sinks.numpy(), out.numpy()
+    )
+    return out.permute(0, 2, 1, 3, 4).flatten(2, 3)
 
 
 def _is_wide(selection: Selection) -> bool:

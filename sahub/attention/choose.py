@@ -19,8 +19,10 @@ from sahub.attention.selection import Selection, spread
 from sahub.attention.selector import Selector
 from sahub.attention.selectors import best, threshold, top_k, top_p
 from sahub.attention.shared import whole
+from sahub.compiled.present import at_hand
 
 _OUT = float("-inf")
+_UNSURE = 64  # units a row whose order may be left open
 
 
 def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> Selection:
@@ -36,12 +38,54 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
     if selector.top_p is not None:
         scores = replace(scores, logits=call.capped(scores.logits))
     scores = _shared(call, taken, scores, selector.group)
-    before = _log_mass(taken, scores) if selector.top_p is not None and selector.mass == "total" else None
-    logits, sizes = _candidates(call, taken, scores)
-    num, bound = budget(call, taken, selector, logits.shape[1])
+    num, bound = budget(call, taken, selector, scores.logits.shape[1])
     if num is not None and selector.min_units:
         least = selector.min_units * scores.page_size
         num, bound = torch.where(num > 0, num.clamp(min=least), 0), max(bound, least)
+    picks = _compiled(call, taken, scores, selector, num)
+    if picks is None:
+        picks = _in_torch(call, taken, scores, selector, num, bound)
+    if selector.group == "union":
+        picks = union(call, picks)
+    return taken.beside(*picks)
+
+
+def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, num: Tensor | None) -> Picks | None:
+    """The best keys of single rows by a compiled loop; None where it is not made for the call, or cannot tell."""
+    logits = scores.logits
+    plain = selector.top_p is None and selector.threshold is None and scores.first is None
+    if not (plain and call.rows.single and free_to_read(logits) and at_hand()) or num is None:
+        return None
+    from sahub.compiled.choosing import choosing  # noqa: PLC0415 (imports a compiler)
+
+    lead, exact, size = logits.shape[:3], scores.exact, scores.page_size
+    need = num.expand(lead).reshape(-1).contiguous()
+    near = torch.zeros(need.shape[0]) if exact is None else 2 * exact.slack.reshape(-1)
+    slots, counts = need.new_empty(need.shape[0], max(0, int(need.max()))), torch.empty_like(need)
+    held, weights = (x.expand(lead[0], -1, -1, -1).flatten(0, 2) for x in (taken.slots, taken.weights))
+    unsure = need.new_empty(_UNSURE * need.shape[0], 2)
+    rows = logits.reshape(need.shape[0], -1)
+    numbers = [x.numpy() for x in (held, weights, need, slots, counts, unsure)]
+    left = choosing()(rows.numpy(), near.numpy(), size, call.rows.num_keys, *numbers)
+    if left > 0:
+        assert exact is not None
+        row, unit = unsure[:left].unbind(1)
+        rows[row, unit] = exact.at(row, unit)
+        left = choosing()(rows.numpy(), near.zero_().numpy(), size, call.rows.num_keys, *numbers)
+    if left < 0:
+        return None
+    width = int(counts.max())
+    empty = torch.arange(width) >= counts[:, None]
+    found = slots[:, :width].masked_fill_(empty, 0).view(*lead, -1)
+    return Picks(found, torch.zeros(found.shape).masked_fill_(empty.view(found.shape), _OUT))
+
+
+def _in_torch(
+    call: Call, taken: Selection, scores: Scores, selector: Selector, num: Tensor | None, bound: int
+) -> Picks:
+    """The keys that a selector picks, by calls of torch."""
+    before = _log_mass(taken, scores) if selector.top_p is not None and selector.mass == "total" else None
+    logits, sizes = _candidates(call, taken, scores)
     if selector.top_p is not None:
         picks = top_p(logits, float(selector.top_p), sizes=sizes, taken=before, most=num, ties=selector.ties)
     elif selector.threshold is not None:
@@ -54,11 +98,7 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
         most = bound // scores.page_size + 1 + _partial(sizes, scores.page_size, taken)
         sure = int(num.min()) // scores.page_size if free_to_read(num) else 0  # pages that are taken whole
         picks = top_k(logits, num.clamp(max=most), most, scores.exact, max(sure, 0))
-    if not scores.of_keys:
-        picks = first_free(call, taken, scores.keys_of(picks), num, bound)
-    if selector.group == "union":
-        picks = union(call, picks)
-    return taken.beside(*picks)
+    return picks if scores.of_keys else first_free(call, taken, scores.keys_of(picks), num, bound)
 
 
 def _partial(sizes: Tensor, page_size: int, taken: Selection) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,24 @@ class Table:
         self._rows = x.as_strided((last // max(width, 1) + 1, width), (width, 1))
         self._groups = x.shape[1]
         self.sums_in_place = x.dtype == torch.float32 and free_to_read(x)
+
+    def at_hand(self, batch: int, units: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows as numpy has them (bf16: its bits as int16), and where a slot of each unit lies among them.
+
+        int64 [batch, units, 4]: first, step, shared, jump: slot s is row first + s * step, from slot `shared` on `jump`
+        further.
+        """
+        head = np.arange(units, dtype=np.int64) * self._groups // units * self._head_step
+        place = np.zeros((batch, units, 4), np.int64)
+        place[..., 1], place[..., 2] = self._key_step, np.iinfo(np.int64).max
+        number = np.arange(batch, dtype=np.int64)[:, None]
+        if self._shared is None:
+            place[..., 0] = head + number * self._batch_step
+        else:
+            place[..., 0], place[..., 2] = head, self._shared.length
+            place[..., 3] = number * self._shared.room * self._key_step
+        rows = self._rows.view(torch.int16) if self._rows.dtype == torch.bfloat16 else self._rows
+        return rows.numpy(), place
 
     def places(self, slots: Tensor) -> Tensor:
         """The rows that hold the keys at `slots` [b, u, q, s] of unit u's KV head: int64 [b, u, q, s]."""

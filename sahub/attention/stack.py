@@ -1,7 +1,7 @@
 """A stack of stages, and what it remembers of one (example, layer)."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, cast
 
 from torch import Tensor
@@ -26,6 +26,7 @@ class Stack:
 
     stages: tuple[Stage, ...]
     density: Density | None = None
+    _leads: dict[Hashable, Selection] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -91,6 +92,9 @@ class StackState:
         self.length = 0  # keys appended so far, padding included
         self._density = at_layer(stack.density, layer)
         self._stages = tuple(per_layer.at(stage, layer) for stage in stack.stages)
+        self._num_leading = next(
+            (n for n, stage in enumerate(self._stages) if not stage.by_position), len(self._stages)
+        )
         self._valid: Growing | None = None  # bool [b, length]; None = all valid
         self._indexes: dict[Hashable, Index] = {}
         for stage in stack.stages:
@@ -182,11 +186,29 @@ class StackState:
         """
         call = self._call(q, k, v, mask, scale=scale, softcap=softcap, step=step)
         self._observe(call)
-        taken = Selection.none(call.rows, q.shape[1], k.shape[1])
-        for stage, index in zip(self._stages, self.indexes, strict=True):
-            taken = taken.then(stage.add(call, taken, index))
+        taken = self._leading(call)
+        for stage, index in zip(self._stages[self._num_leading :], self.indexes[self._num_leading :], strict=True):
             if taken.kind is Kind.ALL:
                 break
+            taken = taken.then(stage.add(call, taken, index))
+        return taken
+
+    def _leading(self, call: Call) -> Selection:
+        """What the first stages keep that look at positions alone: of a single row the same in every layer."""
+        stages, rows = self._stages[: self._num_leading], call.rows
+        sizes = call.num_heads, call.num_kv_heads, rows.batch, rows.device, rows.single
+        key = (*map(id, stages), call.density, *sizes)  # the same stages as long as the stack is
+        known = self.stack._leads.get(key)  # noqa: SLF001 (its own state's)
+        if known is not None:
+            return known
+        taken = Selection.none(rows, call.num_heads, call.num_kv_heads)
+        for stage in stages:
+            if taken.kind is not Kind.ALL:
+                taken = taken.then(stage.add(call, taken, None))
+        if rows.single is not None:
+            if any(one[-1] != rows.single for one in self.stack._leads):
+                self.stack._leads.clear()
+            self.stack._leads[key] = taken
         return taken
 
     def observe(

@@ -62,6 +62,7 @@ class Stage:
 
     samples: ClassVar[bool] = False  # keeps keys by chance, with log-weight -log p; at most one such stage in a stack
     batched: ClassVar[bool] = False  # reads keys that share a prefix, see SharedPrefix; its index is a Taking
+    by_position: ClassVar[bool] = False  # what it keeps depends on the keys that a row sees, and sizes, alone
     watches: ClassVar[bool] = False  # its index is a Watching: it is shown the rows of every call, dense or not
 
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:

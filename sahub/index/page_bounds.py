@@ -115,6 +115,10 @@ class PageBounds:
 
     def _own(self, call: Call, signed: Tensor) -> OwnPages:
         """Each row's bound of the page that was open at that row."""
+        if call.rows.num_rows == 1 and self._first is None and self._open is not None:
+            value = product(signed, self._open.float()[:, :, None, :, None]).flatten(1, 2)
+            unit = torch.full_like(value, (self.length - 1) // self._page_size, dtype=torch.int64)
+            return OwnPages(unit=unit, value=value, is_open=torch.ones_like(value, dtype=torch.bool))
         start, num = call.rows.num_keys - call.rows.num_rows, call.rows.num_rows
         page = self._page_at(start)
         touched = self._windows(call.k, call.valid, 0, page, self._touched(start, num))

@@ -36,6 +36,7 @@ class Local(Stage):
     """
 
     batched = True
+    by_position = True
 
     window_size: Size | None = field(
         default=None,

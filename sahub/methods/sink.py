@@ -22,6 +22,7 @@ class Sink(Stage):
     """
 
     batched = True
+    by_position = True
 
     sink_size: Size = field(
         metadata={
