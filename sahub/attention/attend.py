@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from sahub.attention.call import capped
-from sahub.attention.gather import Table, row_chunks
+from sahub.attention.gather import row_chunks
 from sahub.attention.rows import rows_of
 from sahub.attention.selection import Kind, Selection, spread
 from sahub.attention.shared import Keys, whole
+from sahub.attention.table import Table
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError, SahubError
 
@@ -154,7 +155,7 @@ def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softm
 
     units = max(k.shape[1], selection.slots.shape[1])
     grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()  # [b, u, q, heads of the unit, d]
-    (keys, key_places), (values, value_places) = (Table(x).at_hand(q.shape[0], units) for x in (k, v))
+    (keys, key_places), (values, value_places) = (Table(x).at_hand() for x in (k, v))
     out = torch.empty(*grouped.shape[:4], v.shape[-1])
     sinks = torch.empty(0) if softmax.sinks is None else softmax.sinks.float().contiguous()
     formula = np.array([softmax.scale, softmax.softcap or 0.0], np.float32)

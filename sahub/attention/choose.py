@@ -74,10 +74,12 @@ def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, 
         left = choosing()(rows.numpy(), near.zero_().numpy(), size, call.rows.num_keys, *numbers)
     if left < 0:
         return None
-    width = int(counts.max())
-    empty = torch.arange(width) >= counts[:, None]
-    found = slots[:, :width].masked_fill_(empty, 0).view(*lead, -1)
-    return Picks(found, torch.zeros(found.shape).masked_fill_(empty.view(found.shape), _OUT))
+    width, least = int(counts.max()), int(counts.min())
+    found, kept = slots[:, :width].view(*lead, -1), torch.zeros(*lead, width)
+    if least < width:
+        empty = (torch.arange(width) >= counts[:, None]).view(found.shape)
+        found, kept = found.masked_fill(empty, 0), kept.masked_fill_(empty, _OUT)
+    return Picks(found, kept)
 
 
 def _in_torch(

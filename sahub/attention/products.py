@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from sahub.attention.rows import free_to_read
+from sahub.attention.table import Table
+from sahub.compiled.present import at_hand
 
 SMALL = 1 << 18  # multiplications up to which fp64 costs less than to look twice
-_NARROW, _LONG = 8, 64  # a product with at most so many rows of so many channels takes half as long the other way round
+_LONG = 64  # channels from which a compiled loop in fp64 takes no longer than torch in fp32
 _ROUNDING = 2.0**-24  # of fp32, relative
 
 
@@ -51,15 +53,15 @@ def scored(
     small = rows.numel() * keys.shape[2] <= SMALL
     if small or not free_to_read(rows) or keys.dtype not in (torch.float32, torch.float64):
         return _exact(rows, keys, scale), None
+    if rows.shape[3] == 1 and rows.shape[4] >= _LONG and keys.dtype == torch.float32 and at_hand():
+        return _compiled(rows, keys, scale), None
     if longest is None:
         longest = torch.linalg.vector_norm(keys, dim=-1).amax(-1)
     size = torch.linalg.vector_norm(rows, dim=-1) * longest[:, :, None, None]
     slack = (size * (rows.shape[-1] + 4) * _ROUNDING * scale).flatten(1, 2)[..., None]
     if not math.isfinite(float(slack.amax())):
         return _exact(rows, keys, scale), None
-    few = rows.flatten(2, 3)
-    narrow = few.shape[2] <= _NARROW and few.shape[3] >= _LONG
-    fast = (keys @ few.mT).mT.contiguous() if narrow else few @ keys.mT
+    fast = rows.flatten(2, 3) @ keys.mT
     fast = fast if scale == 1 else fast.mul_(scale)
     heads, num = rows.shape[1] * rows.shape[2], rows.shape[3]
     flat = rows.flatten(0, 3)
@@ -71,6 +73,17 @@ def scored(
         return (flat[row].double() * chosen).sum(-1).float() * scale
 
     return fast.view(-1, heads, num, keys.shape[2]), Exact(slack=slack, at=at, every=lambda: _exact(rows, keys, scale))
+
+
+def _compiled(rows: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """Of single rows [b, u, r, 1, d], by a compiled loop that makes no copy of the keys in fp64."""
+    from sahub.compiled.multiplying import multiplying  # noqa: PLC0415 (imports a compiler)
+
+    out = torch.empty(*rows.shape[:3], keys.shape[2])
+    memory, place = Table(keys).at_hand()
+    multiplying()(rows[:, :, :, 0].contiguous().numpy(), memory, place, out.numpy())
+    whole = out.flatten(1, 2)[:, :, None]
+    return whole if scale == 1 else whole.mul_(scale)
 
 
 def _exact(rows: Tensor, keys: Tensor, scale: float) -> Tensor:

@@ -59,8 +59,7 @@ class Selection:
 
     def beside(self, slots: Tensor, weights: Tensor) -> "Selection":
         """These keys of the same rows, none of which is kept for certain here."""
-        drawn = not free_to_read(self.weights) or bool((self.weights > 0).any())
-        return replace(self.of(slots, weights), apart=not drawn)
+        return replace(self.of(slots, weights), apart=self._is_certain)
 
     @property
     def indices(self) -> Tensor:
@@ -79,6 +78,11 @@ class Selection:
     @cached_property
     def _kept(self) -> Tensor:
         return self.rows.counts[:, None] if self.kind is Kind.ALL else (self.weights > _EMPTY).sum(-1)
+
+    @cached_property
+    def _is_certain(self) -> bool:
+        """Whether no key is known to be kept by chance."""
+        return free_to_read(self.weights) and not bool((self.weights > 0).any())
 
     def counts(self) -> Tensor:
         """Number of keys of each row, int64 [b, h, q]."""

@@ -6,10 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from sahub.compiled.jit import SUMS, Function, compiled, prefetch
+from sahub.compiled.jit import SUMS, Function, compiled, inner, prefetch
 
 _AHEAD = 8  # keys that are asked of memory before they are needed
 _LINE = 64  # bytes
+
+
+@inner
+def _place(numbers: Any, b: Any, u: Any, units: Any) -> Any:
+    """Where the keys of unit u of sequence b lie: first row, step, and from key `shared` on `jump` rows further."""
+    batch_step, head_step, key_step, groups, shared, jump = numbers
+    return b * batch_step + u * groups // units * head_step, key_step, shared, b * jump
 
 
 def _attend(
@@ -25,8 +32,8 @@ def _attend(
     floats = words.view(np.float32)
     for b in range(batch):
         for u in range(units):
-            first, step, shared, jump = k_place[b, u]
-            v_first, v_step, v_shared, v_jump = v_place[b, u]
+            first, step, shared, jump = _place(k_place, b, u, units)
+            v_first, v_step, v_shared, v_jump = _place(v_place, b, u, units)
             for r in range(rows):
                 top[:] = empty
                 for s in range(size):
@@ -108,14 +115,13 @@ def attending(kind: str) -> Function:
 
     q        fp32 [b, u, q, n, d]: n query heads that chose together, u such units a sequence
     k, v     [rows, d], [rows, dv]: memory
-    k_place  int64 [b, u, 4]: where slot s of a unit lies: row first + s * step, and `jump` more from slot `shared` on;
-             first, step, shared, jump; v_place of v
+    k_place  int64 [6]: where a key of a KV head lies in memory, see sahub.attention.table; v_place of v
     slots    int64 [b, u, q, s], weights fp32, the same: log-weights, -inf = empty slot
     formula  fp32 [2]: scale; bound of the logits, 0 = none
     sinks    fp32 [u * n], a logit of each head; or [0]
     out      fp32 [b, u, q, n, dv], written
     """
-    memory, places = f"{kind}[:,::1]", "int64[:,:,::1]"
+    memory, places = f"{kind}[:,::1]", "int64[::1]"
     arrays = f"float32[:,:,:,:,::1],{memory},{memory},{places},{places},int64[:,:,:,:],float32[:,:,:,:]"
     signature = f"void({arrays},float32[::1],float32[::1],float32[:,:,:,:,::1])"
     return compiled(_attend, signature, **SUMS)

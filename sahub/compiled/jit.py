@@ -17,7 +17,7 @@ Function = Callable[..., Any]
 PLAIN = {"error_model": "numpy", "nogil": True}
 SUMS = {**PLAIN, "fastmath": {"reassoc", "contract", "nsz"}}  # in any order; NaN and infinity mean what they mean
 
-inner = numba.njit(**PLAIN)  # what compiled functions call
+inner = numba.njit(**SUMS)  # what compiled functions call
 
 
 def compiled(function: Function, signature: str, **options: Any) -> Function:

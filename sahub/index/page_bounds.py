@@ -101,7 +101,13 @@ class PageBounds:
     def scores(self, call: Call) -> Scores:
         """Bounds of all pages for every row, each page as it was when the row's own key was the last."""
         q = (call.q.float() * call.scale).unflatten(1, (call.num_kv_heads, -1))
-        signed = torch.cat([q.relu(), (-q).relu()], dim=-1)  # [b, g, r, q, 2d]
+        signed = torch.cat([q, -q], dim=-1).relu_()  # [b, g, r, q, 2d]
+        if call.rows.single and self._first is None and self._closed[0].length:
+            logits, exact = scored(
+                signed, self._bounds(self._closed[0].length, signed.shape[-1]), longest=self._longest
+            )
+            if exact is None:
+                return Scores(logits=self._with_open(logits, signed), page_size=self._page_size)
         num_pages = (call.rows.num_keys - 1) // self._page_size + 1
         own = self._own(call, signed)
         if not self._closed[0].length:
@@ -113,12 +119,15 @@ class PageBounds:
         logits = own.put(torch.nn.functional.pad(logits, (0, num_pages - logits.shape[-1])))
         return Scores(logits=logits, page_size=self._page_size, first=self._first, exact=exact)
 
+    def _with_open(self, logits: Tensor, signed: Tensor) -> Tensor:
+        """Bounds of closed pages [b, h, 1, p] and, where there is one, that of the open page, for the newest key's row."""
+        if self._open is None:
+            return logits
+        value = product(signed, self._open.float()[:, :, None, :, None]).flatten(1, 2)
+        return torch.cat([logits, value], dim=-1)
+
     def _own(self, call: Call, signed: Tensor) -> OwnPages:
         """Each row's bound of the page that was open at that row."""
-        if call.rows.num_rows == 1 and self._first is None and self._open is not None:
-            value = product(signed, self._open.float()[:, :, None, :, None]).flatten(1, 2)
-            unit = torch.full_like(value, (self.length - 1) // self._page_size, dtype=torch.int64)
-            return OwnPages(unit=unit, value=value, is_open=torch.ones_like(value, dtype=torch.bool))
         start, num = call.rows.num_keys - call.rows.num_rows, call.rows.num_rows
         page = self._page_at(start)
         touched = self._windows(call.k, call.valid, 0, page, self._touched(start, num))

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sahub.attention.budgets import Density, Size, is_count
@@ -70,7 +71,7 @@ class DoubleSparsity(Stage):
         file = self.sorted_channel_file
         return None if file is None else read_channels(file, self.channel_selection)
 
-    @property
+    @cached_property
     def selector(self) -> Selector:
         """What the budget fields ask for."""
         return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)

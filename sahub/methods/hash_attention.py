@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -82,7 +83,7 @@ class HashAttention(Stage):
             raise ConfigError(f"weights=None: must name a safetensors file; {MAKE}")
         return read_header(self.weights)
 
-    @property
+    @cached_property
     def selector(self) -> Selector:
         """What `density`, `heavy_size` or `select` asks for."""
         return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)

@@ -1,6 +1,7 @@
 """Oracle top-k: keep the keys with the largest true logits."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from sahub.attention.budgets import Density, Size
 from sahub.attention.call import Call, Geometry
@@ -35,7 +36,7 @@ class OracleTopK(Stage):
             raise ConfigError(f"rank={self.rank}: must be score or value_weighted")
         self.selector  # noqa: B018  (checks the budget fields)
 
-    @property
+    @cached_property
     def selector(self) -> Selector:
         """What `density` or `heavy_size` asks for."""
         return Selector.of(density=self.density, heavy_size=self.heavy_size)

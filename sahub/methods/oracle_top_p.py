@@ -1,6 +1,7 @@
 """Oracle top-p: keep the fewest keys that hold a share of the true attention mass."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from sahub.attention.call import Call, Geometry
 from sahub.attention.choose import choose, exact_scores
@@ -28,7 +29,7 @@ class OracleTopP(Stage):
     def __post_init__(self) -> None:
         self.selector  # noqa: B018  (checks the fields)
 
-    @property
+    @cached_property
     def selector(self) -> Selector:
         """What the fields ask for."""
         return Selector.of(top_p=self.top_p, mass=self.mass, ties=True)

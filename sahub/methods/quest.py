@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sahub.attention.budgets import Density, Size
@@ -52,7 +53,7 @@ class Quest(Stage):
             raise ConfigError(f"label_bits={self.label_bits}: must be 1 to 16 bits a channel, 16 = not quantised")
         self.selector  # noqa: B018  (checks the budget fields)
 
-    @property
+    @cached_property
     def selector(self) -> Selector:
         """What `density`, `heavy_size` or `select` asks for."""
         ways = {

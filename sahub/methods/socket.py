@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -56,7 +57,7 @@ class Socket(Stage):
             raise ConfigError(f"tau={self.tau}: must be a temperature above 0")
         self.selector  # noqa: B018  (checks the budget fields)
 
-    @property
+    @cached_property
     def selector(self) -> Selector:
         """What `density`, `heavy_size` or `select` asks for."""
         return Selector.of(self.select, density=self.density, heavy_size=self.heavy_size, group=self.group)
