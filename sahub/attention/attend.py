@@ -151,7 +151,7 @@ def _compiles(k: Keys) -> bool:
 
 def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
     """The same in one pass over keys, and one over values, by a compiled loop."""
-    from sahub.compiled.attending import attending  # noqa: PLC0415 (imports a compiler)
+    from sahub.compiled.attending import attending  # takes a second to import
 
     units = max(k.shape[1], selection.slots.shape[1])
     grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()  # [b, u, q, heads of the unit, d]

@@ -44,7 +44,7 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
         num, bound = torch.where(num > 0, num.clamp(min=least), 0), max(bound, least)
     picks = _compiled(call, taken, scores, selector, num)
     if picks is None:
-        picks = _in_torch(call, taken, scores, selector, num, bound)
+        picks = _in_torch(call, taken, scores, selector, num=num, bound=bound)
     if selector.group == "union":
         picks = union(call, picks)
     return taken.beside(*picks)
@@ -56,7 +56,7 @@ def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, 
     plain = selector.top_p is None and selector.threshold is None and scores.first is None
     if not (plain and call.rows.single and free_to_read(logits) and at_hand()) or num is None:
         return None
-    from sahub.compiled.choosing import choosing  # noqa: PLC0415 (imports a compiler)
+    from sahub.compiled.choosing import choosing  # takes a second to import
 
     lead, exact, size = logits.shape[:3], scores.exact, scores.page_size
     need = num.expand(lead).reshape(-1).contiguous()
@@ -83,7 +83,7 @@ def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, 
 
 
 def _in_torch(
-    call: Call, taken: Selection, scores: Scores, selector: Selector, num: Tensor | None, bound: int
+    call: Call, taken: Selection, scores: Scores, selector: Selector, *, num: Tensor | None, bound: int
 ) -> Picks:
     """The keys that a selector picks, by calls of torch."""
     before = _log_mass(taken, scores) if selector.top_p is not None and selector.mass == "total" else None

@@ -77,7 +77,7 @@ def scored(
 
 def _compiled(rows: Tensor, keys: Tensor, scale: float) -> Tensor:
     """Of single rows [b, u, r, 1, d], by a compiled loop that makes no copy of the keys in fp64."""
-    from sahub.compiled.multiplying import multiplying  # noqa: PLC0415 (imports a compiler)
+    from sahub.compiled.multiplying import multiplying  # takes a second to import
 
     out = torch.empty(*rows.shape[:3], keys.shape[2])
     memory, place = Table(keys).at_hand()

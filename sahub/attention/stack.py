@@ -10,6 +10,7 @@ from sahub.attention import per_layer
 from sahub.attention.budgets import Density, at_layer, is_list
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry
+from sahub.attention.leads import Leads
 from sahub.attention.rows import rows_of, says_nothing
 from sahub.attention.selection import Kind, Selection
 from sahub.attention.shared import Keys
@@ -26,7 +27,7 @@ class Stack:
 
     stages: tuple[Stage, ...]
     density: Density | None = None
-    _leads: dict[Hashable, Selection] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _leads: Leads = field(default_factory=Leads, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -98,8 +99,7 @@ class StackState:
         self._valid: Growing | None = None  # bool [b, length]; None = all valid
         self._indexes: dict[Hashable, Index] = {}
         for stage in stack.stages:
-            key = stage.index_key()
-            if key is not None and key not in self._indexes:
+            if (key := stage.index_key()) is not None and key not in self._indexes:
                 self._indexes[key] = stage.new_index(layer=layer, seed=seed, example=example)
 
     @property
@@ -186,29 +186,10 @@ class StackState:
         """
         call = self._call(q, k, v, mask, scale=scale, softcap=softcap, step=step)
         self._observe(call)
-        taken = self._leading(call)
-        for stage, index in zip(self._stages[self._num_leading :], self.indexes[self._num_leading :], strict=True):
-            if taken.kind is Kind.ALL:
-                break
-            taken = taken.then(stage.add(call, taken, index))
-        return taken
-
-    def _leading(self, call: Call) -> Selection:
-        """What the first stages keep that look at positions alone: of a single row the same in every layer."""
-        stages, rows = self._stages[: self._num_leading], call.rows
-        sizes = call.num_heads, call.num_kv_heads, rows.batch, rows.device, rows.single
-        key = (*map(id, stages), call.density, *sizes)  # the same stages as long as the stack is
-        known = self.stack._leads.get(key)  # noqa: SLF001 (its own state's)
-        if known is not None:
-            return known
-        taken = Selection.none(rows, call.num_heads, call.num_kv_heads)
-        for stage in stages:
+        taken, num = self.stack._leads.of(call, self._stages)
+        for stage, index in zip(self._stages[num:], self.indexes[num:], strict=True):
             if taken.kind is not Kind.ALL:
-                taken = taken.then(stage.add(call, taken, None))
-        if rows.single is not None:
-            if any(one[-1] != rows.single for one in self.stack._leads):
-                self.stack._leads.clear()
-            self.stack._leads[key] = taken
+                taken = taken.then(stage.add(call, taken, index))
         return taken
 
     def observe(

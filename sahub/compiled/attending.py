@@ -6,10 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from sahub.compiled.jit import SUMS, Function, compiled, inner, prefetch
+from sahub.compiled.jit import SUMS, Function, as_floats, compiled, inner, prefetch
 
 _AHEAD = 8  # keys that are asked of memory before they are needed
 _LINE = 64  # bytes
+_EMPTY = np.float32(-np.inf)
+
+
+def _attend(
+    q: Any, k: Any, v: Any, k_place: Any, v_place: Any, slots: Any, weights: Any, formula: Any, sinks: Any, out: Any
+) -> None:
+    batch, units, rows, heads, _ = q.shape
+    shares = np.empty((heads, slots.shape[3]), np.float32)
+    sink = np.full(heads, _EMPTY, np.float32)
+    for b in range(batch):
+        for u in range(units):
+            if sinks.shape[0]:
+                sink[:] = sinks[u * heads : (u + 1) * heads]
+            k_at, v_at = _place(k_place, b, u, units), _place(v_place, b, u, units)
+            for r in range(rows):
+                _dots(q[b, u, r], k, k_at, slots[b, u, r], weights[b, u, r], formula, shares)
+                for i in range(heads):
+                    _softmax(shares[i], sink[i])
+                _sums(shares, v, v_at, slots[b, u, r], weights[b, u, r], out[b, u, r])
 
 
 @inner
@@ -19,92 +38,75 @@ def _place(numbers: Any, b: Any, u: Any, units: Any) -> Any:
     return b * batch_step + u * groups // units * head_step, key_step, shared, b * jump
 
 
-def _attend(
-    q: Any, k: Any, v: Any, k_place: Any, v_place: Any, slots: Any, weights: Any, formula: Any, sinks: Any, out: Any
-) -> None:
-    bits = k.itemsize == 2
-    batch, units, rows, heads, dim = q.shape
-    wide, size, empty = v.shape[1], slots.shape[3], np.float32(-np.inf)
-    every = _LINE // k.itemsize
-    flat_k, flat_v = k.reshape(-1), v.reshape(-1)
-    logits, top = np.empty((heads, size), np.float32), np.empty(heads, np.float32)
-    words = np.empty(max(dim, wide), np.uint32)
-    floats = words.view(np.float32)
-    for b in range(batch):
-        for u in range(units):
-            first, step, shared, jump = _place(k_place, b, u, units)
-            v_first, v_step, v_shared, v_jump = _place(v_place, b, u, units)
-            for r in range(rows):
-                top[:] = empty
-                for s in range(size):
-                    if s + _AHEAD < size:
-                        slot = slots[b, u, r, s + _AHEAD]
-                        place = (first + slot * step + (jump if slot >= shared else 0)) * dim
-                        for j in range(0, dim, every):
-                            prefetch(flat_k, place + j)
-                    weight = weights[b, u, r, s]
-                    if weight == empty:
-                        logits[:, s] = empty
-                        continue
-                    slot = slots[b, u, r, s]
-                    key = k[first + slot * step + (jump if slot >= shared else 0)]
-                    if bits:
-                        for j in range(dim):
-                            words[j] = np.uint32(key[j]) << np.uint32(16)
-                    for i in range(heads):
-                        total = np.float32(0)
-                        if bits:
-                            for j in range(dim):
-                                total += q[b, u, r, i, j] * floats[j]
-                        else:
-                            for j in range(dim):
-                                total += q[b, u, r, i, j] * key[j]
-                        total *= formula[0]
-                        if formula[1] > 0:
-                            total = formula[1] * np.float32(math.tanh(total / formula[1]))
-                        total += weight
-                        logits[i, s] = total
-                        if total > top[i] or total != total:
-                            top[i] = total
-                for i in range(heads):
-                    most = top[i]
-                    if sinks.shape[0]:
-                        most = max(most, sinks[u * heads + i])
-                    if most == empty:
-                        most = np.float32(0)
-                    total = np.float32(0)
-                    for s in range(size):
-                        share = np.float32(math.exp(logits[i, s] - most))
-                        logits[i, s] = share
-                        total += share
-                    if sinks.shape[0]:
-                        total += np.float32(math.exp(sinks[u * heads + i] - most))
-                    if total == 0:
-                        total = np.float32(1)
-                    for s in range(size):
-                        logits[i, s] /= total
-                    out[b, u, r, i, :] = 0
-                for s in range(size):
-                    if s + _AHEAD < size:
-                        slot = slots[b, u, r, s + _AHEAD]
-                        place = (v_first + slot * v_step + (v_jump if slot >= v_shared else 0)) * wide
-                        for j in range(0, wide, every):
-                            prefetch(flat_v, place + j)
-                    if weights[b, u, r, s] == empty:
-                        continue
-                    slot = slots[b, u, r, s]
-                    value = v[v_first + slot * v_step + (v_jump if slot >= v_shared else 0)]
-                    if bits:
-                        for j in range(wide):
-                            words[j] = np.uint32(value[j]) << np.uint32(16)
-                    for i in range(heads):
-                        share = logits[i, s]
-                        if bits:
-                            for j in range(wide):
-                                out[b, u, r, i, j] += share * floats[j]
-                        else:
-                            for j in range(wide):
-                                out[b, u, r, i, j] += share * value[j]
+@inner
+def _row(slot: Any, at: Any) -> Any:
+    return at[0] + slot * at[1] + (at[3] if slot >= at[2] else 0)
+
+
+@inner
+def _ask(memory: Any, row: Any) -> None:
+    """Ask memory for a row that will be needed."""
+    for j in range(0, memory.shape[1], _LINE // memory.itemsize):
+        prefetch(memory, row * memory.shape[1] + j)
+
+
+@inner
+def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logits: Any) -> None:
+    """Logits fp32 [n, s] of queries [n, d]; formula: scale, and the bound of the logits (0 = none)."""
+    heads, dim = q.shape
+    size, scale, cap = slots.shape[0], formula[0], formula[1]
+    words = np.empty(dim, np.uint32)
+    for s in range(size):
+        if s + _AHEAD < size:
+            _ask(k, _row(slots[s + _AHEAD], at))
+        if weights[s] == _EMPTY:
+            logits[:, s] = _EMPTY
+            continue
+        key = as_floats(k[_row(slots[s], at)], words)
+        for i in range(heads):
+            total = np.float32(0)
+            for j in range(dim):
+                total += q[i, j] * key[j]
+            total *= scale
+            if cap > 0:
+                total = cap * np.float32(math.tanh(total / cap))
+            logits[i, s] = total + weights[s]
+
+
+@inner
+def _softmax(logits: Any, sink: Any) -> None:
+    """In place, with one more logit that has no value; all -inf: 0."""
+    top = sink
+    for s in range(logits.shape[0]):
+        top = max(top, logits[s])
+    if top == _EMPTY:
+        top = np.float32(0)
+    total = np.float32(math.exp(sink - top))
+    for s in range(logits.shape[0]):
+        share = np.float32(math.exp(logits[s] - top))
+        logits[s] = share
+        total += share
+    if total > 0:
+        for s in range(logits.shape[0]):
+            logits[s] /= total
+
+
+@inner
+def _sums(shares: Any, v: Any, at: Any, slots: Any, weights: Any, out: Any) -> None:
+    """Sums fp32 [n, dv] of the values, each times its share [n, s]."""
+    size, (heads, wide) = slots.shape[0], out.shape
+    words = np.empty(wide, np.uint32)
+    out[:] = 0
+    for s in range(size):
+        if s + _AHEAD < size:
+            _ask(v, _row(slots[s + _AHEAD], at))
+        if weights[s] == _EMPTY:
+            continue
+        value = as_floats(v[_row(slots[s], at)], words)
+        for i in range(heads):
+            share = shares[i, s]
+            for j in range(wide):
+                out[i, j] += share * value[j]
 
 
 @cache
@@ -121,7 +123,6 @@ def attending(kind: str) -> Function:
     sinks    fp32 [u * n], a logit of each head; or [0]
     out      fp32 [b, u, q, n, dv], written
     """
-    memory, places = f"{kind}[:,::1]", "int64[::1]"
-    arrays = f"float32[:,:,:,:,::1],{memory},{memory},{places},{places},int64[:,:,:,:],float32[:,:,:,:]"
-    signature = f"void({arrays},float32[::1],float32[::1],float32[:,:,:,:,::1])"
-    return compiled(_attend, signature, **SUMS)
+    memory, place = f"{kind}[:,::1]", "int64[::1]"
+    arrays = f"float32[:,:,:,:,::1],{memory},{memory},{place},{place},int64[:,:,:,:],float32[:,:,:,:]"
+    return compiled(_attend, f"void({arrays},float32[::1],float32[::1],float32[:,:,:,:,::1])", **SUMS)

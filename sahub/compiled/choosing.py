@@ -8,6 +8,7 @@ import numpy as np
 from sahub.compiled.jit import PLAIN, Function, compiled, inner
 
 _MANY, _FEW, _EVERY = 4096, 6, 16  # units from which a sample of every 16th tells where to cut, for a sixth or less
+_OUT = np.float32(-np.inf)
 
 
 @inner
@@ -17,30 +18,38 @@ def _before(scores: Any, units: Any, a: Any, b: Any) -> Any:
 
 
 @inner
+def _divide(scores: Any, units: Any, low: Any, high: Any) -> Any:
+    """Order the units from low to high by the median of three of them: (left, right), what is at right or before it is
+    no worse than what is at left or behind it; between the two lies at most one."""
+    a, b, c = low, (low + high) // 2, high - 1
+    if _before(scores, units, b, a):
+        a, b = b, a
+    if _before(scores, units, c, b):
+        b = a if _before(scores, units, c, a) else c
+    score, unit = scores[b], units[b]
+    left, right = low, high - 1
+    while left <= right:
+        while scores[left] > score or (scores[left] == score and units[left] > unit):
+            left += 1
+        while scores[right] < score or (scores[right] == score and units[right] < unit):
+            right -= 1
+        if left <= right:
+            scores[left], scores[right] = scores[right], scores[left]
+            units[left], units[right] = units[right], units[left]
+            left += 1
+            right -= 1
+    return left, right
+
+
+@inner
 def _split(scores: Any, units: Any, sizes: Any, end: Any, need: Any) -> Any:
-    """Order the first `end` units so that those before place `at` are the best, and with unit `at` `need` keys are full.
+    """Order the first `end` units: those before place `at` are the best, and with unit `at` `need` keys are full.
 
     (at, the keys that are needed of unit `at`). Together they must hold `need` keys at least.
     """
     low, high = 0, end
     while high - low > 1:
-        a, b, c = low, (low + high) // 2, high - 1  # the median of three divides them
-        if _before(scores, units, b, a):
-            a, b = b, a
-        if _before(scores, units, c, b):
-            b = a if _before(scores, units, c, a) else c
-        score, unit = scores[b], units[b]
-        left, right = low, high - 1
-        while left <= right:
-            while scores[left] > score or (scores[left] == score and units[left] > unit):
-                left += 1
-            while scores[right] < score or (scores[right] == score and units[right] < unit):
-                right -= 1
-            if left <= right:
-                scores[left], scores[right] = scores[right], scores[left]
-                units[left], units[right] = units[right], units[left]
-                left += 1
-                right -= 1
+        left, right = _divide(scores, units, low, high)
         better = 0
         for place in range(low, right + 1):
             better += sizes[units[place]]
@@ -57,6 +66,94 @@ def _split(scores: Any, units: Any, sizes: Any, end: Any, need: Any) -> Any:
     return low, need
 
 
+@inner
+def _free(held: Any, weights: Any, size: Any, keys: Any, marks: Any, free: Any) -> None:
+    """Mark the keys that are kept for certain, and count the others of each unit."""
+    marks[:] = False
+    for j in range(free.shape[0]):
+        free[j] = min(size, keys - j * size)
+    for s in range(held.shape[0]):
+        if weights[s] == 0:
+            marks[held[s]] = True
+            free[held[s] // size] -= 1
+
+
+@inner
+def _sampled(logits: Any, free: Any, need: Any, scores: Any, units: Any) -> Any:
+    """A score that most likely fewer than `need` keys lie below, from every 16th of many units of one key."""
+    count = 0
+    for j in range(0, logits.shape[0], _EVERY):
+        if free[j] > 0:
+            scores[count], units[count] = logits[j], j
+            count += 1
+    mean = need / _EVERY
+    rank = int(mean + 4 * mean**0.5) + 4
+    return scores[_split(scores, units, free, count, rank)[0]] if rank < count else _OUT
+
+
+@inner
+def _list(logits: Any, free: Any, cut: Any, scores: Any, units: Any) -> Any:
+    """List the units with free keys that score `cut` at least: how many, and how many keys they have."""
+    count, total = 0, 0
+    for j in range(logits.shape[0]):
+        score = logits[j]
+        if score >= cut and free[j] > 0 and score > _OUT:
+            scores[count], units[count] = score, j
+            count += 1
+            total += free[j]
+    return count, total
+
+
+@inner
+def _open(scores: Any, at: Any, count: Any, is_whole: Any, near: Any) -> Any:
+    """Whether it depends on the order of scores no further apart than `near` what is chosen, unit `at` being last."""
+    above, below = -_OUT, _OUT
+    for place in range(at):
+        above = min(above, scores[place])
+    for place in range(at + 1, count):
+        below = max(below, scores[place])
+    return near > 0 and (scores[at] - below <= near or (not is_whole and above - scores[at] <= near))
+
+
+@inner
+def _write(taken: Any, last: Any, left: Any, size: Any, marks: Any, free: Any, slots: Any) -> Any:
+    """Write the free keys of taken units, of the last one the `left` most recent: how many."""
+    count, keys = 0, marks.shape[0]
+    for j in range(taken.shape[0]):
+        if taken[j]:
+            skip = free[j] - left if j == last else 0
+            for key in range(j * size, min(j * size + size, keys)):
+                if not marks[key]:
+                    skip -= 1
+                    if skip < 0:
+                        slots[count] = key
+                        count += 1
+    return count
+
+
+@inner
+def _odd(logits: Any) -> Any:
+    """How many are no number."""
+    count = 0
+    for j in range(logits.shape[0]):
+        count += logits[j] != logits[j]
+    return count
+
+
+@inner
+def _best(logits: Any, near: Any, free: Any, need: Any, scores: Any, units: Any, size: Any) -> Any:
+    """Order units, the best first: (units that are taken whole, keys of the next one, units, whether it is open)."""
+    many = size == 1 and logits.shape[0] >= _MANY and need * _FEW <= logits.shape[0]
+    cut = _sampled(logits, free, need, scores, units) - near if many else _OUT
+    count, total = _list(logits, free, cut, scores, units)
+    if total < need and cut > _OUT:  # the sample told wrong
+        count, total = _list(logits, free, _OUT, scores, units)
+    if total <= need:
+        return count, 0, count, False
+    at, left = _split(scores, units, free, count, need)
+    return at, left, count, _open(scores, at, count, left == free[units[at]], near)
+
+
 def _choose(
     logits: Any,
     near: Any,
@@ -69,84 +166,31 @@ def _choose(
     counts: Any,
     unsure: Any,
 ) -> Any:
-    """See `choosing`."""
-    open_ = 0
     num_rows, num_units = logits.shape
-    share, each = num_rows // held.shape[0], held.shape[1]
+    share, num_open = num_rows // held.shape[0], 0
     scores, units = np.empty(num_units, np.float32), np.empty(num_units, np.int64)
-    free, marks, taken = np.empty(num_units, np.int64), np.empty(keys, np.bool_), np.empty(num_units, np.bool_)
+    free, taken, marks = np.empty(num_units, np.int64), np.empty(num_units, np.bool_), np.empty(keys, np.bool_)
     for r in range(num_rows):
-        if r % share == 0:  # the keys that are kept already, and how many others each unit has
-            marks[:] = False
-            for j in range(num_units):
-                free[j] = min(size, keys - j * size)
-            for s in range(each):
-                if held_weights[r // share, s] == 0:
-                    marks[held[r // share, s]] = True
-                    free[held[r // share, s] // size] -= 1
-        left, cut, count = need[r], np.float32(-np.inf), 0
-        if left <= 0:
-            counts[r] = 0
+        if r % share == 0:
+            _free(held[r // share], held_weights[r // share], size, keys, marks, free)
+        counts[r] = 0
+        if need[r] <= 0:
             continue
-        for j in range(num_units):
-            count += logits[r, j] != logits[r, j]
-        if count:
+        if _odd(logits[r]):
             return -1
-        if size == 1 and num_units >= _MANY and left * _FEW <= num_units:
-            for j in range(0, num_units, _EVERY):
-                if free[j]:
-                    scores[count], units[count] = logits[r, j], j
-                    count += 1
-            mean = left / _EVERY
-            rank = int(mean + 4 * mean**0.5) + 4
-            if rank < count:
-                cut = scores[_split(scores, units, free, count, rank)[0]] - near[r]
-        while True:
-            count, total = 0, 0
-            for j in range(num_units):
-                score = logits[r, j]
-                if score >= cut and free[j] > 0 and score > -np.inf:
-                    scores[count], units[count] = score, j
-                    count += 1
-                    total += free[j]
-            if total >= left or cut == -np.inf:
-                break
-            cut = np.float32(-np.inf)  # the sample told wrong
-        if total > left:
-            at, last = _split(scores, units, free, count, left)
-            edge, above, below = scores[at], np.float32(np.inf), np.float32(-np.inf)
-            for place in range(at):
-                above = min(above, scores[place])
-            for place in range(at + 1, count):
-                below = max(below, scores[place])
-            whole = last == free[units[at]]
-            if near[r] > 0 and (edge - below <= near[r] or (not whole and above - edge <= near[r])):
-                for place in range(count):
-                    if abs(scores[place] - edge) <= near[r]:
-                        if open_ == unsure.shape[0]:
-                            return -1
-                        unsure[open_, 0], unsure[open_, 1] = r, units[place]
-                        open_ += 1
-        else:
-            at, last = count, 0
-        taken[:] = 0
-        for place in range(at):
-            taken[units[place]] = 1
-        if last:
-            taken[units[at]] = 1
-        count = 0
-        for j in range(num_units):
-            if taken[j]:
-                skip = free[j] - last if last and j == units[at] else 0  # of the last unit the most recent keys
-                for key in range(j * size, min(j * size + size, keys)):
-                    if not marks[key]:
-                        if skip == 0:
-                            slots[r, count] = key
-                            count += 1
-                        else:
-                            skip -= 1
-        counts[r] = count
-    return open_
+        at, left, count, is_open = _best(logits[r], near[r], free, need[r], scores, units, size)
+        if is_open:
+            for place in range(count):
+                if abs(scores[place] - scores[at]) <= near[r]:
+                    if num_open == unsure.shape[0]:
+                        return -1
+                    unsure[num_open, 0], unsure[num_open, 1] = r, units[place]
+                    num_open += 1
+        taken[:] = False
+        for place in range(at + (left > 0)):
+            taken[units[place]] = True
+        counts[r] = _write(taken, units[at] if left > 0 else -1, left, size, marks, free, slots[r])
+    return num_open
 
 
 @cache
@@ -155,8 +199,7 @@ def choosing() -> Function:
 
         choose(logits, near, size, keys, held, held_weights, need, slots, counts, unsure) -> number of `unsure`
 
-    logits  fp32 [r, m] of units of `size` keys each, the last of `keys` keys in the last unit; rows stand for one row of
-            a call and a head each. -inf = never chosen
+    logits  fp32 [r, m] of units of `size` keys each, but for the last of `keys` keys; -inf = never chosen
     near    fp32 [r]: scores that are no further apart may be in either order
     held    int64 [w, s] with log-weights fp32: keys that are kept for certain where these are 0; w divides r
     need    int64 [r]: keys to choose. Of the last unit the most recent ones are taken
@@ -164,5 +207,5 @@ def choosing() -> Function:
     unsure  int64 [n, 2], written: row and unit of scores that are so near to the last chosen one that their order has
             to be known, where it matters: with those right, and near 0, all is. -1: they are more, or one is no number
     """
-    arrays = "float32[:,::1],float32[::1],int64,int64,int64[:,:],float32[:,:],int64[::1],int64[:,::1],int64[::1],int64[:,::1]"
-    return compiled(_choose, f"int64({arrays})", **PLAIN)
+    arrays = "float32[:,::1],float32[::1],int64,int64,int64[:,:],float32[:,:],int64[::1]"
+    return compiled(_choose, f"int64({arrays},int64[:,::1],int64[::1],int64[:,::1])", **PLAIN)

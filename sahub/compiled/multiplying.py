@@ -1,4 +1,4 @@
-"""Products of few rows with many keys in fp64, rounded once: each a sum in one order, whatever is computed beside it."""
+"""Products of few rows with many keys in fp64, rounded once: each sum in one order, whatever is computed beside it."""
 
 from functools import cache
 from typing import Any

@@ -11,10 +11,9 @@ from sahub.attention.call import Call, Scores
 from sahub.attention.products import product, scored
 from sahub.attention.shared import Keys, whole
 from sahub.index.own_pages import OwnPages
-from sahub.index.packed_bits import pack, unpack
+from sahub.index.page_labels import decoded, label
 
 _OUT = float("-inf")
-_LEAST_STEP = torch.finfo(torch.float32).tiny
 
 
 class PageBounds:
@@ -31,7 +30,7 @@ class PageBounds:
         self._page_size = page_size
         self._label_bits = label_bits
         self._first: Tensor | None = None  # int64 [b]: first valid key (length where there is none yet); None = 0
-        self._closed = [Growing(axis=2)] if label_bits == 16 else [Growing(axis=2), Growing(axis=2)]  # see _label
+        self._closed = [Growing(axis=2)] if label_bits == 16 else [Growing(axis=2), Growing(axis=2)]  # see page_labels
         self._read = Growing(axis=2)  # fp32 [b, g, p, 2 * d]: closed pages as a step reads them
         self._longest: Tensor | None = None  # fp32 [b, g]: a bound of the lengths of these
         self._open: Tensor | None = None  # [b, g, 2 * d]: bounds so far, -inf without a key; None = no key
@@ -120,7 +119,7 @@ class PageBounds:
         return Scores(logits=logits, page_size=self._page_size, first=self._first, exact=exact)
 
     def _with_open(self, logits: Tensor, signed: Tensor) -> Tensor:
-        """Bounds of closed pages [b, h, 1, p] and, where there is one, that of the open page, for the newest key's row."""
+        """Bounds of closed pages [b, h, 1, p] and that of the open page, if any, for the newest key's row."""
         if self._open is None:
             return logits
         value = product(signed, self._open.float()[:, :, None, :, None]).flatten(1, 2)
@@ -196,9 +195,9 @@ class PageBounds:
         """Label the pages [b, g, t, 2 * d] from `page` on that are closed now, and keep the next one open."""
         num = closed - page
         if num:
-            labels = self._label(block[:, :, :num])
-            for part, label in zip(self._closed, labels, strict=True):
-                part.grow(closed, label)[:, :, page:] = label
+            labels = label(block[:, :, :num], self._label_bits)
+            for part, kept in zip(self._closed, labels, strict=True):
+                part.grow(closed, kept)[:, :, page:] = kept
             self._note_read(labels, block.shape[-1])
         self._open = block[:, :, num] if num < block.shape[2] else None
 
@@ -207,56 +206,24 @@ class PageBounds:
         num = block.shape[2]
         at = (page[:, None] if page.dim() else page) + torch.arange(num, device=block.device)
         done = (at < closed[:, None])[:, None, :, None]
-        for part, label in zip(self._closed, self._label(block), strict=True):
-            slots = part.grow(max(part.length, most + num), label)
-            to = at[:, None, :, None].expand_as(label)
-            slots.scatter_(2, to, torch.where(done, label, slots.gather(2, to)))
+        for part, kept in zip(self._closed, label(block, self._label_bits), strict=True):
+            slots = part.grow(max(part.length, most + num), kept)
+            to = at[:, None, :, None].expand_as(kept)
+            slots.scatter_(2, to, torch.where(done, kept, slots.gather(2, to)))
         place = (closed - page)[:, None, None, None].expand(-1, block.shape[1], 1, block.shape[3])
         found = block.gather(2, place.clamp(max=num - 1))
         self._open = found.masked_fill(place >= num, _OUT)[:, :, 0]
-
-    def _label(self, bounds: Tensor) -> tuple[Tensor, ...]:
-        """What is kept of closed pages [b, g, p, 2 * d]: the bounds, or codes (uint8), and low and high [b, g, p, 4].
-
-        Codes are steps of a grid from the least to the largest value of each of the two vectors, rounded up.
-        """
-        bounds = bounds.masked_fill(bounds == _OUT, 0.0)  # a page of padding alone: nobody sees it
-        if self._label_bits == 16:
-            return (bounds,)
-        both = bounds.unflatten(-1, (2, -1))
-        low, high = both.amin(dim=-1, keepdim=True), both.amax(dim=-1, keepdim=True)
-        step, most = self._step(low, high), 2**self._label_bits - 1
-        both, low = both.float(), low.float()
-        codes = ((both - low) / step).ceil()
-        codes += low + codes * step < both  # rounding went the wrong way
-        codes = codes.clamp(max=most).int().flatten(-2)
-        return pack(codes, self._label_bits), torch.cat([low.to(high.dtype), high], dim=-1).flatten(-2)
 
     def _bounds(self, num_pages: int, width: int) -> Tensor:
         """The labels of at most `num_pages` pages as bounds, fp32 [b, g, p, width]."""
         if self._read.length:
             return self._read.data[:, :, :num_pages]
-        return self._decoded([part.data[:, :, :num_pages] for part in self._closed], width)
-
-    def _decoded(self, labels: Sequence[Tensor], width: int) -> Tensor:
-        """What `_label` made of bounds as bounds: fp32 [b, g, p, width]."""
-        if self._label_bits == 16:
-            return labels[0].float()
-        low, high = labels[1].unflatten(-1, (2, 2)).split(1, dim=-1)
-        codes = unpack(labels[0], self._label_bits, width).unflatten(-1, (2, -1))
-        grid = low.float() + codes * self._step(low, high)
-        bounds: Tensor = torch.where(codes == 2**self._label_bits - 1, high.float(), grid).flatten(-2)
-        return bounds
+        return decoded([part.data[:, :, :num_pages] for part in self._closed], self._label_bits, width)
 
     def _note_read(self, labels: Sequence[Tensor], width: int) -> None:
         """Keep pages that are closed now as a step reads them."""
-        bounds = self._decoded(labels, width)
+        bounds = decoded(labels, self._label_bits, width)
         if bounds is not labels[0]:
             self._read.append(bounds)
         longest = torch.linalg.vector_norm(bounds, dim=-1).amax(-1)
         self._longest = longest if self._longest is None else torch.maximum(self._longest, longest)
-
-    def _step(self, low: Tensor, high: Tensor) -> Tensor:
-        """Width of a step from low to high; 1 where they are equal, or too close to tell apart."""
-        step = (high.float() - low.float()) / (2**self._label_bits - 1)
-        return torch.where(step < _LEAST_STEP, 1.0, step)

@@ -1,0 +1,40 @@
+"""What the first stages of a stack keep where they look at positions alone: of a single row the same in every layer."""
+
+from collections.abc import Hashable, Sequence
+from itertools import takewhile
+
+from sahub.attention.call import Call
+from sahub.attention.selection import Kind, Selection
+from sahub.attention.stage import Stage
+
+
+class Leads:
+    """Selections at one length, by stages, budget and shape; those at another length take their place."""
+
+    def __init__(self) -> None:
+        self._length: int | None = None
+        self._known: dict[Hashable, tuple[Sequence[Stage], Selection]] = {}
+
+    def __reduce__(self) -> tuple[type["Leads"], tuple[()]]:
+        """A copy knows nothing yet: its stages are other objects."""
+        return Leads, ()
+
+    def of(self, call: Call, stages: Sequence[Stage]) -> tuple[Selection, int]:
+        """What the first stages keep that are `by_position`, and how many they are."""
+        leading, rows = list(takewhile(lambda stage: stage.by_position, stages)), call.rows
+        if rows.single is None:
+            return _kept(call, leading), len(leading)
+        if rows.single != self._length:
+            self._length, self._known = rows.single, {}
+        key = (*map(id, leading), call.density, call.num_heads, call.num_kv_heads, rows.batch, rows.device)
+        if key not in self._known:
+            self._known[key] = leading, _kept(call, leading)  # as long as they are kept, their ids are theirs
+        return self._known[key][1], len(leading)
+
+
+def _kept(call: Call, stages: Sequence[Stage]) -> Selection:
+    taken = Selection.none(call.rows, call.num_heads, call.num_kv_heads)
+    for stage in stages:
+        if taken.kind is not Kind.ALL:
+            taken = taken.then(stage.add(call, taken, None))
+    return taken
