@@ -139,7 +139,7 @@ def row_tokens(size: Size, rows: Rows, budget: float | None, kept: Tensor) -> Te
 def row_share(share: float, rows: Rows) -> Tensor:
     """`share_of` for each row, int64 [b or 1, q]; a row without a valid key gets 0."""
     if rows.single is not None:
-        return rows.counts.new_full((1, 1), share_of(share, rows.single))
+        return torch.full((1, 1), share_of(share, rows.single), device=rows.device)
     return torch.minimum(_floor(rows.counts, share).clamp(min=1), rows.counts)
 
 
