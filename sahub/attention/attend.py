@@ -162,7 +162,7 @@ def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softm
     slots, weights = (
         spread(x, units).expand(q.shape[0], -1, -1, -1).numpy() for x in (selection.slots, selection.weights)
     )
-    attending(str(keys.dtype))(
+    attending("int16" if k.dtype == torch.bfloat16 else "float32")(
         grouped.numpy(), keys, values, key_places, value_places, slots, weights, formula, sinks.numpy(), out.numpy()
     )
     return out.permute(0, 2, 1, 3, 4).flatten(2, 3)

@@ -53,8 +53,9 @@ def scored(
     small = rows.numel() * keys.shape[2] <= SMALL
     if small or not free_to_read(rows) or keys.dtype not in (torch.float32, torch.float64):
         return _exact(rows, keys, scale), None
-    if rows.shape[3] == 1 and rows.shape[4] >= _LONG and keys.dtype == torch.float32 and at_hand():
-        return _compiled(rows, keys, scale), None
+    found = of_single_rows(rows, keys, rows.new_empty(*rows.shape[:2], 0, rows.shape[4]))
+    if found is not None:
+        return found if scale == 1 else found.mul_(scale), None
     if longest is None:
         longest = torch.linalg.vector_norm(keys, dim=-1).amax(-1)
     size = torch.linalg.vector_norm(rows, dim=-1) * longest[:, :, None, None]
@@ -75,15 +76,21 @@ def scored(
     return fast.view(-1, heads, num, keys.shape[2]), Exact(slack=slack, at=at, every=lambda: _exact(rows, keys, scale))
 
 
-def _compiled(rows: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Of single rows [b, u, r, 1, d], by a compiled loop that makes no copy of the keys in fp64."""
+def of_single_rows(rows: Tensor, keys: Tensor, last: Tensor) -> Tensor | None:
+    """Products of rows [b, u, r, 1, d] with keys [b, u, m, d] and, behind them, `last` [b, u, 1 or 0, d], exact.
+
+    fp32 [b, u * r, 1, m + 1 or 0], by a compiled loop that makes no copy of the keys in fp64; None where it is not for
+    them: several rows, few channels, no fp32, or memory that is not a CPU's.
+    """
+    known = rows.shape[3] == 1 and rows.shape[4] >= _LONG and keys.dtype == torch.float32
+    if not (known and free_to_read(keys) and at_hand()):
+        return None
     from sahub.compiled.multiplying import multiplying  # takes a second to import
 
-    out = torch.empty(*rows.shape[:3], keys.shape[2])
+    out = torch.empty(*rows.shape[:3], keys.shape[2] + last.shape[2])
     memory, place = Table(keys).at_hand()
-    multiplying()(rows[:, :, :, 0].contiguous().numpy(), memory, place, out.numpy())
-    whole = out.flatten(1, 2)[:, :, None]
-    return whole if scale == 1 else whole.mul_(scale)
+    multiplying()(rows[:, :, :, 0].contiguous().numpy(), memory, place, last.contiguous().numpy(), out.numpy())
+    return out.view(out.shape[0], -1, 1, out.shape[3])
 
 
 def _exact(rows: Tensor, keys: Tensor, scale: float) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sahub.attention.rows import Rows, free_to_read
+from sahub.compiled.present import at_hand
 from sahub.errors import SahubError
 
 _EMPTY = float("-inf")
@@ -50,16 +51,17 @@ class Selection:
         """Every valid key of the same rows."""
         return replace(Selection.none(self.rows, self.num_heads, self.num_kv_heads), kind=Kind.ALL)
 
-    def of(self, slots: Tensor, weights: Tensor) -> "Selection":
+    def of(self, slots: Tensor, weights: Tensor, *, apart: bool = False) -> "Selection":
         """These keys of the same rows; axes [b, h, q] of size 1 are broadcast, the heads only in name."""
         shapes = slots.shape, weights.shape, (self.rows.batch, 1, self.rows.num_rows, 1)
         axes = zip(*((*[1] * (4 - len(shape)), *shape) for shape in shapes), strict=True)
         shape = [next((size for size in axis if size != 1), 1) for axis in axes]  # torch's own takes 0.3 ms
-        return replace(self, kind=Kind.PARTIAL, slots=slots.expand(shape), weights=weights.float().expand(shape))
+        slots, weights = slots.expand(shape), weights.float().expand(shape)
+        return replace(self, kind=Kind.PARTIAL, slots=slots, weights=weights, apart=apart)
 
     def beside(self, slots: Tensor, weights: Tensor) -> "Selection":
         """These keys of the same rows, none of which is kept for certain here."""
-        return replace(self.of(slots, weights), apart=self._is_certain)
+        return self.of(slots, weights, apart=self._is_certain)
 
     @property
     def indices(self) -> Tensor:
@@ -138,10 +140,20 @@ class Selection:
         heads = self.slots.shape[1]
         if self.kind is not Kind.PARTIAL or heads in (1, self.num_kv_heads):
             return self.num_kept()
+        if self.slots.device.type == "cpu" and at_hand():
+            return self._counted()
         slots = torch.where(self.weights > _EMPTY, self.slots, self.rows.num_keys)
         slots = slots.unflatten(1, (self.num_kv_heads, -1)).transpose(2, 3).flatten(3)
         loaded = torch.zeros(*slots.shape[:3], self.rows.num_keys + 1, dtype=torch.bool, device=slots.device)
         return loaded.scatter_(-1, slots, True)[..., :-1].sum(-1)
+
+    def _counted(self) -> Tensor:
+        from sahub.compiled.counting import counting  # takes a second to import
+
+        out = self.slots.new_empty(self.slots.shape[0], self.num_kv_heads, self.slots.shape[2])
+        marks = torch.zeros(self.rows.num_keys, dtype=torch.int64)
+        counting()(self.slots.numpy(), self.weights.numpy(), marks.numpy(), out.numpy())
+        return out
 
     def _mean_share(self, counts: Tensor) -> Tensor:
         valid = self.rows.counts[:, None]

@@ -9,6 +9,7 @@ from torch import Tensor
 from sahub.attention.rows import at_once, free_to_read
 from sahub.attention.shared import Keys, SharedPrefix
 
+_NEVER = (1 << 63) - 1
 _CACHED_ELEMENTS = 250_000  # 1 MB in fp32, what a core's cache holds
 
 
@@ -39,8 +40,8 @@ class Table:
         batch step, head step, key step, KV heads, shared, jump: that of a KV head is the row
         b * batch step + head * head step + key * key step, and from key `shared` on b * jump more.
         """
-        never, shared = np.iinfo(np.int64).max, self._shared
-        behind = (never, 0) if shared is None else (shared.length, shared.room * self._key_step)
+        shared = self._shared
+        behind = (_NEVER, 0) if shared is None else (shared.length, shared.room * self._key_step)
         batch_step = self._batch_step if shared is None else 0
         rows = self._rows.view(torch.int16) if self._rows.dtype == torch.bfloat16 else self._rows
         return rows.numpy(), np.array([batch_step, self._head_step, self._key_step, self._groups, *behind], np.int64)

@@ -83,12 +83,11 @@ def _softmax(logits: Any, sink: Any) -> None:
         top = np.float32(0)
     total = np.float32(math.exp(sink - top))
     for s in range(logits.shape[0]):
-        share = np.float32(math.exp(logits[s] - top))
-        logits[s] = share
-        total += share
-    if total > 0:
-        for s in range(logits.shape[0]):
-            logits[s] /= total
+        logits[s] = np.float32(math.exp(logits[s] - top))
+        total += logits[s]
+    share = np.float32(1) / total if total > 0 else np.float32(1)
+    for s in range(logits.shape[0]):
+        logits[s] *= share
 
 
 @inner

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sahub.attention.attend import attend
-from sahub.attention.rows import rows_of
+from sahub.attention.rows import free_to_read, rows_of
 from sahub.attention.selection import Selection
 
 
@@ -75,10 +75,19 @@ class Tally:
         """Count what one call's rows keep."""
         self.calls += 1
         self.rows += rows
-        self.density = self.density + selection.density() * rows
-        self.kv_density = self.kv_density + selection.kv_density() * rows
-        self.selected = self.selected + selection.counts().float().mean() * rows
-        self.bare = self.bare + selection.bare().sum()
+        selected: Tensor | float
+        if selection.rows.single is not None and free_to_read(selection.weights):  # tensors of one number are slow
+            kept, loaded = selection.num_kept().numpy(), selection.kv_counts().numpy()
+            selected = float(kept.mean())
+            self.density += selected / selection.rows.single * rows
+            self.kv_density += float(loaded.mean()) / selection.rows.single * rows
+            self.bare += int((kept == 0).sum())
+        else:
+            selected = selection.num_kept().double().mean()
+            self.density = self.density + selection.density() * rows
+            self.kv_density = self.kv_density + selection.kv_density() * rows
+            self.bare = self.bare + selection.bare().sum()
+        self.selected = self.selected + selected * rows
 
     def add_error(self, output: Tensor, dense: Tensor) -> None:
         """Add what an output differs from the dense one, both [b, q, h, dv]."""

@@ -23,8 +23,8 @@ FORMAT = 2
 
 # The rooms of the package that decide a number of an answer, and those that decide what is run, shown or stored.
 NUMERIC = (
-    "attention", "builders", "data", "embedded", "engine", "fidelities", "hashes", "index", "measures", "methods",
-    "models", "scores", "tasks", "texts",
+    "attention", "builders", "compiled", "data", "embedded", "engine", "fidelities", "hashes", "index", "measures",
+    "methods", "models", "scores", "tasks", "texts",
 )  # fmt: skip
 OTHER = (
     "bench", "calibration", "cli", "compute", "conf", "config", "doctor", "files", "report", "results", "run", "search",

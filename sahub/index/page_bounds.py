@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Scores
-from sahub.attention.products import product, scored
+from sahub.attention.products import of_single_rows, product, scored
 from sahub.attention.shared import Keys, whole
 from sahub.index.own_pages import OwnPages
 from sahub.index.page_labels import decoded, label
@@ -41,7 +41,11 @@ class PageBounds:
         start, num = self.length, k_new.shape[2]
         self._note_first(k_new, valid_new)
         page = self._page_at(start)
-        block = self._windows(k_new, valid_new, start, page, self._touched(start, num)).amax(dim=3)
+        if num == 1 and isinstance(page, int) and valid_new is None:
+            one = whole(k_new)
+            block = torch.cat([one, -one], dim=-1)
+        else:
+            block = self._windows(k_new, valid_new, start, page, self._touched(start, num)).amax(dim=3)
         if self._open is not None:
             block[:, :, 0] = torch.maximum(block[:, :, 0], self._open)
         self.length += num
@@ -102,11 +106,11 @@ class PageBounds:
         q = (call.q.float() * call.scale).unflatten(1, (call.num_kv_heads, -1))
         signed = torch.cat([q, -q], dim=-1).relu_()  # [b, g, r, q, 2d]
         if call.rows.single and self._first is None and self._closed[0].length:
-            logits, exact = scored(
-                signed, self._bounds(self._closed[0].length, signed.shape[-1]), longest=self._longest
-            )
-            if exact is None:
-                return Scores(logits=self._with_open(logits, signed), page_size=self._page_size)
+            closed = self._bounds(self._closed[0].length, signed.shape[-1])
+            last = closed[:, :, :0] if self._open is None else self._open.float()[:, :, None]
+            found = of_single_rows(signed, closed, last)
+            if found is not None:
+                return Scores(logits=found, page_size=self._page_size)
         num_pages = (call.rows.num_keys - 1) // self._page_size + 1
         own = self._own(call, signed)
         if not self._closed[0].length:
@@ -117,13 +121,6 @@ class PageBounds:
             exact = own.settling(exact, logits.shape[-1], num_pages)
         logits = own.put(torch.nn.functional.pad(logits, (0, num_pages - logits.shape[-1])))
         return Scores(logits=logits, page_size=self._page_size, first=self._first, exact=exact)
-
-    def _with_open(self, logits: Tensor, signed: Tensor) -> Tensor:
-        """Bounds of closed pages [b, h, 1, p] and that of the open page, if any, for the newest key's row."""
-        if self._open is None:
-            return logits
-        value = product(signed, self._open.float()[:, :, None, :, None]).flatten(1, 2)
-        return torch.cat([logits, value], dim=-1)
 
     def _own(self, call: Call, signed: Tensor) -> OwnPages:
         """Each row's bound of the page that was open at that row."""

@@ -1,0 +1,67 @@
+"""Milliseconds of a generated token, sparse beside dense, as a search pays them: `python benchmarks/generation.py`.
+
+One context of `tokens=4096`, one question, `answer=32` tokens, one thread; builders' own values at `objective=`. Each
+round generates with every stack in turn, forth and back; a token is the difference between an answer of that length and
+of one token. Dense is the model's own attention. `models=smollm2` for SmolLM2 (see conf/model/smollm2.yaml).
+Seconds are the thread's own.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+import sahub
+from sahub.config.cell import compose_cell
+from sahub.data import vocabulary
+from sahub.engine.session import Attention, Session
+from sahub.search.trial import attention_of
+
+
+def main(*arguments: str) -> None:
+    """Print a line for every builder."""
+    given = {"models": "embedded", "tokens": "4096", "answer": "32", "rounds": "5", "objective": "sparsity_10"}
+    given |= {"builders": "quest,pqcache,snapkv,streaming_llm"}
+    given |= dict(argument.split("=", 1) for argument in arguments)
+    torch.set_num_threads(1)
+    for name in given["models"].split(","):
+        told(name, given)
+
+
+def told(name: str, given: dict[str, str]) -> None:
+    """The lines of one model."""
+    loaded = sahub.load_model(compose_cell([f"model={name}"]).settings.model.path or name).model
+    loaded.stop_ids = frozenset()  # so that all answers are as long
+    session, line, most = Session(loaded), f"\n{vocabulary.NOISE}", int(given["answer"])
+    text = vocabulary.instruction() + line * (int(given["tokens"]) // loaded.count_tokens(line))
+    question = loaded.question_ids(vocabulary.question("quiet-river-1"), "")
+    prefix = session.prefix(tuple(loaded.context_ids(text)), len(question) + most + 1)
+    ways = {"dense": Attention()}
+    for builder in given["builders"].split(","):
+        cell = compose_cell([f"model={name}", f"builder={builder}", f"objective={given['objective']}"])
+        ways[builder] = replace(attention_of(cell, ()), measure=0)
+
+    def seconds(way: Attention) -> float:
+        marks = [time.thread_time()]
+        for length in (1, most + 1):
+            session.generate(prefix, question, way, max_new_tokens=length)
+            marks.append(time.thread_time())
+        return (marks[2] - marks[1] - (marks[1] - marks[0])) / most
+
+    found: dict[str, list[float]] = {builder: [] for builder in ways}
+    for number in range(int(given["rounds"]) + 1):
+        for builder in sorted(ways, reverse=bool(number % 2)):
+            took = seconds(ways[builder])
+            if number:  # the first makes the indexes
+                found[builder].append(took)
+    for builder, each in found.items():
+        ratio = median(dense / one for dense, one in zip(found["dense"], each, strict=True))
+        sys.stdout.write(
+            f"{name}, {prefix.length} tokens, {builder}: {1e3 * median(each):.1f} ms a token, {ratio:.2f} x\n"
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
