@@ -8,7 +8,7 @@ import numpy as np
 
 from sahub.compiled.jit import SUMS, Function, as_floats, compiled, inner, prefetch
 
-_AHEAD = 8  # keys that are asked of memory before they are needed
+_AHEAD = 16  # keys that are asked of memory before they are needed
 _LINE = 64  # bytes
 _EMPTY = np.float32(-np.inf)
 

@@ -7,31 +7,36 @@ import numpy as np
 
 from sahub.compiled.jit import SUMS, Function, compiled, inner
 
+_TOGETHER = 4
+
 
 def _multiply(rows: Any, keys: Any, place: Any, last: Any, out: Any) -> None:
     batch, units, num, dim = rows.shape
     batch_step, head_step, key_step = place[:3]
     num_keys = out.shape[3] - last.shape[2]
-    key, doubles = np.empty(dim, np.float64), np.empty((num, dim), np.float64)
+    doubles = np.zeros((num + _TOGETHER, dim), np.float64)
     for b in range(batch):
         for u in range(units):
-            for r in range(num):
-                for j in range(dim):
-                    doubles[r, j] = rows[b, u, r, j]
-            for m in range(num_keys + last.shape[2]):
-                single = keys[b * batch_step + u * head_step + m * key_step] if m < num_keys else last[b, u, 0]
-                for j in range(dim):
-                    key[j] = single[j]
-                for r in range(num):
-                    out[b, u, r, m] = _dot(doubles[r], key)
+            doubles[:num] = rows[b, u]
+            for m in range(out.shape[3]):
+                key = keys[b * batch_step + u * head_step + m * key_step] if m < num_keys else last[b, u, 0]
+                for r in range(0, num, _TOGETHER):
+                    _dots(doubles, r, key, out[b, u, :, m])
 
 
 @inner
-def _dot(one: Any, other: Any) -> Any:
-    total = 0.0
-    for j in range(one.shape[0]):
-        total += one[j] * other[j]
-    return np.float32(total)
+def _dots(rows: Any, first: Any, key: Any, out: Any) -> None:
+    """Four products, so that the key is read once for all."""
+    a = b = c = d = 0.0
+    for j in range(key.shape[0]):
+        one = np.float64(key[j])
+        a += rows[first, j] * one
+        b += rows[first + 1, j] * one
+        c += rows[first + 2, j] * one
+        d += rows[first + 3, j] * one
+    for at, total in enumerate((a, b, c, d)):
+        if first + at < out.shape[0]:
+            out[first + at] = np.float32(total)
 
 
 @cache
