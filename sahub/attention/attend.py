@@ -128,7 +128,7 @@ def _gather(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax
         return _everything(q, k, v, selection, softmax)
     if _is_wide(selection):
         return _masked(q, k, v, selection, softmax)
-    if _compiles(k):
+    if _compiles(q, k, v, softmax):
         return _compiled(q, k, v, selection, softmax)
     units = max(k.shape[1], selection.slots.shape[1])  # blocks that are gathered, each for some heads
     indices, weights = spread(selection.slots, units), spread(selection.weights, units)
@@ -144,9 +144,13 @@ def _gather(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax
     return torch.cat(out, dim=2).transpose(1, 2)
 
 
-def _compiles(k: Keys) -> bool:
-    """Whether chosen keys are read by a compiled loop: in a CPU's memory, of dtypes that it knows."""
-    return k.device.type == "cpu" and k.dtype in (torch.float32, torch.bfloat16) and at_hand()
+def _compiles(q: Tensor, k: Keys, v: Keys, softmax: _Softmax) -> bool:
+    """Whether chosen keys are read by a compiled loop: in a CPU's memory, of dtypes it knows, no gradients asked."""
+    parts = [one if isinstance(one, Tensor) else one.memory for one in (q, k, v)]
+    parts += [] if softmax.sinks is None else [softmax.sinks]
+    learns = torch.is_grad_enabled() and any(one.requires_grad for one in parts)
+    known = k.dtype == v.dtype and k.dtype in (torch.float32, torch.bfloat16)
+    return known and k.device.type == "cpu" and not learns and at_hand()
 
 
 def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
@@ -154,17 +158,21 @@ def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softm
     from sahub.compiled.attending import attending  # takes a second to import
 
     units = max(k.shape[1], selection.slots.shape[1])
-    grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()  # [b, u, q, heads of the unit, d]
+    grouped = (
+        q.detach().float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()
+    )  # [b, u, q, heads of the unit, d]
     (keys, key_places), (values, value_places) = (Table(x).at_hand() for x in (k, v))
     out = torch.empty(*grouped.shape[:4], v.shape[-1])
-    sinks = torch.empty(0) if softmax.sinks is None else softmax.sinks.float().contiguous()
+    sinks = torch.empty(0) if softmax.sinks is None else softmax.sinks.detach().float().contiguous()
     formula = np.array([softmax.scale, softmax.softcap or 0.0], np.float32)
     slots, weights = (
         spread(x, units).expand(q.shape[0], -1, -1, -1).numpy() for x in (selection.slots, selection.weights)
     )
-    attending("int16" if k.dtype == torch.bfloat16 else "float32")(
+    inside = attending("int16" if k.dtype == torch.bfloat16 else "float32")(
         grouped.numpy(), keys, values, key_places, value_places, slots, weights, formula, sinks.numpy(), out.numpy()
     )
+    if not inside:
+        raise IndexError(f"a selection holds positions outside the {k.shape[2]} keys")
     return out.permute(0, 2, 1, 3, 4).flatten(2, 3)
 
 

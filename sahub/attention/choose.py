@@ -1,6 +1,7 @@
 """Choosing keys by score: any scorer, at token or page granularity, with any selector."""
 
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -53,24 +54,25 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
 def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, num: Tensor | None) -> Picks | None:
     """The best keys of single rows by a compiled loop; None where it is not made for the call, or cannot tell."""
     logits = scores.logits
-    plain = selector.top_p is None and selector.threshold is None and scores.first is None
-    if not (plain and call.rows.single and free_to_read(logits) and at_hand()) or num is None:
+    plain = selector.top_p is None and selector.threshold is None and scores.first is None and num is not None
+    if not (plain and call.rows.single and logits.dtype == torch.float32 and free_to_read(logits) and at_hand()):
         return None
+    assert num is not None
     from sahub.compiled.choosing import choosing  # takes a second to import
 
     lead, exact, size = logits.shape[:3], scores.exact, scores.page_size
     need = num.expand(lead).reshape(-1).contiguous()
-    near = torch.zeros(need.shape[0]) if exact is None else 2 * exact.slack.reshape(-1)
+    near = torch.zeros(need.shape[0]) if exact is None else 2 * exact.slack.detach().reshape(-1)
     slots, counts = need.new_empty(need.shape[0], max(0, int(need.max()))), torch.empty_like(need)
     held, weights = (x.expand(lead[0], -1, -1, -1).flatten(0, 2) for x in (taken.slots, taken.weights))
     unsure = need.new_empty(_UNSURE * need.shape[0], 2)
-    rows = logits.reshape(need.shape[0], -1)
+    rows = logits.detach().reshape(need.shape[0], -1).contiguous()
     numbers = [x.numpy() for x in (held, weights, need, slots, counts, unsure)]
     left = choosing()(rows.numpy(), near.numpy(), size, call.rows.num_keys, *numbers)
     if left > 0:
         assert exact is not None
         row, unit = unsure[:left].unbind(1)
-        rows[row, unit] = exact.at(row, unit)
+        rows[row, unit] = exact.at(row, unit).detach()
         left = choosing()(rows.numpy(), near.zero_().numpy(), size, call.rows.num_keys, *numbers)
     if left < 0:
         return None
@@ -141,7 +143,9 @@ def _shared(call: Call, taken: Selection, scores: Scores, group: str) -> Scores:
     one = taken.slots.shape[1] in (1, call.num_kv_heads)
 
     def join(each: Tensor, dim: int) -> Tensor:
-        return each.sum(dim) if group == "sum" else each.amax(dim)
+        return (
+            reduce(torch.add, each.unbind(dim)) if group == "sum" else each.amax(dim)
+        )  # in one order, whatever the shape
 
     def joined(logits: Tensor) -> Tensor:
         found = join(logits.unflatten(1, (call.num_kv_heads, heads)), 2)
@@ -202,7 +206,8 @@ def _candidates(call: Call, taken: Selection, scores: Scores) -> tuple[Tensor, T
     if taken.slots.shape[-1]:
         units = scores.unit_of(taken.slots)
         full = torch.zeros(*units.shape[:3], logits.shape[-1], dtype=torch.int64, device=logits.device)
-        sizes = sizes - full.scatter_add_(-1, units, certain.long())
+        full = full.scatter_add_(-1, units, certain.long())
+        sizes = sizes - (full if full.shape[1] == 1 else spread(full, logits.shape[1]))
     return logits.masked_fill(sizes <= 0, _OUT), sizes
 
 

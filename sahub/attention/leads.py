@@ -7,13 +7,15 @@ from sahub.attention.call import Call
 from sahub.attention.selection import Kind, Selection
 from sahub.attention.stage import Stage
 
+_Known = dict[Hashable, tuple[Sequence[Stage], Selection]]
+_MOST = 256  # at one length: stages whose sizes are listed by layer are others for every state
+
 
 class Leads:
     """Selections at one length, by stages, budget and shape; those at another length take their place."""
 
     def __init__(self) -> None:
-        self._length: int | None = None
-        self._known: dict[Hashable, tuple[Sequence[Stage], Selection]] = {}
+        self._at: tuple[int, _Known] = 0, {}  # replaced as one: threads may share a stack
 
     def __reduce__(self) -> tuple[type["Leads"], tuple[()]]:
         """A copy knows nothing yet: its stages are other objects."""
@@ -24,12 +26,14 @@ class Leads:
         leading, rows = list(takewhile(lambda stage: stage.by_position, stages)), call.rows
         if rows.single is None:
             return _kept(call, leading), len(leading)
-        if rows.single != self._length:
-            self._length, self._known = rows.single, {}
+        length, known = self._at
+        if rows.single != length or len(known) >= _MOST:
+            known = {}
+            self._at = rows.single, known
         key = (*map(id, leading), call.density, call.num_heads, call.num_kv_heads, rows.batch, rows.device)
-        if key not in self._known:
-            self._known[key] = leading, _kept(call, leading)  # as long as they are kept, their ids are theirs
-        return self._known[key][1], len(leading)
+        if key not in known:
+            known[key] = leading, _kept(call, leading)  # as long as they are kept, their ids are theirs
+        return known[key][1], len(leading)
 
 
 def _kept(call: Call, stages: Sequence[Stage]) -> Selection:

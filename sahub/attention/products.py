@@ -82,14 +82,16 @@ def of_single_rows(rows: Tensor, keys: Tensor, last: Tensor) -> Tensor | None:
     fp32 [b, u * r, 1, m + 1 or 0], by a compiled loop that makes no copy of the keys in fp64; None where it is not for
     them: several rows, few channels, no fp32, or memory that is not a CPU's.
     """
-    known = rows.shape[3] == 1 and rows.shape[4] >= _LONG and keys.dtype == torch.float32
+    known = rows.shape[3] == 1 and rows.shape[4] >= _LONG and rows.shape[:2] == keys.shape[:2]
+    known &= rows.dtype == keys.dtype == torch.float32
     if not (known and free_to_read(keys) and at_hand()):
         return None
     from sahub.compiled.multiplying import multiplying  # takes a second to import
 
     out = torch.empty(*rows.shape[:3], keys.shape[2] + last.shape[2])
     memory, place = Table(keys).at_hand()
-    multiplying()(rows[:, :, :, 0].contiguous().numpy(), memory, place, last.contiguous().numpy(), out.numpy())
+    ours = (x.detach().contiguous().numpy() for x in (rows[:, :, :, 0], last))
+    multiplying()(next(ours), memory, place, next(ours), out.numpy())
     return out.view(out.shape[0], -1, 1, out.shape[3])
 
 

@@ -152,7 +152,8 @@ class Selection:
 
         out = self.slots.new_empty(self.slots.shape[0], self.num_kv_heads, self.slots.shape[2])
         marks = torch.zeros(self.rows.num_keys, dtype=torch.int64)
-        counting()(self.slots.numpy(), self.weights.numpy(), marks.numpy(), out.numpy())
+        if not counting()(self.slots.numpy(), self.weights.detach().numpy(), marks.numpy(), out.numpy()):
+            raise IndexError(f"a selection holds positions outside the {self.rows.num_keys} keys")
         return out
 
     def _mean_share(self, counts: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class Table:
         self._shared = x if isinstance(x, SharedPrefix) else None
         x = x.memory if isinstance(x, SharedPrefix) else x
         width = x.shape[-1]
+        self._length = x.shape[2] if self._shared is None else self._shared.shape[2]
         if width == 0 or x.stride(-1) != 1 or any(step % width for step in x.stride()[:3]):
             x = x.contiguous()
         self._batch_step, self._head_step, self._key_step = (step // max(width, 1) for step in x.stride()[:3])
@@ -35,16 +36,18 @@ class Table:
         self.sums_in_place = x.dtype == torch.float32 and free_to_read(x)
 
     def at_hand(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows as numpy has them (bf16: its bits as int16), and where a key lies among them: int64 [6].
+        """The rows as numpy has them (bf16: its bits as int16), and where a key lies among them: int64 [7].
 
-        batch step, head step, key step, KV heads, shared, jump: that of a KV head is the row
+        batch step, head step, key step, KV heads, shared, jump, keys: that of a KV head is the row
         b * batch step + head * head step + key * key step, and from key `shared` on b * jump more.
         """
         shared = self._shared
         behind = (_NEVER, 0) if shared is None else (shared.length, shared.room * self._key_step)
         batch_step = self._batch_step if shared is None else 0
-        rows = self._rows.view(torch.int16) if self._rows.dtype == torch.bfloat16 else self._rows
-        return rows.numpy(), np.array([batch_step, self._head_step, self._key_step, self._groups, *behind], np.int64)
+        known = self._rows.detach()
+        rows = known.view(torch.int16) if known.dtype == torch.bfloat16 else known
+        numbers = [batch_step, self._head_step, self._key_step, self._groups, *behind, self._length]
+        return rows.numpy(), np.array(numbers, np.int64)
 
     def places(self, slots: Tensor) -> Tensor:
         """The rows that hold the keys at `slots` [b, u, q, s] of unit u's KV head: int64 [b, u, q, s]."""

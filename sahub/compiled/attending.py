@@ -15,7 +15,7 @@ _EMPTY = np.float32(-np.inf)
 
 def _attend(
     q: Any, k: Any, v: Any, k_place: Any, v_place: Any, slots: Any, weights: Any, formula: Any, sinks: Any, out: Any
-) -> None:
+) -> Any:
     batch, units, rows, heads, _ = q.shape
     shares = np.empty((heads, slots.shape[3]), np.float32)
     sink = np.full(heads, _EMPTY, np.float32)
@@ -25,17 +25,19 @@ def _attend(
                 sink[:] = sinks[u * heads : (u + 1) * heads]
             k_at, v_at = _place(k_place, b, u, units), _place(v_place, b, u, units)
             for r in range(rows):
-                _dots(q[b, u, r], k, k_at, slots[b, u, r], weights[b, u, r], formula, shares)
+                if not _dots(q[b, u, r], k, k_at, slots[b, u, r], weights[b, u, r], formula, shares):
+                    return False
                 for i in range(heads):
                     _softmax(shares[i], sink[i])
                 _sums(shares, v, v_at, slots[b, u, r], weights[b, u, r], out[b, u, r])
+    return True
 
 
 @inner
 def _place(numbers: Any, b: Any, u: Any, units: Any) -> Any:
-    """Where the keys of unit u of sequence b lie: first row, step, and from key `shared` on `jump` rows further."""
-    batch_step, head_step, key_step, groups, shared, jump = numbers
-    return b * batch_step + u * groups // units * head_step, key_step, shared, b * jump
+    """Where the keys of unit u of sequence b lie: first row, step, from key `shared` on `jump` rows further; keys."""
+    batch_step, head_step, key_step, groups, shared, jump, length = numbers
+    return b * batch_step + u * groups // units * head_step, key_step, shared, b * jump, length
 
 
 @inner
@@ -51,8 +53,8 @@ def _ask(memory: Any, row: Any) -> None:
 
 
 @inner
-def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logits: Any) -> None:
-    """Logits fp32 [n, s] of queries [n, d]; formula: scale, and the bound of the logits (0 = none)."""
+def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logits: Any) -> Any:
+    """Logits fp32 [n, s] of queries [n, d]; formula: scale and bound. Whether all lie inside."""
     heads, dim = q.shape
     size, scale, cap = slots.shape[0], formula[0], formula[1]
     words = np.empty(dim, np.uint32)
@@ -62,6 +64,8 @@ def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logit
         if weights[s] == _EMPTY:
             logits[:, s] = _EMPTY
             continue
+        if not 0 <= slots[s] < at[4]:
+            return False
         key = as_floats(k[_row(slots[s], at)], words)
         for i in range(heads):
             total = np.float32(0)
@@ -71,6 +75,7 @@ def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logit
             if cap > 0:
                 total = cap * np.float32(math.tanh(total / cap))
             logits[i, s] = total + weights[s]
+    return True
 
 
 @inner
@@ -112,11 +117,11 @@ def _sums(shares: Any, v: Any, at: Any, slots: Any, weights: Any, out: Any) -> N
 def attending(kind: str) -> Function:
     """The loop for keys and values of a numpy dtype: float32, or int16, which are the bits of bfloat16.
 
-        attend(q, k, v, k_place, v_place, slots, weights, formula, sinks, out)
+        attend(q, k, v, k_place, v_place, slots, weights, formula, sinks, out) -> whether all slots are inside
 
     q        fp32 [b, u, q, n, d]: n query heads that chose together, u such units a sequence
     k, v     [rows, d], [rows, dv]: memory
-    k_place  int64 [6]: where a key of a KV head lies in memory, see sahub.attention.table; v_place of v
+    k_place  int64 [7]: where a key of a KV head lies in memory, see sahub.attention.table; v_place of v
     slots    int64 [b, u, q, s], weights fp32, the same: log-weights, -inf = empty slot
     formula  fp32 [2]: scale; bound of the logits, 0 = none
     sinks    fp32 [u * n], a logit of each head; or [0]
@@ -124,4 +129,4 @@ def attending(kind: str) -> Function:
     """
     memory, place = f"{kind}[:,::1]", "int64[::1]"
     arrays = f"float32[:,:,:,:,::1],{memory},{memory},{place},{place},int64[:,:,:,:],float32[:,:,:,:]"
-    return compiled(_attend, f"void({arrays},float32[::1],float32[::1],float32[:,:,:,:,::1])", **SUMS)
+    return compiled(_attend, f"boolean({arrays},float32[::1],float32[::1],float32[:,:,:,:,::1])", **SUMS)

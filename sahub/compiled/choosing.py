@@ -67,15 +67,18 @@ def _split(scores: Any, units: Any, sizes: Any, end: Any, need: Any) -> Any:
 
 
 @inner
-def _free(held: Any, weights: Any, size: Any, keys: Any, marks: Any, free: Any) -> None:
+def _free(held: Any, weights: Any, size: Any, keys: Any, marks: Any, free: Any) -> Any:
     """Mark the keys that are kept for certain, and count the others of each unit."""
     marks[:] = False
     for j in range(free.shape[0]):
         free[j] = min(size, keys - j * size)
     for s in range(held.shape[0]):
         if weights[s] == 0:
+            if not 0 <= held[s] < keys:
+                return False
             marks[held[s]] = True
             free[held[s] // size] -= 1
+    return True
 
 
 @inner
@@ -171,8 +174,8 @@ def _choose(
     scores, units = np.empty(num_units, np.float32), np.empty(num_units, np.int64)
     free, taken, marks = np.empty(num_units, np.int64), np.empty(num_units, np.bool_), np.empty(keys, np.bool_)
     for r in range(num_rows):
-        if r % share == 0:
-            _free(held[r // share], held_weights[r // share], size, keys, marks, free)
+        if r % share == 0 and not _free(held[r // share], held_weights[r // share], size, keys, marks, free):
+            return -1
         counts[r] = 0
         if need[r] <= 0:
             continue
@@ -205,7 +208,8 @@ def choosing() -> Function:
     need    int64 [r]: keys to choose. Of the last unit the most recent ones are taken
     slots   int64 [r, n], written: the keys of each row, ascending, of which there are counts, int64 [r]
     unsure  int64 [n, 2], written: row and unit of scores that are so near to the last chosen one that their order has
-            to be known, where it matters: with those right, and near 0, all is. -1: they are more, or one is no number
+            to be known, where it matters: with those right, and near 0, all is. -1: there are more of them, a score is
+            no number, or a kept key lies outside
     """
     arrays = "float32[:,::1],float32[::1],int64,int64,int64[:,:],float32[:,:],int64[::1]"
     return compiled(_choose, f"int64({arrays},int64[:,::1],int64[::1],int64[:,::1])", **PLAIN)

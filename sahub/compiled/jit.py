@@ -4,6 +4,9 @@ Importing this takes a second: who attends imports it when the first row comes.
 """
 
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from pickle import PickleError
 from typing import Any
 
 import numba
@@ -18,15 +21,20 @@ Function = Callable[..., Any]
 PLAIN = {"error_model": "numpy", "nogil": True}
 SUMS = {**PLAIN, "fastmath": {"reassoc", "contract", "nsz"}}  # in any order; NaN and infinity mean what they mean
 
+_UNKEPT = (  # nowhere to keep it, a full disk, a damaged file
+    AttributeError, EOFError, ImportError, LookupError, OSError, PickleError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
+_VERSION = sha256(Path(__file__).read_bytes()).hexdigest()[:8]
 inner = numba.njit(**SUMS)  # what compiled functions call
 
 
 def compiled(function: Function, signature: str, **options: Any) -> Function:
     """The function for arguments of one signature, in numba's words, compiled now."""
+    function.__qualname__ = f"{function.__name__}_{_VERSION}"  # numba's cache looks at the file of the function alone
     made: Function
     try:
         made = numba.njit(signature, cache=True, **options)(function)
-    except (OSError, RuntimeError):  # nowhere to keep it, or the disk is full
+    except _UNKEPT:
         made = numba.njit(signature, **options)(function)
     return made
 

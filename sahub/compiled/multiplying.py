@@ -47,7 +47,7 @@ def multiplying() -> Function:
 
     rows   fp32 [b, u, r, d]
     keys   fp32 [n, d]: memory
-    place  int64 [6]: where key m of KV head u lies in it, see sahub.attention.table
+    place  int64 [7]: where key m of KV head u lies in it, see sahub.attention.table
     last   fp32 [b, u, 1 or 0, d]: the last key of each, where it lies apart from the others
     out    fp32 [b, u, r, m], written
     """

@@ -1,10 +1,17 @@
 """Whether there is a compiler."""
 
+import logging
 from functools import cache
-from importlib.util import find_spec
+
+logger = logging.getLogger(__name__)
 
 
 @cache
 def at_hand() -> bool:
-    """Whether numba is installed: sahub requires it, but what runs on another machine may go without."""
-    return find_spec("numba") is not None
+    """Whether numba can be imported: sahub requires it, but what runs on another machine may go without."""
+    try:
+        import numba  # noqa: F401  # takes a second
+    except ImportError as error:
+        logger.warning("numba cannot be imported (%s): on a CPU, torch chooses and attends, which is slower", error)
+        return False
+    return True

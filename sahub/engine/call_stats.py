@@ -81,7 +81,7 @@ class Tally:
             selected = float(kept.mean())
             self.density += selected / selection.rows.single * rows
             self.kv_density += float(loaded.mean()) / selection.rows.single * rows
-            self.bare += int((kept == 0).sum())
+            self.bare += int((kept == 0).sum()) * selection.num_heads // kept.shape[1]
         else:
             selected = selection.num_kept().double().mean()
             self.density = self.density + selection.density() * rows
