@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Self, cast
 
+import torch
 from torch import Tensor
 
 from sahub.attention import per_layer
@@ -87,9 +88,7 @@ class StackState:
 
     def __init__(self, stack: Stack, layer: int, seed: int = 0, example: int = 0) -> None:
         self.stack = stack
-        self.layer = layer
-        self.seed = seed
-        self.example = example
+        self.layer, self.seed, self.example = layer, seed, example
         self.length = 0  # keys appended so far, padding included
         self._density = at_layer(stack.density, layer)
         self._stages = tuple(per_layer.at(stage, layer) for stage in stack.stages)
@@ -167,6 +166,7 @@ class StackState:
         twin._indexes = {key: cast(Taking, index).take(rows) for key, index in self._indexes.items()}
         return twin
 
+    @torch.no_grad()
     def select(
         self,
         q: Tensor,
