@@ -67,4 +67,5 @@ def _part(call: Call, taken: Selection, part: slice) -> tuple[Call, Selection]:
         rows=rows,
         valid=None if call.valid is None else call.valid[:, :end],
     )
-    return few, replace(taken, rows=rows, slots=taken.slots[:, :, part], weights=taken.weights[:, :, part])
+    slots = taken.slots[:, :, part].clamp(max=end - 1)  # empty ones may lie anywhere
+    return few, replace(taken, rows=rows, slots=slots, weights=taken.weights[:, :, part])
