@@ -15,7 +15,11 @@ STYLES: dict[str, dict[str, Any]] = {
     "faint": {"marker": "o", "linestyle": "none", "markersize": 4, "alpha": 0.4},
     "line": {"linestyle": "-", "linewidth": 1, "alpha": 0.6},
 }
+SHAPES = ("o", "s", "^", "D")  # with the palette's colours: more builders than there are colours
 ACROSS = 3
+TICKS = tuple(step * 10**power for power in range(5) for step in (1, 2, 5))
+INSIDE = 8  # names, up to which a legend leaves room for the marks
+BESIDE = 2.1  # inches of a legend beside the panels
 
 
 def png(plot: Plot) -> bytes:
@@ -25,14 +29,26 @@ def png(plot: Plot) -> bytes:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that cannot be written
     across = min(ACROSS, len(plot.panels))
     down = math.ceil(len(plot.panels) / across)
-    figure = Figure(figsize=(5.2 * across, 4.2 * down))
-    spread = {"left": 0.13 / across, "right": 1 - 0.03 / across, "top": 1 - 0.08 / down, "bottom": 0.12 / down}
+    names = {marks.name for panel in plot.panels for marks in panel.marks if _is_named(marks)}
+    beside = BESIDE if len(names) > INSIDE else 0.0
+    width = 5.2 * across + beside
+    figure = Figure(figsize=(width, 4.2 * down))
+    left, right = 0.68 / width, 1 - (0.16 + beside) / width
+    spread = {"left": left, "right": right, "top": 1 - 0.08 / down, "bottom": 0.12 / down}
     figure.subplots_adjust(**spread, wspace=0.25, hspace=0.35)  # one that is worked out takes as long as the drawing
     axes = figure.subplots(down, across, squeeze=False).flat
     for axis, panel in zip(axes, plot.panels, strict=False):
         _draw(axis, panel)
     for axis in list(axes)[len(plot.panels) :]:
         axis.set_visible(False)
+    drawn: dict[str, Any] = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        drawn.update(zip(labels, handles, strict=True))
+        if labels and not beside:
+            axis.legend(fontsize=7)
+    if beside:
+        figure.legend(drawn.values(), drawn.keys(), fontsize=7, loc="center right", frameon=False)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     return image.getvalue()
@@ -58,21 +74,30 @@ def _draw(axis: Any, panel: Panel) -> None:
         axis.set_xscale("log")
         ends = [1.0, *(float(x) for marks in panel.marks for x in marks.x)]  # a factor: dense, 1, is always seen
         axis.set_xlim(min(ends) / 1.1, max(ends) * 1.3)
+        axis.set_xticks([x for x in TICKS if x <= max(ends) * 1.3], minor=False)
+        axis.set_xticks([], minor=True)
+        axis.xaxis.set_major_formatter("{x:g}")
     if panel.y_log:
         axis.set_yscale("log")
     axis.set_title(panel.title, fontsize=10)
     axis.set(xlabel=panel.x, ylabel=panel.y)
-    if any(label for label in axis.get_legend_handles_labels()[1]):
-        axis.legend(fontsize=7)
+
+
+def _is_named(marks: Marks) -> bool:
+    """Whether a legend says what they are."""
+    return marks.style not in {"line", "ring", "bar"}
 
 
 def _mark(axis: Any, marks: Marks) -> None:
     colour = "grey" if marks.colour == GREY else PALETTE[marks.colour % len(PALETTE)]
-    label = None if marks.style in {"line", "ring"} else marks.name
+    shape = SHAPES[max(marks.colour, 0) // len(PALETTE) % len(SHAPES)]
+    style = STYLES[marks.style]
+    style = {**style, "marker": shape} if style.get("marker") == "o" else style
+    label = marks.name if _is_named(marks) else None
     if marks.style == "bar":
         axis.barh([str(x) for x in marks.x], list(marks.y), color=colour)
         return
-    axis.plot(list(marks.x), list(marks.y), color=colour, label=label, **STYLES[marks.style])
+    axis.plot(list(marks.x), list(marks.y), color=colour, label=label, **style)
     for x, low, high in zip(marks.x, marks.low, marks.high, strict=False):
         if low is not None and high is not None:
             axis.plot([x, x], [low, high], color=colour, linewidth=1)

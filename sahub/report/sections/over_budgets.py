@@ -109,7 +109,8 @@ def _averages(shown: Shown, name: str, cells: Sequence[CellFiles]) -> Panel:
     dense = _mean([next(cell for cell in cells if cell.row["task"] == task) for task in sorted(tasks)], "dense")
     low, high = (100 * (dense.mean if end is None else end) for end in dense[1:])
     band = Band(name="dense", mean=100 * dense.mean, low=low, high=high)
-    return Panel(title=f"{name}: mean over {len(tasks)} tasks", x=X, y=Y, x_log=True, marks=marks, band=band)
+    title = f"{name}: mean over {len(tasks)} tasks" if len(tasks) > 1 else f"{name}: {min(tasks).partition('/')[2]}"
+    return Panel(title=title, x=X, y=Y, x_log=True, marks=marks, band=band)
 
 
 def _builder(row: Row) -> str:

@@ -2,7 +2,8 @@
 (() => {
   const plots = JSON.parse(document.getElementById("plots").textContent);
   const palette = JSON.parse(document.getElementById("palette").textContent);
-  const SYMBOLS = {dot: "circle", ring: "circle-open", star: "star", faint: "circle"};
+  const SYMBOLS = {ring: "-open"};
+  const SHAPES = ["circle", "square", "triangle-up", "diamond"];   // with colours: more builders than there are of these
   const SIZES = {dot: 9, ring: 9, star: 15, faint: 7};
   const panels = new Map();   // element -> panel
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -10,12 +11,14 @@
 
   const ofMarks = marks => {
     const tint = marks.colour < 0 ? "#8a939c" : palette[marks.colour % palette.length];
+    const shape = SHAPES[Math.floor(Math.max(marks.colour, 0) / palette.length) % SHAPES.length];
+    const symbol = marks.style === "star" ? "star" : shape + (SYMBOLS[marks.style] ?? "");
     if (marks.style === "bar")
       return {type: "bar", orientation: "h", x: marks.y, y: marks.x.map(String), marker: {color: tint}};
     const trace = {
       type: "scatter", mode: marks.style === "line" ? "lines" : "markers", name: marks.name, x: marks.x, y: marks.y,
       legendgroup: marks.name, showlegend: !["line", "ring"].includes(marks.style), opacity: marks.style === "faint" ? 0.55 : 1,
-      line: {color: tint, width: 1.5}, marker: {color: tint, symbol: SYMBOLS[marks.style], size: SIZES[marks.style]},
+      line: {color: tint, width: 1.5}, marker: {color: tint, symbol, size: SIZES[marks.style]},
       hoverinfo: marks.style === "line" ? "skip" : undefined, customdata: marks.paste,
     };
     if (marks.about.length) {
