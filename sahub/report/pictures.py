@@ -90,13 +90,13 @@ def _is_named(marks: Marks) -> bool:
 
 def _mark(axis: Any, marks: Marks) -> None:
     colour = "grey" if marks.colour == GREY else PALETTE[marks.colour % len(PALETTE)]
-    shape = SHAPES[max(marks.colour, 0) // len(PALETTE) % len(SHAPES)]
-    style = STYLES[marks.style]
-    style = {**style, "marker": shape} if style.get("marker") == "o" else style
     label = marks.name if _is_named(marks) else None
     if marks.style == "bar":
         axis.barh([str(x) for x in marks.x], list(marks.y), color=colour)
         return
+    shape = SHAPES[max(marks.colour, 0) // len(PALETTE) % len(SHAPES)]
+    style = STYLES[marks.style]
+    style = {**style, "marker": shape} if style.get("marker") == "o" else style
     axis.plot(list(marks.x), list(marks.y), color=colour, label=label, **style)
     for x, low, high in zip(marks.x, marks.low, marks.high, strict=False):
         if low is not None and high is not None:
