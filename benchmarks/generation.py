@@ -12,11 +12,11 @@ from dataclasses import replace
 from statistics import median
 
 import torch
+from many_rows import opened
 
-import sahub
 from sahub.config.cell import compose_cell
 from sahub.data import vocabulary
-from sahub.engine.session import Attention, Session
+from sahub.engine.session import Attention
 from sahub.search.trial import attention_of
 
 
@@ -32,12 +32,10 @@ def main(*arguments: str) -> None:
 
 def told(name: str, given: dict[str, str]) -> None:
     """The lines of one model."""
-    loaded = sahub.load_model(compose_cell([f"model={name}"]).settings.model.path or name).model
-    loaded.stop_ids = frozenset()  # so that all answers are as long
-    session, line, most = Session(loaded), f"\n{vocabulary.NOISE}", int(given["answer"])
-    text = vocabulary.instruction() + line * (int(given["tokens"]) // loaded.count_tokens(line))
-    question = loaded.question_ids(vocabulary.question("quiet-river-1"), "")
-    prefix = session.prefix(tuple(loaded.context_ids(text)), len(question) + most + 1)
+    session, context = opened(name, int(given["tokens"]))
+    most = int(given["answer"])
+    question = session.model.question_ids(vocabulary.question("quiet-river-1"), "")
+    prefix = session.prefix(context, len(question) + most + 1)
     ways = {"dense": Attention()}
     for builder in given["builders"].split(","):
         cell = compose_cell([f"model={name}", f"builder={builder}", f"objective={given['objective']}"])

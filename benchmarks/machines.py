@@ -122,13 +122,10 @@ def main(arguments: list[str]) -> int:
             continue
         status, said, is_done = tried(MACHINES[name])
         lines = said.strip().splitlines()
-        if is_done and MACHINES[name].stop_after is not None:
+        is_late = is_done and MACHINES[name].stop_after is not None
+        if is_late:
             lines = ["the run was over: its result is printed"]  # Python ends, and a signal ends it as anywhere
-        good = (
-            (status == MACHINES[name].status or (is_done and MACHINES[name].stop_after is not None))
-            and "Traceback" not in said
-            and len(lines) <= 8
-        )
+        good = (is_late or status == MACHINES[name].status) and "Traceback" not in said and len(lines) <= 8
         wrong += not good
         seconds, last = time.monotonic() - begin, lines[-1][:160] if lines else ""
         sys.stdout.write(f"{'right' if good else 'WRONG'} | {name} | {status} | {seconds:.0f} s | {last}\n")

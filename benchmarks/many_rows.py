@@ -29,14 +29,21 @@ def main(*arguments: str) -> None:
         told(name, int(given["tokens"]), int(given["questions"]), int(given["pairs"]))
 
 
+def opened(name: str, tokens: int) -> tuple[Session, tuple[int, ...]]:
+    """A session with a model whose answers are as long as they may be, and a context of about so many tokens."""
+    loaded = sahub.load_model(compose_cell([f"model={name}"]).settings.model.path or name).model
+    loaded.stop_ids = frozenset()
+    line = f"\n{vocabulary.NOISE}"
+    text = vocabulary.instruction() + line * (tokens // loaded.count_tokens(line))
+    return Session(loaded), tuple(loaded.context_ids(text))
+
+
 def told(name: str, tokens: int, num: int, pairs: int) -> None:
     """The line of one model."""
-    loaded = sahub.load_model(compose_cell([f"model={name}"]).settings.model.path or name).model
-    loaded.stop_ids = frozenset()  # so that all answers are as long
-    session, line = Session(loaded), f"\n{vocabulary.NOISE}"
-    text = vocabulary.instruction() + line * (tokens // loaded.count_tokens(line))
+    session, context = opened(name, tokens)
+    loaded = session.model
     questions = [loaded.question_ids(vocabulary.question(f"quiet-river-{number}"), "") for number in range(num)]
-    prefix = session.prefix(tuple(loaded.context_ids(text)), max(map(len, questions)) + ANSWER)
+    prefix = session.prefix(context, max(map(len, questions)) + ANSWER)
     attention = Attention(stack=sahub.build_stack(STACK), measure=0)
 
     def one_by_one() -> list[list[int]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sahub.attention.call import capped
 from sahub.attention.gather import row_chunks
-from sahub.attention.rows import rows_of
+from sahub.attention.rows import free_to_read, rows_of
 from sahub.attention.selection import Kind, Selection, spread
 from sahub.attention.shared import Keys, whole
 from sahub.attention.table import Table
@@ -150,7 +150,7 @@ def _compiles(q: Tensor, k: Keys, v: Keys, softmax: _Softmax) -> bool:
     parts += [] if softmax.sinks is None else [softmax.sinks]
     learns = torch.is_grad_enabled() and any(one.requires_grad for one in parts)
     known = k.dtype == v.dtype and k.dtype in (torch.float32, torch.bfloat16)
-    return known and k.device.type == "cpu" and not learns and at_hand()
+    return known and free_to_read(q) and not learns and at_hand()
 
 
 def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
@@ -158,12 +158,10 @@ def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softm
     from sahub.compiled.attending import attending  # takes a second to import
 
     units = max(k.shape[1], selection.slots.shape[1])
-    grouped = (
-        q.detach().float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()
-    )  # [b, u, q, heads of the unit, d]
-    (keys, key_places), (values, value_places) = (Table(x).at_hand() for x in (k, v))
+    grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()  # [b, u, q, heads of the unit, d]
+    (keys, key_places), (values, value_places) = (Table(x).as_numpy() for x in (k, v))
     out = torch.empty(*grouped.shape[:4], v.shape[-1])
-    sinks = torch.empty(0) if softmax.sinks is None else softmax.sinks.detach().float().contiguous()
+    sinks = torch.empty(0) if softmax.sinks is None else softmax.sinks.float().contiguous()
     formula = np.array([softmax.scale, softmax.softcap or 0.0], np.float32)
     slots, weights = (
         spread(x, units).expand(q.shape[0], -1, -1, -1).numpy() for x in (selection.slots, selection.weights)

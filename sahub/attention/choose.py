@@ -62,17 +62,17 @@ def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, 
 
     lead, exact, size = logits.shape[:3], scores.exact, scores.page_size
     need = num.expand(lead).reshape(-1).contiguous()
-    near = torch.zeros(need.shape[0]) if exact is None else 2 * exact.slack.detach().reshape(-1)
+    near = torch.zeros(need.shape[0]) if exact is None else 2 * exact.slack.reshape(-1)
     slots, counts = need.new_empty(need.shape[0], max(0, int(need.max()))), torch.empty_like(need)
     held, weights = (x.expand(lead[0], -1, -1, -1).flatten(0, 2) for x in (taken.slots, taken.weights))
     unsure = need.new_empty(_UNSURE * need.shape[0], 2)
-    rows = logits.detach().reshape(need.shape[0], -1).contiguous()
+    rows = logits.reshape(need.shape[0], -1).contiguous()
     numbers = [x.numpy() for x in (held, weights, need, slots, counts, unsure)]
     left = choosing()(rows.numpy(), near.numpy(), size, call.rows.num_keys, *numbers)
     if left > 0:
         assert exact is not None
         row, unit = unsure[:left].unbind(1)
-        rows[row, unit] = exact.at(row, unit).detach()
+        rows[row, unit] = exact.at(row, unit)
         left = choosing()(rows.numpy(), near.zero_().numpy(), size, call.rows.num_keys, *numbers)
     if left < 0:
         return None
@@ -143,9 +143,9 @@ def _shared(call: Call, taken: Selection, scores: Scores, group: str) -> Scores:
     one = taken.slots.shape[1] in (1, call.num_kv_heads)
 
     def join(each: Tensor, dim: int) -> Tensor:
-        return (
-            reduce(torch.add, each.unbind(dim)) if group == "sum" else each.amax(dim)
-        )  # in one order, whatever the shape
+        if group == "max":
+            return each.amax(dim)
+        return reduce(torch.add, each.unbind(dim))  # in one order, whatever the shape
 
     def joined(logits: Tensor) -> Tensor:
         found = join(logits.unflatten(1, (call.num_kv_heads, heads)), 2)

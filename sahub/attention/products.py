@@ -53,7 +53,7 @@ def scored(
     small = rows.numel() * keys.shape[2] <= SMALL
     if small or not free_to_read(rows) or keys.dtype not in (torch.float32, torch.float64):
         return _exact(rows, keys, scale), None
-    found = of_single_rows(rows, keys, rows.new_empty(*rows.shape[:2], 0, rows.shape[4]))
+    found = of_single_rows(rows, keys)
     if found is not None:
         return found if scale == 1 else found.mul_(scale), None
     if longest is None:
@@ -76,10 +76,10 @@ def scored(
     return fast.view(-1, heads, num, keys.shape[2]), Exact(slack=slack, at=at, every=lambda: _exact(rows, keys, scale))
 
 
-def of_single_rows(rows: Tensor, keys: Tensor, last: Tensor) -> Tensor | None:
-    """Products of rows [b, u, r, 1, d] with keys [b, u, m, d] and, behind them, `last` [b, u, 1 or 0, d], exact.
+def of_single_rows(rows: Tensor, keys: Tensor, last: Tensor | None = None) -> Tensor | None:
+    """Products of rows [b, u, r, 1, d] with keys [b, u, m, d] and, behind them, those of `last` [b, u, 1, d], exact.
 
-    fp32 [b, u * r, 1, m + 1 or 0], by a compiled loop that makes no copy of the keys in fp64; None where it is not for
+    fp32 [b, u * r, 1, m or m + 1], by a compiled loop that makes no copy of the keys in fp64; None where it is not for
     them: several rows, few channels, no fp32, or memory that is not a CPU's.
     """
     known = rows.shape[3] == 1 and rows.shape[4] >= _LONG and rows.shape[:2] == keys.shape[:2]
@@ -88,10 +88,10 @@ def of_single_rows(rows: Tensor, keys: Tensor, last: Tensor) -> Tensor | None:
         return None
     from sahub.compiled.multiplying import multiplying  # takes a second to import
 
-    out = torch.empty(*rows.shape[:3], keys.shape[2] + last.shape[2])
-    memory, place = Table(keys).at_hand()
-    ours = (x.detach().contiguous().numpy() for x in (rows[:, :, :, 0], last))
-    multiplying()(next(ours), memory, place, next(ours), out.numpy())
+    behind = keys.new_empty(*keys.shape[:2], 0, keys.shape[3]) if last is None else last.contiguous()
+    out = torch.empty(*rows.shape[:3], keys.shape[2] + behind.shape[2])
+    memory, place = Table(keys).as_numpy()
+    multiplying()(rows[:, :, :, 0].contiguous().numpy(), memory, place, behind.numpy(), out.numpy())
     return out.view(out.shape[0], -1, 1, out.shape[3])
 
 

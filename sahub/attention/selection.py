@@ -140,7 +140,7 @@ class Selection:
         heads = self.slots.shape[1]
         if self.kind is not Kind.PARTIAL or heads in (1, self.num_kv_heads):
             return self.num_kept()
-        if self.slots.device.type == "cpu" and at_hand():
+        if free_to_read(self.slots) and at_hand():
             return self._counted()
         slots = torch.where(self.weights > _EMPTY, self.slots, self.rows.num_keys)
         slots = slots.unflatten(1, (self.num_kv_heads, -1)).transpose(2, 3).flatten(3)
@@ -152,7 +152,7 @@ class Selection:
 
         out = self.slots.new_empty(self.slots.shape[0], self.num_kv_heads, self.slots.shape[2])
         marks = torch.zeros(self.rows.num_keys, dtype=torch.int64)
-        if not counting()(self.slots.numpy(), self.weights.detach().numpy(), marks.numpy(), out.numpy()):
+        if not counting()(self.slots.numpy(), self.weights.numpy(), marks.numpy(), out.numpy()):
             raise IndexError(f"a selection holds positions outside the {self.rows.num_keys} keys")
         return out
 

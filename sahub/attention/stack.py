@@ -92,9 +92,6 @@ class StackState:
         self.length = 0  # keys appended so far, padding included
         self._density = at_layer(stack.density, layer)
         self._stages = tuple(per_layer.at(stage, layer) for stage in stack.stages)
-        self._num_leading = next(
-            (n for n, stage in enumerate(self._stages) if not stage.by_position), len(self._stages)
-        )
         self._valid: Growing | None = None  # bool [b, length]; None = all valid
         self._indexes: dict[Hashable, Index] = {}
         for stage in stack.stages:

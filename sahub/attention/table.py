@@ -35,7 +35,7 @@ class Table:
         self._groups = x.shape[1]
         self.sums_in_place = x.dtype == torch.float32 and free_to_read(x)
 
-    def at_hand(self) -> tuple[np.ndarray, np.ndarray]:
+    def as_numpy(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows as numpy has them (bf16: its bits as int16), and where a key lies among them: int64 [7].
 
         batch step, head step, key step, KV heads, shared, jump, keys: that of a KV head is the row
@@ -44,8 +44,7 @@ class Table:
         shared = self._shared
         behind = (_NEVER, 0) if shared is None else (shared.length, shared.room * self._key_step)
         batch_step = self._batch_step if shared is None else 0
-        known = self._rows.detach()
-        rows = known.view(torch.int16) if known.dtype == torch.bfloat16 else known
+        rows = self._rows.view(torch.int16) if self._rows.dtype == torch.bfloat16 else self._rows
         numbers = [batch_step, self._head_step, self._key_step, self._groups, *behind, self._length]
         return rows.numpy(), np.array(numbers, np.int64)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sahub.compiled.jit import SUMS, Function, as_floats, compiled, inner, prefetch
+from sahub.compiled.jit import SUMS, Function, as_floats, compiled, inner, inner_sums, prefetch
 
 _AHEAD = 16  # keys that are asked of memory before they are needed
 _LINE = 64  # bytes
@@ -52,7 +52,7 @@ def _ask(memory: Any, row: Any) -> None:
         prefetch(memory, row * memory.shape[1] + j)
 
 
-@inner
+@inner_sums
 def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logits: Any) -> Any:
     """Logits fp32 [n, s] of queries [n, d]; formula: scale and bound. Whether all lie inside."""
     heads, dim = q.shape
@@ -78,7 +78,7 @@ def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logit
     return True
 
 
-@inner
+@inner_sums
 def _softmax(logits: Any, sink: Any) -> None:
     """In place, with one more logit that has no value; all -inf: 0."""
     top = sink
@@ -95,7 +95,7 @@ def _softmax(logits: Any, sink: Any) -> None:
         logits[s] *= share
 
 
-@inner
+@inner_sums
 def _sums(shares: Any, v: Any, at: Any, slots: Any, weights: Any, out: Any) -> None:
     """Sums fp32 [n, dv] of the values, each times its share [n, s]."""
     size, (heads, wide) = slots.shape[0], out.shape

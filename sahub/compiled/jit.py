@@ -25,7 +25,7 @@ _UNKEPT = (  # nowhere to keep it, a full disk, a damaged file
     AttributeError, EOFError, ImportError, LookupError, OSError, PickleError, RuntimeError, TypeError, ValueError
 )  # fmt: skip
 _VERSION = sha256(Path(__file__).read_bytes()).hexdigest()[:8]
-inner = numba.njit(**SUMS)  # what compiled functions call
+inner, inner_sums = numba.njit(**PLAIN), numba.njit(**SUMS)  # what compiled functions call
 
 
 def compiled(function: Function, signature: str, **options: Any) -> Function:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sahub.compiled.jit import SUMS, Function, compiled, inner
+from sahub.compiled.jit import SUMS, Function, compiled, inner_sums
 
 _TOGETHER = 4
 
@@ -24,7 +24,7 @@ def _multiply(rows: Any, keys: Any, place: Any, last: Any, out: Any) -> None:
                     _dots(doubles, r, key, out[b, u, :, m])
 
 
-@inner
+@inner_sums
 def _dots(rows: Any, first: Any, key: Any, out: Any) -> None:
     """Four products, so that the key is read once for all."""
     a = b = c = d = 0.0

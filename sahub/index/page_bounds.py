@@ -107,7 +107,7 @@ class PageBounds:
         signed = torch.cat([q, -q], dim=-1).relu_()  # [b, g, r, q, 2d]
         if call.rows.single and self._first is None and self._closed[0].length:
             closed = self._bounds(self._closed[0].length, signed.shape[-1])
-            last = closed[:, :, :0] if self._open is None else self._open.float()[:, :, None]
+            last = None if self._open is None else self._open.float()[:, :, None]
             found = of_single_rows(signed, closed, last)
             if found is not None:
                 return Scores(logits=found, page_size=self._page_size)
