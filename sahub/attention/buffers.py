@@ -25,6 +25,12 @@ class Growing:
         assert self._store is not None
         return self._store.narrow(self._axis, 0, self.length)
 
+    @property
+    def memory(self) -> Tensor:
+        """All slots, also those that are not in use, side by side in memory; read only."""
+        assert self._store is not None
+        return self._store
+
     def grow(self, length: int, like: Tensor) -> Tensor:
         """Use `length` slots (not fewer than now) and return them for writing; `like` gives the first shape."""
         store = self._store

@@ -73,7 +73,8 @@ def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, 
         assert exact is not None
         row, unit = unsure[:left].unbind(1)
         rows[row, unit] = exact.at(row, unit)
-        left = choosing()(rows.numpy(), near.zero_().numpy(), size, call.rows.num_keys, *numbers)
+        near.fill_(-1)[row] = 0  # only those anew
+        left = choosing()(rows.numpy(), near.numpy(), size, call.rows.num_keys, *numbers)
     if left < 0:
         return None
     width, least = int(counts.max()), int(counts.min())

@@ -95,13 +95,16 @@ def _sampled(logits: Any, free: Any, need: Any, scores: Any, units: Any) -> Any:
 
 
 @inner
-def _list(logits: Any, free: Any, cut: Any, scores: Any, units: Any) -> Any:
-    """List the units with free keys that score `cut` at least: how many, and how many keys they have."""
-    count, total = 0, 0
-    for j in range(logits.shape[0]):
-        score = logits[j]
-        if score >= cut and free[j] > 0 and score > _OUT:
-            scores[count], units[count] = score, j
+def _list(logits: Any, free: Any, cut: Any, scores: Any, units: Any, listed: Any) -> Any:
+    """List the units with free keys that score `cut` at least, twice: how many, and how many keys they have."""
+    found, count, total = 0, 0, 0
+    for j in range(logits.shape[0]):  # without a branch, which would go wrong too often
+        listed[found] = j
+        found += logits[j] >= cut
+    for place in range(found):
+        j = listed[place]
+        if free[j] > 0 and logits[j] > _OUT:
+            scores[count], units[count], listed[count] = logits[j], j, j
             count += 1
             total += free[j]
     return count, total
@@ -119,11 +122,15 @@ def _open(scores: Any, at: Any, count: Any, is_whole: Any, near: Any) -> Any:
 
 
 @inner
-def _write(taken: Any, last: Any, left: Any, size: Any, marks: Any, free: Any, slots: Any) -> Any:
-    """Write the free keys of taken units, of the last one the `left` most recent: how many."""
+def _write(listed: Any, taken: Any, last: Any, left: Any, size: Any, marks: Any, free: Any, slots: Any) -> Any:
+    """Write the free keys of the listed units that are taken, of the last one the `left` most recent: how many.
+
+    None is taken any more.
+    """
     count, keys = 0, marks.shape[0]
-    for j in range(taken.shape[0]):
+    for j in listed:
         if taken[j]:
+            taken[j] = False
             skip = free[j] - left if j == last else 0
             for key in range(j * size, min(j * size + size, keys)):
                 if not marks[key]:
@@ -144,13 +151,13 @@ def _odd(logits: Any) -> Any:
 
 
 @inner
-def _best(logits: Any, near: Any, free: Any, need: Any, scores: Any, units: Any, size: Any) -> Any:
+def _best(logits: Any, near: Any, free: Any, need: Any, scores: Any, units: Any, listed: Any, size: Any) -> Any:
     """Order units, the best first: (units that are taken whole, keys of the next one, units, whether it is open)."""
     many = size == 1 and logits.shape[0] >= _MANY and need * _FEW <= logits.shape[0]
     cut = _sampled(logits, free, need, scores, units) - near if many else _OUT
-    count, total = _list(logits, free, cut, scores, units)
+    count, total = _list(logits, free, cut, scores, units, listed)
     if total < need and cut > _OUT:  # the sample told wrong
-        count, total = _list(logits, free, _OUT, scores, units)
+        count, total = _list(logits, free, _OUT, scores, units, listed)
     if total <= need:
         return count, 0, count, False
     at, left = _split(scores, units, free, count, need)
@@ -172,16 +179,19 @@ def _choose(
     num_rows, num_units = logits.shape
     share, num_open = num_rows // held.shape[0], 0
     scores, units = np.empty(num_units, np.float32), np.empty(num_units, np.int64)
-    free, taken, marks = np.empty(num_units, np.int64), np.empty(num_units, np.bool_), np.empty(keys, np.bool_)
+    free, listed = np.empty(num_units, np.int64), np.empty(num_units, np.int64)
+    taken, marks = np.zeros(num_units, np.bool_), np.empty(keys, np.bool_)
     for r in range(num_rows):
         if r % share == 0 and not _free(held[r // share], held_weights[r // share], size, keys, marks, free):
             return -1
+        if near[r] < 0:
+            continue
         counts[r] = 0
         if need[r] <= 0:
             continue
         if _odd(logits[r]):
             return -1
-        at, left, count, is_open = _best(logits[r], near[r], free, need[r], scores, units, size)
+        at, left, count, is_open = _best(logits[r], near[r], free, need[r], scores, units, listed, size)
         if is_open:
             for place in range(count):
                 if abs(scores[place] - scores[at]) <= near[r]:
@@ -189,10 +199,9 @@ def _choose(
                         return -1
                     unsure[num_open, 0], unsure[num_open, 1] = r, units[place]
                     num_open += 1
-        taken[:] = False
         for place in range(at + (left > 0)):
             taken[units[place]] = True
-        counts[r] = _write(taken, units[at] if left > 0 else -1, left, size, marks, free, slots[r])
+        counts[r] = _write(listed[:count], taken, units[at] if left > 0 else -1, left, size, marks, free, slots[r])
     return num_open
 
 
@@ -203,7 +212,7 @@ def choosing() -> Function:
         choose(logits, near, size, keys, held, held_weights, need, slots, counts, unsure) -> number of `unsure`
 
     logits  fp32 [r, m] of units of `size` keys each, but for the last of `keys` keys; -inf = never chosen
-    near    fp32 [r]: scores that are no further apart may be in either order
+    near    fp32 [r]: scores that are no further apart may be in either order; below 0: the row stands as it is
     held    int64 [w, s] with log-weights fp32: keys that are kept for certain where these are 0; w divides r
     need    int64 [r]: keys to choose. Of the last unit the most recent ones are taken
     slots   int64 [r, n], written: the keys of each row, ascending, of which there are counts, int64 [r]

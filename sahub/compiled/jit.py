@@ -74,3 +74,15 @@ def prefetch(typing: Any, array: Any, element: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), code
+
+
+@intrinsic
+def ones(typing: Any, word: Any) -> Any:
+    """ones(word): how many bits of a uint32 are 1."""
+    del typing, word
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        return builder.ctpop(arguments[0])
+
+    return types.uint32(types.uint32), code

@@ -26,9 +26,9 @@ class Planes:
         self.length = end
 
     @property
-    def packed(self) -> Tensor:
-        """The bytes in use, uint8 [b, g, n, k / 8 rounded up]: bit i of byte j is key 8 j + i. Read only."""
-        return self._bytes.data
+    def memory(self) -> Tensor:
+        """uint8 [b, g, n, k / 8 rounded up, or more]: bit i of byte j is key 8 j + i. Read only."""
+        return self._bytes.memory
 
     def bits(self, part: slice = slice(None)) -> Tensor:
         """The bits of all keys, or a part of each key's: uint8 [b, g, part of n, k]."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from sahub.attention.rows import at_once, free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
+from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
 from sahub.index.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
 from sahub.index.packed_bits import Planes
@@ -132,7 +132,7 @@ class Signatures:
         self.length = 0
         self._weights, self._layer, self._activation = weights, layer, activation
         self._bits = Planes()
-        self._words = Growing(axis=4)  # int64 or int32 [b, g, MLPs, words, k]: the bits of a key side by side
+        self._words = Growing(axis=4)  # int32 [b, g, MLPs, words, k]: the bits of a key side by side, where a loop reads them
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
         """Hash the new keys, once for every MLP that reads them."""
@@ -152,7 +152,7 @@ class Signatures:
             found = _positive(part.repeat_interleave(max(1, heads // groups), dim=1), mlp, self._activation)
             bits = found.transpose(-1, -2).unflatten(1, (groups, -1))  # [b, g, MLPs, n, k]
             self._bits.append(bits.flatten(2, 3))
-            if free_to_read(bits):
+            if free_to_read(bits) and at_hand():
                 self._words.append(_words(bits))
         self.length += num
 
@@ -183,7 +183,7 @@ class Signatures:
         mlp, group = self._mlp("query", call.q), call.num_heads // call.num_kv_heads
         several = [tuple(x.repeat_interleave(call.num_heads // x.shape[0], dim=0) for x in layer) for layer in mlp]
         asked = _positive(call.q, several, self._activation).unflatten(1, (call.num_kv_heads, group))
-        if free_to_read(asked):
+        if free_to_read(asked) and at_hand():
             return Scores(logits=self._agreeing(asked).flatten(1, 2))
         signs = _signs(asked)
         known = _signs(self._bits.bits()).unflatten(2, (-1, signs.shape[-1]))  # [b, g, MLPs, n, k]
@@ -191,13 +191,13 @@ class Signatures:
 
     def _agreeing(self, asked: Tensor) -> Tensor:
         """The scores of query bits [b, g, r, q, n]: fp32 [b, g, r, q, k]."""
-        words = _words(asked.transpose(-1, -2))[..., None]  # [b, g, r, words, q, 1]
-        differ = torch.zeros(())
-        for held, one in zip(self._words.data.unbind(3), words.unbind(3), strict=True):
-            apart = held[:, :, :, None] ^ one
-            differ = differ + torch.from_numpy(np.bitwise_count(apart.numpy().view(f"u{apart.itemsize}")))
-        scores: Tensor = asked.shape[-1] - 2 * differ
-        return scores
+        from sahub.compiled.scoring import agreeing  # takes a second to import
+
+        words = _words(asked.transpose(-1, -2)).transpose(-1, -2).contiguous()  # [b, g, r, q, words]
+        out = torch.empty(*asked.shape[:4], self._words.length)
+        known = self._words.memory.numpy().view("u4")
+        agreeing()(known, words.numpy().view("u4"), asked.shape[-1], out.numpy())
+        return out
 
     def _mlp(self, side: str, like: Tensor) -> Mlp:
         return read_layer(self._weights, self._layer, str(like.device))[side]
@@ -233,9 +233,6 @@ def _signs(bits: Tensor) -> Tensor:
 
 
 def _words(bits: Tensor) -> Tensor:
-    """Bits [..., n, k] as whole numbers of 32 or 64 of them: int32 or int64 [..., n / 32 or n / 64 rounded up, k]."""
-    size = 32 if bits.shape[-2] <= 32 else 64
-    padded = torch.nn.functional.pad(bits, (0, 0, 0, -bits.shape[-2] % size)).unflatten(-2, (-1, size))
-    whole = (padded.long() << torch.arange(size, device=bits.device)[:, None]).sum(-2)
-    packed: Tensor = whole.int() if size == 32 else whole
-    return packed
+    """Bits [..., n, k], 32 of them in a number: int32 [..., n / 32 rounded up, k]."""
+    padded = torch.nn.functional.pad(bits, (0, 0, 0, -bits.shape[-2] % 32)).unflatten(-2, (-1, 32))
+    return (padded.long() << torch.arange(32, device=bits.device)[:, None]).sum(-2).int()

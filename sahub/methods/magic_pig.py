@@ -15,10 +15,11 @@ from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Picks
 from sahub.attention.choose import free_keys
 from sahub.attention.gather import by_rows, dots_at
-from sahub.attention.rows import at_once
+from sahub.attention.rows import at_once, free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.selectors import threshold
 from sahub.attention.stage import Index, Stage
+from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
 from sahub.index.lsh import KEYS_AT_ONCE, normals, sides
 from sahub.index.packed_bits import Planes
@@ -133,14 +134,21 @@ class Tables(Coding):
         """Whether query and key share a bucket in `least` tables or more: bool [b, h, q, k]."""
         tables, width, group = self._stage.lsh_l, self._stage.lsh_k, call.num_heads // call.num_kv_heads
         asked = sides(call.q.float() @ self.planes(call.q)[: call.q.shape[-1]]) * 255  # a byte holds eight keys
-        asked = asked.unflatten(1, (-1, group)).flatten(2, 3).unflatten(-1, (tables, width))[..., None]
+        asked = asked.unflatten(1, (-1, group)).flatten(2, 3).unflatten(-1, (tables, width))
         words = (call.rows.num_keys + 7) // 8
-        held = self._sides.packed[..., :words].unflatten(2, (tables, width))  # [b, g, l, bits, words]
-        size = max(1, at_once(held.device, _CACHED_BYTES) // (asked.shape[2] * words))
+        held = self._sides.memory.unflatten(2, (tables, width))  # [b, g, l, bits, words or more]
         found = held.new_empty(*asked.shape[:3], words)
-        for b, g in product(range(held.shape[0]), range(held.shape[1])):  # a core's cache holds some tables of a head
-            parts = zip(held[b, g].split(size), asked[b, g].split(size, dim=1), strict=True)
-            found[b, g] = reduce(_together, [_found(*part, least) for part in parts])[-1]
+        if free_to_read(held) and at_hand():
+            from sahub.compiled.scoring import meeting  # takes a second to import
+
+            meeting()(held.numpy(), asked.contiguous().numpy(), least, found.numpy())
+        else:
+            size = max(1, at_once(held.device, _CACHED_BYTES) // (asked.shape[2] * words))
+            for b, g in product(range(held.shape[0]), range(held.shape[1])):  # a core's cache holds some tables
+                parts = zip(
+                    held[b, g, ..., :words].split(size), asked[b, g, ..., None].split(size, dim=1), strict=True
+                )
+                found[b, g] = reduce(_together, [_found(*part, least) for part in parts])[-1]
         places = torch.arange(8, dtype=torch.uint8, device=held.device)
         found = ((found[..., None] >> places) & 1).flatten(-2)[..., : call.rows.num_keys]
         heads: Tensor = found.bool().unflatten(2, (group, -1)).flatten(1, 2)

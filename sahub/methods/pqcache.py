@@ -9,18 +9,17 @@ import torch
 from torch import Tensor
 
 from sahub.attention.budgets import Density, Size, is_count
-from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
 from sahub.attention.choose import choose
 from sahub.attention.selection import Selection
 from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
+from sahub.index.codes import Codes
 from sahub.index.kmeans import kmeans, nearest, seed_of
-from sahub.index.packed_bits import Planes, from_bits, to_bits
 from sahub.index.prefix_codes import Chunk, Coding
 
-_JOINT_BITS = 12  # of codes that are looked up together
+_KEYS_AT_ONCE = 4096  # that are encoded
 METRICS = ("euclidean", "ip")
 
 
@@ -97,11 +96,6 @@ class PQCache(Stage):
         return self.pq_group_factor * self.pq_bits + 16 * width * (1 << self.pq_bits) / num_keys
 
     @property
-    def joint_parts(self) -> int:
-        """Parts whose codes are looked up together: as many as make a table that a core's cache holds."""
-        return max(1, _JOINT_BITS // self.pq_bits)
-
-    @property
     def keeps_all(self) -> bool:
         """Only at density 1."""
         return self.selector.keeps_all
@@ -124,13 +118,12 @@ class ProductCodes(Coding):
         self._stage, self._seed = stage, seed
         self.centroids: Tensor | None = None  # inf where there are fewer keys than codes
         self._largest: Tensor | None = None  # phi, fp32 [b, g, m, 1]
-        self._codes = Planes()
-        self._read = Growing(axis=3)  # int64 [b, g, m / joint_parts, k]: codes of several parts as one, to be looked up
+        self._codes = Codes(stage.pq_bits)  # [b, g, m, k]
 
     @property
     def codes(self) -> Tensor:
         """The centroid of each part of each key, int32 [b, g, m, k]."""
-        return from_bits(self._codes.bits(), self._stage.pq_bits)
+        return self._codes.data.int()
 
     def scores(self, call: Call) -> Scores:
         """Scaled products of the query's parts with the centroids of every key, summed in the order of the parts."""
@@ -141,24 +134,8 @@ class ProductCodes(Coding):
         query = (call.q.float() * call.scale).unflatten(1, (call.num_kv_heads, group)).unflatten(-1, (parts, -1))
         known = index.centroids[..., : query.shape[-1]].float()  # [b, g, m, 2^bits, d / m]
         known = known.masked_fill(known.isinf(), 0.0)
-        table = torch.einsum("bgrqmd,bgmcd->bgrqmc", query, known)
-        return Scores(logits=index._summed(table.flatten(2, 3)).unflatten(2, (group, -1)).flatten(1, 2))
-
-    def _summed(self, table: Tensor) -> Tensor:
-        """What each key's codes find in table [b, g, rows, m, 2^bits], summed up: [b, g, rows, k]."""
-        joint, read = self._stage.joint_parts, self._read.data
-        found: list[Tensor] = []
-        for number, parts in enumerate(table.split(joint, dim=3)):
-            whole = parts[..., 0, :]
-            for part in range(1, parts.shape[3]):  # a table of the sums of all their codes, which is read once
-                whole = (parts[..., part, :, None] + whole[..., None, :]).flatten(-2)
-            for at, (one, codes) in enumerate(zip(whole.flatten(0, 1), read[:, :, number].flatten(0, 1), strict=True)):
-                if number == 0:
-                    found.append(one.index_select(1, codes))
-                else:
-                    found[at] += one.index_select(1, codes)
-        summed: Tensor = torch.stack(found).unflatten(0, table.shape[:2])
-        return summed
+        tables = torch.einsum("bgrqmd,bgmcd->bgmrqc", query, known).flatten(3, 4)
+        return Scores(logits=index._codes.worth(tables).unflatten(2, (group, -1)).flatten(1, 2))
 
     def _learn(self, prefix: list[Chunk]) -> None:
         keys = prefix[0][0]
@@ -183,18 +160,14 @@ class ProductCodes(Coding):
     def _encode(self, keys: Tensor) -> None:
         assert self.centroids is not None
         assert self._largest is not None
-        batch, groups, num, _ = keys.shape
-        codes = torch.empty(batch, groups, self._stage.pq_group_factor, num, dtype=torch.int32, device=keys.device)
-        for b in range(batch):
-            for g in range(groups):
-                points = keys[b, g].float().unflatten(-1, (self._stage.pq_group_factor, -1)).transpose(0, 1)
-                codes[b, g] = nearest(self._widened(points, self._largest[b, g]), self.centroids[b, g].float())
-        self._codes.append(to_bits(codes, self._stage.pq_bits))
-        joint = codes.split(self._stage.joint_parts, dim=2)
-        self._read.append(torch.stack([_joined(part, self._stage.pq_bits) for part in joint], dim=2))
+        centroids = self.centroids.flatten(0, 2).float()
+        for part in keys.split(_KEYS_AT_ONCE, dim=2):
+            points = part.float().unflatten(-1, (self._stage.pq_group_factor, -1)).transpose(2, 3)
+            points = self._widened(points, self._largest)  # [b, g, m, n, d / m]
+            self._codes.append(nearest(points.flatten(0, 2), centroids).unflatten(0, points.shape[:3]))
 
     def _widened(self, points: Tensor, largest: Tensor) -> Tensor:
-        """Parts [m, n, d / m] with the channel that makes distances products, for the metric ip."""
+        """Parts [..., m, n, d / m] with the channel that makes distances products, for the metric ip."""
         if self._stage.metric == "euclidean":
             return points
         rest = (largest - points.square().sum(-1)).clamp(min=0).sqrt()
@@ -202,13 +175,12 @@ class ProductCodes(Coding):
 
     def _cut(self, length: int) -> None:
         self._codes.truncate(length)
-        self._read.truncate(length)
 
     def _fork_codes(self) -> None:
-        self._codes, self._read = self._codes.fork(), self._read.fork()
+        self._codes = self._codes.fork()
 
     def _take_codes(self, rows: Tensor) -> None:
-        self._codes, self._read = self._codes.take(rows), self._read.take(rows)
+        self._codes = self._codes.take(rows)
         assert self.centroids is not None
         assert self._largest is not None
         self.centroids, self._largest = self.centroids[rows], self._largest[rows]
@@ -216,18 +188,12 @@ class ProductCodes(Coding):
     @property
     def code_bytes(self) -> int:
         """Bytes that codes and centroids take."""
-        return self._codes.nbytes + (0 if self.centroids is None else self.centroids.nbytes)
+        return self._codes.packed_bytes + (0 if self.centroids is None else self.centroids.nbytes)
 
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
-        return self.code_bytes + (self._read.data.nbytes if self._read.length else 0)
-
-
-def _joined(codes: Tensor, bits: int) -> Tensor:
-    """Codes [b, g, n, k] of n parts as one number, the first part's lowest: int64 [b, g, k]."""
-    places = torch.arange(codes.shape[2], device=codes.device)[:, None] * bits
-    return (codes.long() << places).sum(2)
+        return self.code_bytes - self._codes.packed_bytes + self._codes.nbytes
 
 
 def _valid_keys(keys: Tensor, valid: Tensor | None, b: int, g: int) -> Tensor:

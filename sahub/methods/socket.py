@@ -16,8 +16,8 @@ from sahub.attention.selection import Selection
 from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
+from sahub.index.codes import MOST_BITS, Codes, rows_at_once
 from sahub.index.lsh import KEYS_AT_ONCE, normals
-from sahub.index.packed_bits import Planes
 
 _LARGEST = torch.finfo(torch.float16).max
 
@@ -53,6 +53,8 @@ class Socket(Stage):
             value = getattr(self, name)
             if not is_count(value) or value < 1:
                 raise ConfigError(f"{name}={value}: must be at least 1 {unit}")
+        if self.lsh_k > MOST_BITS:
+            raise ConfigError(f"lsh_k={self.lsh_k}: must be at most {MOST_BITS} bits a table")
         if not is_number(self.tau) or not self.tau > 0:
             raise ConfigError(f"tau={self.tau}: must be a temperature above 0")
         self.selector  # noqa: B018  (checks the budget fields)
@@ -99,15 +101,16 @@ class Buckets:
         self.length = 0
         self._tables, self._width = tables, width
         self._seed, self._layer = seed, layer
-        self._sides, self._norms = Planes(), Growing(axis=2)
+        self._codes, self._norms = Codes(width), Growing(axis=2)  # [b, g, tables, k]; fp16 [b, g, k]
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
         """Hash the keys."""
         del valid_new
         self.length += k_new.shape[2]
         for keys in k_new.split(KEYS_AT_ONCE, dim=2):
-            above = keys.float() @ self.planes(keys) >= 0
-            self._sides.append(above.to(torch.uint8).transpose(-1, -2))
+            above = (keys.float() @ self.planes(keys) >= 0).unflatten(-1, (self._tables, self._width))
+            places = torch.arange(self._width, device=above.device)
+            self._codes.append((above.int() << places).sum(-1).transpose(-1, -2))
         norms = torch.linalg.vector_norm(v_new.float(), dim=-1)
         self._norms.append(norms.clamp(max=_LARGEST).to(torch.float16))
 
@@ -118,7 +121,7 @@ class Buckets:
         """Forget the keys from `length` on."""
         del k, v, valid
         self.length = min(self.length, length)
-        self._sides.truncate(length)
+        self._codes.truncate(length)
         self._norms.truncate(length)
 
     def fork(self) -> Self:
@@ -130,13 +133,18 @@ class Buckets:
     def take(self, rows: Tensor) -> Self:
         """See Index."""
         twin = self.fork()
-        twin._sides, twin._norms = self._sides.take(rows), self._norms.take(rows)
+        twin._codes, twin._norms = self._codes.take(rows), self._norms.take(rows)
         return twin
 
     @property
+    def code_bytes(self) -> int:
+        """Bytes that codes and norms take; the planes are a function of seed and layer."""
+        return self._codes.packed_bytes + (self._norms.data.nbytes if self.length else 0)
+
+    @property
     def nbytes(self) -> int:
-        """Bytes in use; the planes are a function of seed and layer."""
-        return self._sides.nbytes + (self._norms.data.nbytes if self.length else 0)
+        """Bytes in use."""
+        return self.code_bytes - self._codes.packed_bytes + self._codes.nbytes
 
     def planes(self, like: Tensor) -> Tensor:
         """fp32 [d, tables * width], a table's planes side by side."""
@@ -145,14 +153,20 @@ class Buckets:
     def scores(self, call: Call, tau: float) -> Tensor:
         """fp32 [b, h, q, k], at least 0; a key's score depends on that key alone."""
         group = call.num_heads // call.num_kv_heads
-        soft = torch.tanh(call.q.float() @ self.planes(call.q)) * (2 * call.q.shape[-1] ** -0.5 / tau)
-        soft = soft.unflatten(1, (-1, group)).flatten(2, 3)  # [b, g, group * q, tables * width]: log-odds of a side
-        total = soft.new_zeros(*soft.shape[:3], call.rows.num_keys)
-        for table in range(self._tables):
-            part = slice(table * self._width, (table + 1) * self._width)
-            odds = soft[..., part]
-            none = torch.nn.functional.logsigmoid(-odds).sum(-1, keepdim=True)  # every side 0
-            total += (odds @ self._sides.bits(part).float() + none).exp_()
+        odds = torch.tanh(call.q.float() @ self.planes(call.q)) * (2 * call.q.shape[-1] ** -0.5 / tau)
+        odds = odds.unflatten(1, (-1, group)).flatten(2, 3)  # [b, g, group * q, tables * width]: log-odds of a side
+        odds = odds.unflatten(-1, (self._tables, self._width)).transpose(2, 3)
+        size = rows_at_once(odds.shape[0] * odds.shape[1] * (self._tables << self._width))
+        total = torch.cat([self._codes.worth(_chances(part)) for part in odds.split(size, dim=3)], dim=2)
         total *= self._norms.data[:, :, None].float()
         heads: Tensor = total.unflatten(2, (group, -1)).flatten(1, 2)
         return heads
+
+
+def _chances(odds: Tensor) -> Tensor:
+    """P of each of 2^n buckets, fp32 [..., 2^n], of the log-odds [..., n] of its sides: the first is its lowest bit."""
+    sides = torch.stack([odds.neg(), odds], dim=-1).sigmoid()
+    found = sides[..., 0, :]
+    for one in sides[..., 1:, :].unbind(-2):
+        found = (one[..., :, None] * found[..., None, :]).flatten(-2)
+    return found

@@ -188,7 +188,7 @@ def test_bits_are_the_bytes_that_are_held(stage, bits, length):
     state.freeze()
     for i in range(900, length, 25):
         state.append(k[:, :, i : i + 25], v[:, :, i : i + 25])
-    held = state.indexes[1].nbytes * 8 / (length * 2)
+    held = getattr(state.indexes[1], "code_bytes", state.indexes[1].nbytes) * 8 / (length * 2)
     assert held == pytest.approx(bits, rel=0.02)
 
 
@@ -209,6 +209,7 @@ def test_planes_differ_between_layers_and_seeds_and_repeat():
         ({"name": "magic_pig", "transform": "mips"}, "transform=mips: must be one of none, simple_lsh"),
         ({"name": "magic_pig", "headroom": 0.5}, "headroom=0.5: must be at least 1"),
         ({"name": "socket", "density": 0.1, "lsh_k": 0}, "lsh_k=0: must be at least 1 bit a table"),
+        ({"name": "socket", "density": 0.1, "lsh_k": 16}, "lsh_k=16: must be at most 15 bits a table"),
         ({"name": "socket", "density": 0.1, "tau": 0}, "tau=0: must be a temperature above 0"),
         ({"name": "socket"}, "exactly one of density, heavy_size and select"),
     ],
