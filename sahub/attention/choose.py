@@ -18,7 +18,7 @@ from sahub.attention.products import Exact, product, scored
 from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection, spread
 from sahub.attention.selector import Selector
-from sahub.attention.selectors import best, threshold, top_k, top_p
+from sahub.attention.selectors import best, filled, threshold, top_k, top_p
 from sahub.attention.shared import whole
 from sahub.compiled.present import at_hand
 
@@ -77,12 +77,7 @@ def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, 
         left = choosing()(rows.numpy(), near.numpy(), size, call.rows.num_keys, *numbers)
     if left < 0:
         return None
-    width, least = int(counts.max()), int(counts.min())
-    found, kept = slots[:, :width].view(*lead, -1), torch.zeros(*lead, width)
-    if least < width:
-        empty = (torch.arange(width) >= counts[:, None]).view(found.shape)
-        found, kept = found.masked_fill(empty, 0), kept.masked_fill_(empty, _OUT)
-    return Picks(found, kept)
+    return Picks(*(part.view(*lead, -1) for part in filled(slots, counts)))
 
 
 def _in_torch(

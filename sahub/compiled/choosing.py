@@ -122,6 +122,18 @@ def _open(scores: Any, at: Any, count: Any, is_whole: Any, near: Any) -> Any:
 
 
 @inner
+def _note(scores: Any, units: Any, at: Any, near: Any, row: Any, unsure: Any, num_open: Any) -> Any:
+    """Write the units whose scores are no further than `near` from that of place `at`: how many are written then."""
+    for place in range(scores.shape[0]):
+        if abs(scores[place] - scores[at]) <= near:
+            if num_open == unsure.shape[0]:
+                return -1
+            unsure[num_open, 0], unsure[num_open, 1] = row, units[place]
+            num_open += 1
+    return num_open
+
+
+@inner
 def _write(listed: Any, taken: Any, last: Any, left: Any, size: Any, marks: Any, free: Any, slots: Any) -> Any:
     """Write the free keys of the listed units that are taken, of the last one the `left` most recent: how many.
 
@@ -193,12 +205,9 @@ def _choose(
             return -1
         at, left, count, is_open = _best(logits[r], near[r], free, need[r], scores, units, listed, size)
         if is_open:
-            for place in range(count):
-                if abs(scores[place] - scores[at]) <= near[r]:
-                    if num_open == unsure.shape[0]:
-                        return -1
-                    unsure[num_open, 0], unsure[num_open, 1] = r, units[place]
-                    num_open += 1
+            num_open = _note(scores[:count], units, at, near[r], r, unsure, num_open)
+            if num_open < 0:
+                return -1
         for place in range(at + (left > 0)):
             taken[units[place]] = True
         counts[r] = _write(listed[:count], taken, units[at] if left > 0 else -1, left, size, marks, free, slots[r])

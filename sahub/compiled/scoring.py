@@ -10,23 +10,22 @@ import numpy as np
 
 from sahub.compiled.jit import PLAIN, Function, compiled, inner, ones
 
-_TOGETHER = 4  # tables that are read at once: as many loads that wait for none of the others
-_BLOCK = 1024  # keys, or bytes of bits, whose sums a core's cache holds beside them
+_KEYS, _BLOCK = 4096, 1024  # keys, or bytes of bits, that a core's cache holds beside what is summed up of them
 
 
 def _look_up(tables: Any, codes: Any, out: Any) -> None:
     batch, groups, num, rows, _ = tables.shape
     for b in range(batch):
         for g in range(groups):
-            for r in range(rows):
-                for start in range(0, out.shape[3], _BLOCK):
-                    sums = out[b, g, r, start : start + _BLOCK]
-                    part = codes[b, g, :, start : start + _BLOCK]
+            for start in range(0, out.shape[3], _KEYS):
+                part = codes[b, g, :, start : start + _KEYS]
+                for r in range(rows):
+                    sums = out[b, g, r, start : start + _KEYS]
                     sums[:] = 0
-                    for t in range(0, num - num % _TOGETHER, _TOGETHER):
-                        _add_four(tables[b, g, :, r], part, t, sums)
-                    for t in range(num - num % _TOGETHER, num):
-                        _add(tables[b, g, t, r], part[t], sums)
+                    for t in range(0, num - 1, 2):
+                        _add_two(tables[b, g, t, r], part[t], tables[b, g, t + 1, r], part[t + 1], sums)
+                    if num % 2:
+                        _add(tables[b, g, num - 1, r], part[num - 1], sums)
 
 
 @inner
@@ -36,11 +35,9 @@ def _add(table: Any, codes: Any, sums: Any) -> None:
 
 
 @inner
-def _add_four(tables: Any, codes: Any, t: Any, sums: Any) -> None:
-    a, b, c, d = tables[t], tables[t + 1], tables[t + 2], tables[t + 3]
-    first, second, third, fourth = codes[t], codes[t + 1], codes[t + 2], codes[t + 3]
+def _add_two(one: Any, first: Any, other: Any, second: Any, sums: Any) -> None:
     for k in range(sums.shape[0]):
-        sums[k] = (((sums[k] + a[first[k]]) + b[second[k]]) + c[third[k]]) + d[fourth[k]]
+        sums[k] = (sums[k] + one[first[k]]) + other[second[k]]
 
 
 @cache

@@ -68,8 +68,7 @@ class Codes:
             from sahub.compiled.scoring import looking_up  # takes a second to import
 
             out = tables.new_empty(*tables.shape[:2], tables.shape[3], self._read.length)
-            codes = self._read.memory.numpy().view("u2")
-            looking_up()(tables.contiguous().numpy(), codes, out.numpy())
+            looking_up()(tables.contiguous().numpy(), self._read.memory.numpy().view("u2"), out.numpy())
             return out
         total = tables.new_zeros(*tables.shape[:2], tables.shape[3], self._read.length)
         for table, codes in zip(tables.unbind(2), self._read.data.unbind(2), strict=True):

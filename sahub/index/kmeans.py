@@ -1,10 +1,26 @@
 """k-means of the parts of keys, seeded and in bounded memory."""
 
+from typing import NamedTuple, Self
+
 import torch
 from torch import Tensor
 
 _ELEMENTS = 4_000_000  # of the largest temporary: 16 MB in fp32
 _MASK64 = (1 << 64) - 1
+
+
+class Finite(NamedTuple):
+    """Centroids fp32 [p, c, d], 0 where they are at inf, and their squared lengths [p, c], inf there: nobody's."""
+
+    centroids: Tensor
+    norms: Tensor
+
+    @classmethod
+    def of(cls, centroids: Tensor) -> Self:
+        """Of centroids that may be at inf."""
+        usable = centroids.isfinite().all(-1)
+        finite = centroids.masked_fill(~usable[..., None], 0.0)
+        return cls(finite, finite.square().sum(-1).masked_fill(~usable, float("inf")))
 
 
 def kmeans(points: Tensor, num: int, rounds: int, seed: int) -> Tensor:
@@ -23,8 +39,9 @@ def kmeans(points: Tensor, num: int, rounds: int, seed: int) -> Tensor:
     centroids[:, :found] = points[:, first.to(points.device)]
     for _ in range(rounds):
         sums, counts = torch.zeros_like(centroids), points.new_zeros(parts, num)
+        known = Finite.of(centroids)
         for chunk in _chunks(points, num):
-            codes = nearest(chunk, centroids)
+            codes = nearest(chunk, known)
             sums.scatter_add_(1, codes[..., None].expand(-1, -1, width), chunk)
             counts.scatter_add_(1, codes, torch.ones_like(codes, dtype=counts.dtype))
         means = sums / counts.clamp(min=1)[..., None]
@@ -35,16 +52,14 @@ def kmeans(points: Tensor, num: int, rounds: int, seed: int) -> Tensor:
     return centroids
 
 
-def nearest(points: Tensor, centroids: Tensor) -> Tensor:
-    """The nearest centroid of each point, int64 [p, n], of equally near ones the first; fp32 [p, n, d] and [p, c, d].
+def nearest(points: Tensor, known: Finite) -> Tensor:
+    """The nearest centroid of each point fp32 [p, n, d], of equally near ones the first: int64 [p, n].
 
-    argmin |x - c|^2 = argmin |c|^2 - 2 x.c; centroids at inf are nobody's.
+    argmin |x - c|^2 = argmin |c|^2 - 2 x.c
     """
-    usable = centroids.isfinite().all(-1)
-    finite = centroids.masked_fill(~usable[..., None], 0.0)
-    norms = finite.square().sum(-1).masked_fill(~usable, float("inf"))
-    chunks = _chunks(points, centroids.shape[1])
-    codes = [torch.baddbmm(norms[:, None], chunk, finite.mT, alpha=-2).argmin(-1) for chunk in chunks]
+    chunks = _chunks(points, known.centroids.shape[1])
+    found = (torch.baddbmm(known.norms[:, None], chunk, known.centroids.mT, alpha=-2) for chunk in chunks)
+    codes = [distances.argmin(-1) for distances in found]
     return torch.cat(codes, dim=1) if codes else points.new_zeros(points.shape[0], 0, dtype=torch.int64)
 
 

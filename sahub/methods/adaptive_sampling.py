@@ -24,9 +24,8 @@ from sahub.attention.call import Call, Picks
 from sahub.attention.choose import free_keys
 from sahub.attention.gather import by_rows, dots_at, values_at
 from sahub.attention.noise import noise
-from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection, spread
-from sahub.attention.selectors import best, shortlist, top_k
+from sahub.attention.selectors import best
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 
@@ -118,13 +117,12 @@ class AdaptiveSampling(Stage):
             most, bound = torch.minimum(most, left), share_of(density, bound)
             base = torch.where(most < num_free, torch.minimum(base, (most - 1).clamp(min=0)), base)
         rest = num_free - base
-        near = _Nearest.of(order, max(self._most(call), bound))
-        first = near.top(base, self._most(call))
+        first = best(order, base, self._most(call))
         drawn = self._drawn(call, taken, first, base, rest)
         drawn = torch.minimum(torch.where(base < 2, rest, drawn), most - base).clamp(min=0)
-        picks = near.best(base + drawn, bound)
+        picks = best(order, base + drawn, bound)
         weight = -(drawn.double() / rest.clamp(min=1)).log().float()[..., None]
-        weight = torch.where(_among_first(order, picks.units, first.units, base), 0.0, weight)
+        weight = torch.where(_among_first(order, picks.units, first), 0.0, weight)
         return Picks(picks.units, torch.where(picks.log_weight > _OUT, weight, _OUT))
 
     def _drawn(self, call: Call, taken: Selection, picked: Picks, base: Tensor, rest: Tensor) -> Tensor:
@@ -160,37 +158,15 @@ class AdaptiveSampling(Stage):
         return _deviation(residual, known.inside, num, degrees), length  # = denominator * |output|
 
 
-class _Nearest(NamedTuple):
-    """The units of each row with the largest numbers, and these: [b, h, q, w]."""
-
-    units: Tensor
-    order: Tensor
-
-    @classmethod
-    def of(cls, order: Tensor, num: int) -> "_Nearest":
-        """So many of them and some more, of numbers [b, h, q, k]; where reading is not free, all."""
-        if not free_to_read(order) or not order.numel():
-            return cls(torch.arange(order.shape[-1], device=order.device).expand(order.shape), order)
-        return cls(*(part.unflatten(0, order.shape[:3]) for part in shortlist(order.flatten(0, 2), num)))
-
-    def top(self, num: Tensor, bound: int) -> Picks:
-        """The best `num` [b, h, q] of each row, at most `bound`, in order."""
-        picks = top_k(self.order, num, bound)
-        return Picks(self.units.gather(-1, picks.units), picks.log_weight)
-
-    def best(self, num: Tensor, bound: int) -> Picks:
-        """The same in any order."""
-        picks = best(self.order, num, bound)
-        return Picks(self.units.gather(-1, picks.units), picks.log_weight)
-
-
-def _among_first(order: Tensor, units: Tensor, first: Tensor, num: Tensor) -> Tensor:
-    """Which `units` [b, h, q, s] are at or before the `num` [b, h, q] first ones of each row, in `first` by `order`."""
-    if not first.shape[-1]:
+def _among_first(order: Tensor, units: Tensor, first: Picks) -> Tensor:
+    """Which `units` [b, h, q, s] are at or before the last of the `first` by their numbers in `order`."""
+    if not first.units.shape[-1]:
         return torch.zeros_like(units, dtype=torch.bool)
-    last = first.gather(-1, (num - 1).clamp(0, first.shape[-1] - 1)[..., None])
-    number, least = order.gather(-1, units), order.gather(-1, last)
-    return (num > 0)[..., None] & ((number > least) | ((number == least) & (units >= last)))
+    numbers = order.gather(-1, first.units).masked_fill(first.log_weight == _OUT, -_OUT)
+    least = numbers.amin(-1, keepdim=True)
+    last = torch.where(numbers == least, first.units, order.shape[-1]).amin(-1, keepdim=True)
+    number = order.gather(-1, units)
+    return (least > _OUT) & ((number > least) | ((number == least) & (units >= last)))
 
 
 class _Moments(NamedTuple):

@@ -132,7 +132,7 @@ class Signatures:
         self.length = 0
         self._weights, self._layer, self._activation = weights, layer, activation
         self._bits = Planes()
-        self._words = Growing(axis=4)  # int32 [b, g, MLPs, words, k]: the bits of a key side by side, where a loop reads them
+        self._words = Growing(axis=4)  # int32 [b, g, MLPs, words, k]: a key's bits side by side, for a loop
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
         """Hash the new keys, once for every MLP that reads them."""
@@ -235,4 +235,5 @@ def _signs(bits: Tensor) -> Tensor:
 def _words(bits: Tensor) -> Tensor:
     """Bits [..., n, k], 32 of them in a number: int32 [..., n / 32 rounded up, k]."""
     padded = torch.nn.functional.pad(bits, (0, 0, 0, -bits.shape[-2] % 32)).unflatten(-2, (-1, 32))
-    return (padded.long() << torch.arange(32, device=bits.device)[:, None]).sum(-2).int()
+    packed: Tensor = (padded.long() << torch.arange(32, device=bits.device)[:, None]).sum(-2)
+    return packed.int()

@@ -145,9 +145,7 @@ class Tables(Coding):
         else:
             size = max(1, at_once(held.device, _CACHED_BYTES) // (asked.shape[2] * words))
             for b, g in product(range(held.shape[0]), range(held.shape[1])):  # a core's cache holds some tables
-                parts = zip(
-                    held[b, g, ..., :words].split(size), asked[b, g, ..., None].split(size, dim=1), strict=True
-                )
+                parts = zip(held[b, g, ..., :words].split(size), asked[b, g, ..., None].split(size, dim=1), strict=True)
                 found[b, g] = reduce(_together, [_found(*part, least) for part in parts])[-1]
         places = torch.arange(8, dtype=torch.uint8, device=held.device)
         found = ((found[..., None] >> places) & 1).flatten(-2)[..., : call.rows.num_keys]

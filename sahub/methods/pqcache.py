@@ -16,7 +16,7 @@ from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.codes import Codes
-from sahub.index.kmeans import kmeans, nearest, seed_of
+from sahub.index.kmeans import Finite, kmeans, nearest, seed_of
 from sahub.index.prefix_codes import Chunk, Coding
 
 _KEYS_AT_ONCE = 4096  # that are encoded
@@ -117,6 +117,7 @@ class ProductCodes(Coding):
         super().__init__()
         self._stage, self._seed = stage, seed
         self.centroids: Tensor | None = None  # inf where there are fewer keys than codes
+        self._finite: Finite  # the same in fp32, [b * g * m, 2^bits, d / m (+ 1)], as they are asked and scored
         self._largest: Tensor | None = None  # phi, fp32 [b, g, m, 1]
         self._codes = Codes(stage.pq_bits)  # [b, g, m, k]
 
@@ -132,9 +133,8 @@ class ProductCodes(Coding):
         parts = self._stage.pq_group_factor
         group = call.num_heads // call.num_kv_heads
         query = (call.q.float() * call.scale).unflatten(1, (call.num_kv_heads, group)).unflatten(-1, (parts, -1))
-        known = index.centroids[..., : query.shape[-1]].float()  # [b, g, m, 2^bits, d / m]
-        known = known.masked_fill(known.isinf(), 0.0)
-        tables = torch.einsum("bgrqmd,bgmcd->bgmrqc", query, known).flatten(3, 4)
+        centroids = index._finite.centroids.unflatten(0, index.centroids.shape[:3])[..., : query.shape[-1]]
+        tables = torch.einsum("bgrqmd,bgmcd->bgmrqc", query, centroids).flatten(3, 4)
         return Scores(logits=index._codes.worth(tables).unflatten(2, (group, -1)).flatten(1, 2))
 
     def _learn(self, prefix: list[Chunk]) -> None:
@@ -156,15 +156,15 @@ class ProductCodes(Coding):
                 found = kmeans(self._widened(points, self._largest[b, g]), num, self._stage.kmeans_iter, self._seed)
                 kept = found.clamp(-limit, limit).masked_fill(found.isinf(), float("inf"))
                 self.centroids[b, g] = kept.half()
+        self._finite = Finite.of(self.centroids.flatten(0, 2).float())
 
     def _encode(self, keys: Tensor) -> None:
         assert self.centroids is not None
         assert self._largest is not None
-        centroids = self.centroids.flatten(0, 2).float()
         for part in keys.split(_KEYS_AT_ONCE, dim=2):
             points = part.float().unflatten(-1, (self._stage.pq_group_factor, -1)).transpose(2, 3)
             points = self._widened(points, self._largest)  # [b, g, m, n, d / m]
-            self._codes.append(nearest(points.flatten(0, 2), centroids).unflatten(0, points.shape[:3]))
+            self._codes.append(nearest(points.flatten(0, 2), self._finite).unflatten(0, points.shape[:3]))
 
     def _widened(self, points: Tensor, largest: Tensor) -> Tensor:
         """Parts [..., m, n, d / m] with the channel that makes distances products, for the metric ip."""
@@ -184,6 +184,7 @@ class ProductCodes(Coding):
         assert self.centroids is not None
         assert self._largest is not None
         self.centroids, self._largest = self.centroids[rows], self._largest[rows]
+        self._finite = Finite.of(self.centroids.flatten(0, 2).float())
 
     @property
     def code_bytes(self) -> int:

@@ -127,7 +127,7 @@ class Buckets:
     def fork(self) -> Self:
         """The same codes; whoever writes first copies."""
         twin = type(self)(self._tables, self._width, self._seed, self._layer)
-        twin.length, twin._sides, twin._norms = self.length, self._sides.fork(), self._norms.fork()
+        twin.length, twin._codes, twin._norms = self.length, self._codes.fork(), self._norms.fork()
         return twin
 
     def take(self, rows: Tensor) -> Self:

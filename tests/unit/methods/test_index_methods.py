@@ -14,7 +14,7 @@ from sahub.attention.attend import attend
 from sahub.attention.call import Geometry
 from sahub.builders.build import build_stack, select
 from sahub.errors import ConfigError
-from sahub.index.kmeans import kmeans, nearest
+from sahub.index.kmeans import Finite, kmeans, nearest
 from sahub.index.packed_bits import Planes, from_bits, to_bits
 
 D, SINKS, HEAVY = 8, 2, 5
@@ -202,12 +202,12 @@ def test_kmeans_finds_separated_clusters_and_keeps_to_its_points():
         found = kmeans(points, 3, 20, seed)
         again = kmeans(points, 3, 20, seed)
         assert torch.equal(found, again)
-        error = (points - found[0, nearest(points, found)[0]]).square().sum(-1).mean()
+        error = (points - found[0, nearest(points, Finite.of(found))[0]]).square().sum(-1).mean()
         start = kmeans(points, 3, 0, seed)
-        assert error <= (points - start[0, nearest(points, start)[0]]).square().sum(-1).mean()
+        assert error <= (points - start[0, nearest(points, Finite.of(start))[0]]).square().sum(-1).mean()
     few = kmeans(points[:, :2], 4, 5, 0)
     assert few.isinf().all(-1).sum() == 2
-    assert nearest(points[:, :2], few).unique().numel() == 2
+    assert nearest(points[:, :2], Finite.of(few)).unique().numel() == 2
 
 
 @every_shape
