@@ -27,11 +27,14 @@ class Table:
         x = x.memory if isinstance(x, SharedPrefix) else x
         width = x.shape[-1]
         self._length = x.shape[2] if self._shared is None else self._shared.shape[2]
-        if width == 0 or x.stride(-1) != 1 or any(step % width for step in x.stride()[:3]):
+        batch, head, key, one = x.stride()
+        if width == 0 or one != 1 or batch % width or head % width or key % width:
             x = x.contiguous()
-        self._batch_step, self._head_step, self._key_step = (step // max(width, 1) for step in x.stride()[:3])
-        last = sum((size - 1) * step for size, step in zip(x.shape[:3], x.stride()[:3], strict=True))
-        self._rows = x.as_strided((last // max(width, 1) + 1, width), (width, 1))
+            batch, head, key, _ = x.stride()
+        unit = max(width, 1)
+        self._batch_step, self._head_step, self._key_step = batch // unit, head // unit, key // unit
+        last = (x.shape[0] - 1) * batch + (x.shape[1] - 1) * head + (x.shape[2] - 1) * key
+        self._rows = x.as_strided((last // unit + 1, width), (width, 1))
         self._groups = x.shape[1]
         self.sums_in_place = x.dtype == torch.float32 and free_to_read(x)
 

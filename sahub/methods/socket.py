@@ -165,8 +165,7 @@ class Buckets:
 
 def _chances(odds: Tensor) -> Tensor:
     """P of each of 2^n buckets, fp32 [..., 2^n], of the log-odds [..., n] of its sides: the first is its lowest bit."""
-    sides = torch.stack([odds.neg(), odds], dim=-1).sigmoid()
-    found = sides[..., 0, :]
-    for one in sides[..., 1:, :].unbind(-2):
-        found = (one[..., :, None] * found[..., None, :]).flatten(-2)
-    return found
+    if odds.shape[-1] == 1:
+        return torch.cat([odds.neg(), odds], dim=-1).sigmoid_()
+    low, high = map(_chances, odds.tensor_split(2, dim=-1))
+    return (high[..., :, None] * low[..., None, :]).flatten(-2)

@@ -1,13 +1,13 @@
 """Compiling where nothing can be kept, products, and doing without."""
 
 import importlib
+import sys
 
 import numpy as np
 import pytest
 import torch
+from hash_files import hash_fields
 
-from sahub.attention import attend as attention
-from sahub.attention import choose, products
 from sahub.attention.attend import attend
 from sahub.attention.call import Call
 from sahub.attention.leads import Leads
@@ -38,19 +38,45 @@ def test_where_no_cache_can_be_written_each_process_compiles(problem, monkeypatc
     assert jit.compiled(lambda x: x + 1, "int64(int64)")(2) == 3
 
 
+def without_numba(monkeypatch):
+    for name, module in list(sys.modules.items()):
+        if name.startswith("sahub.") and hasattr(module, "at_hand"):
+            monkeypatch.setattr(module, "at_hand", lambda: False)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("stage", ["quest", "double_sparsity", "pqcache"])
+@pytest.mark.parametrize("stage", ["quest", "double_sparsity", "pqcache", "hash_attention"])
 @pytest.mark.parametrize("group", ["none", "max"])
-def test_torch_alone_chooses_the_same_keys_and_attends_alike(dtype, stage, group, monkeypatch):
+def test_torch_alone_chooses_the_same_keys_and_attends_alike(dtype, stage, group, monkeypatch, tmp_path):
     q, k, v = qkv(dtype=dtype)
-    stack = build_stack([{"name": "sink", "sink_size": 4}, {"name": stage, "density": 0.2, "group": group}])
-    compiled = select(stack, q, k, v)
+    fields = hash_fields(tmp_path, heads=4, head_dim=64, layers=1) if stage == "hash_attention" else {}
+    stages = [{"name": "sink", "sink_size": 4}, {"name": stage, "density": 0.2, "group": group, **fields}]
+    compiled = select(build_stack(stages), q, k, v)
     out = attend(q, k, v, compiled)
-    for module in (attention, choose, products):
-        monkeypatch.setattr(module, "at_hand", lambda: False)
-    plain = select(stack, q, k, v)
+    without_numba(monkeypatch)
+    plain = select(build_stack(stages), q, k, v)
     assert torch.equal(compiled.probabilities(), plain.probabilities())
     torch.testing.assert_close(out, attend(q, k, v, plain), atol=1e-5, rtol=1e-5 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"name": "pqcache", "pq_group_factor": 8, "pq_bits": 4, "density": 0.2},
+        {"name": "socket", "lsh_l": 7, "lsh_k": 5, "density": 0.2},
+        {"name": "magic_pig", "lsh_l": 9, "lsh_k": 3, "min_hits": 3},
+        {"name": "random_sampling", "density": 0.2},
+        {"name": "adaptive_sampling", "max_density": 0.3, "base_rate_sampling": 0.05},
+    ],
+)
+def test_torch_alone_scores_and_draws_alike(rows, stage, monkeypatch):
+    q, k, v = qkv(rows=rows)
+    stages = [{"name": "sink", "sink_size": 4}, stage]
+    compiled = select(build_stack(stages), q, k, v)
+    without_numba(monkeypatch)
+    plain = select(build_stack(stages), q, k, v)
+    torch.testing.assert_close(compiled.probabilities(), plain.probabilities(), atol=1e-6, rtol=0)
 
 
 def whole_numbers(*shape):
