@@ -1,11 +1,13 @@
 """Prefilled contexts: what a model holds after them, rewound for every question and every stack, and put elsewhere."""
 
+import ctypes
 import errno
 import hashlib
 import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,6 +23,7 @@ from sahub.models.rope import fixed_frequencies, frequencies
 from sahub.models.supported import shared_keys
 
 log = logging.getLogger(__name__)
+AT_ONCE = 8192  # tokens of a context that pass through the model together
 INDEX_SETS = 8  # kept per prefix: the stacks of one batch of trials
 AWAY_BYTES = 32 << 30  # of what is kept elsewhere
 
@@ -157,7 +160,9 @@ class PrefixStore:
         if key in self._held:
             self._held.move_to_end(key)
         else:
+            trim()
             self._held[key] = self._returned(key) or make()
+            trim()
             while len(self._held) > 1 and sum(prefix.nbytes for prefix in self._held.values()) > self.budget_bytes:
                 self._put_away(*self._held.popitem(last=False))
         return self._held[key]
@@ -190,13 +195,19 @@ class PrefixStore:
             self._away.popitem(last=False)
 
 
+def trim() -> None:
+    """Give the system back what a pass leaves behind: glibc keeps it, which is more than a context."""
+    with suppress(AttributeError, OSError, TypeError):  # of other systems
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def number_of(context_ids: tuple[int, ...]) -> int:
     """A number of the context's own, for its random numbers: the same whatever else is asked, and in every process."""
     return int.from_bytes(hashlib.sha256(",".join(map(str, context_ids)).encode()).digest()[:7], "big")
 
 
 @torch.inference_mode()
-def prefill(model: Any, ids: Tensor, *, room: int, asked: int = 0, chunk: int = 8192) -> Prefix:
+def prefill(model: Any, ids: Tensor, *, room: int, asked: int = 0, chunk: int = AT_ONCE) -> Prefix:
     """Run the context `ids` [1, n] through the model's own dense attention, without its output layer.
 
     room   tokens to keep free for question and answer

@@ -15,7 +15,7 @@ from sahub.attention.stack import Stack
 from sahub.engine.forward import Answered, Forward, OutOfTime, Run, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
-from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill
+from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill, trim
 from sahub.engine.record import TRACE_BYTES, record
 from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached
@@ -196,6 +196,7 @@ class Session:
 
     def record(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
         """The same, made now and kept by nobody."""
+        trim()
         with fixed_frequencies(self.model.hf, prefix.length + len(question)):
             return record(self.model, self._right(prefix, len(question)), question, answer, most)
 

@@ -5,9 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import product
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from sahub.compute.devices import number_of_workers
 from sahub.config.cell import Cell
@@ -15,10 +13,8 @@ from sahub.config.settings import PHASES
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
 from sahub.files.journal import Journal
-from sahub.models import gguf
-from sahub.models.reading import read_config
-from sahub.models.supported import geometry, reads_at_most, shared_keys
-from sahub.models.weights import GGUF, digest_of_model, files_of
+from sahub.models.weights import digest_of_model
+from sahub.run.memory import longest, memory_of
 from sahub.search.objective import needs
 from sahub.search.trial import Limits, space_of_cell
 
@@ -26,7 +22,7 @@ PLANNED = 4  # entries of a plan in the keys of the journal
 RULE = (
     "seconds: those of contexts of the same model, task and length (half to twice) in the cache, times contexts and "
     "stacks, over the workers; what the cache holds already costs none. memory: of each worker, the weights as they "
-    "are run and the keys and values of the contexts that are held."
+    "are run, keys and values of the contexts that are held, a pass over the longest one, its trace and its indexes."
 )
 
 
@@ -50,7 +46,7 @@ def shortened(cells: Sequence[Cell]) -> list[str]:
         if phase not in settings.phases or not settings.task.length:
             continue
         with suppress(SahubError):  # of a model that cannot be read, which will be said when it is loaded
-            most = _length(cell, limits)
+            most = longest(cell, limits)
             if settings.task.length > most:
                 why = f"{phase if most == limits.max_context_length else 'model'}.max_context_length"
                 found[phase, settings.task.length, most, why] += 1
@@ -68,7 +64,7 @@ def line(cell: Cell) -> str:
         parts.append(f"{_number(points_of(cell), 'point')} over {', '.join(free) or 'nothing free'}")
     seconds = seconds_of(cell)
     parts.append("unknown seconds" if seconds is None else _time(seconds))
-    parts.append(_memory(cell))
+    parts.append(f"{memory_of(cell).together / 2**30:.2g} GiB")
     return ", ".join(parts)
 
 
@@ -120,7 +116,7 @@ def seconds_of(cell: Cell) -> float | None:
 def _per_context(cell: Cell, limits: Limits, *, generated: bool) -> float | None:
     """Mean seconds of a context with one stack, as they were measured."""
     settings = cell.settings
-    length = _length(cell, limits)
+    length = longest(cell, limits)
     wanted = (_digest(cell), f"{settings.task.benchmark}/{settings.task.subset}", generated)
     found = [
         seconds
@@ -150,48 +146,6 @@ def _read(journal: Journal, most: int = 2000) -> Iterator[tuple[str, str, bool, 
 
 def _digest(cell: Cell) -> str:
     return digest_of_model(cell.settings.model.path, cell.settings.model.revision, cell.settings.cache_dir)
-
-
-def _memory(cell: Cell) -> str:
-    """Of a worker: weights, and keys and values of the longest contexts, as many as are held."""
-    settings = cell.settings
-    config = _config(cell)
-    shape = geometry(config)
-    stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    on_cpu = settings.model.dtype == "auto" and _is_cpu(settings.model.device)
-    kind = "float32" if on_cpu else stored if settings.model.dtype == "auto" else settings.model.dtype
-    files = files_of(settings.model.path, settings.model.revision)
-    weights = sum(Path(file).stat().st_size for file in files if file.suffix in {".safetensors", ".bin"})
-    weights = weights * _width(kind) // _width(stored)
-    weights += sum(gguf.num_parameters(file) * _width(kind) for file in files if file.suffix == GGUF)
-    limits = [getattr(settings, phase) for phase in settings.phases]
-    held_layers = len(shape.layers) - len(shared_keys(config).keys() & set(shape.layers))
-    token = 2 * held_layers * shape.num_kv_heads * shape.head_dim * _width(kind)
-    each = [(max(1, one.max_requests or 1000), _length(cell, one) * token) for one in limits]
-    cap = settings.compute.prefix_mib << 20
-    held = max(max(one, min(cap, num * one)) for num, one in each)  # the one in use, whatever it takes
-    return f"{(weights + held) / 2**30:.2g} GiB"
-
-
-def _config(cell: Cell) -> Any:
-    model = cell.settings.model
-    return read_config(model.path, model.revision, model.trust_remote_code)
-
-
-def _length(cell: Cell, limits: Limits) -> int:
-    """The longest context: what is asked for, or what the model can read."""
-    most = cell.settings.model.max_context_length or reads_at_most(_config(cell))
-    return min(limits.max_context_length, most or limits.max_context_length)
-
-
-def _is_cpu(device: str) -> bool:
-    import torch  # only where it is asked
-
-    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-
-
-def _width(kind: str) -> int:
-    return {"float32": 4, "float64": 8}.get(kind, 2)
 
 
 def _time(seconds: float) -> str:

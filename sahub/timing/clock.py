@@ -57,13 +57,13 @@ def peak(device: torch.device) -> Iterator[Peak]:
         return
     with suppress(OSError):
         _RESET.write_text("5", encoding="ascii")
-        found.before = _kilobytes("VmRSS")
+        found.before = bytes_held("VmRSS")
     yield found
     if found.before is not None:
-        found.most = _kilobytes("VmHWM")
+        found.most = bytes_held("VmHWM")
 
 
-def _kilobytes(name: str) -> int | None:
-    """A number of bytes that the system keeps of this process."""
+def bytes_held(name: str) -> int | None:
+    """VmRSS or VmHWM of this process, the bytes it holds or held at most; None where the system does not say."""
     lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines())
     return int(lines[name].split()[0]) * 1024 if name in lines else None

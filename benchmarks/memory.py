@@ -1,0 +1,79 @@
+"""What a run was predicted to hold in memory, and what it held: `python benchmarks/memory.py models=embedded`.
+
+Validation of the builder's default on contexts of `tokens=4096`, inline, each case in a process of its own: the most
+that it held, less what it held once the model was loaded, beside what `dry_run` says of contexts and work.
+`models=embedded,smollm2 builders=quest,pqcache,snapkv contexts=1,4`.
+"""
+
+import gc
+import subprocess
+import sys
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+import sahub
+from sahub.config.cell import compose_cell
+from sahub.engine.session import Session
+from sahub.run.memory import memory_of
+from sahub.timing.clock import Peak, peak
+
+TASK = "ruler/niah_single_1"
+
+
+def limits(tokens: str, contexts: str) -> list[str]:
+    """Overrides of one case."""
+    sizes = [f"task.length={tokens}", f"validate.max_context_length={tokens}", f"validate.max_requests={contexts}"]
+    return [*sizes, "validate.max_new_tokens=16", "phases=[validate]", "compute=inline", "force=true"]
+
+
+def child(*case: str) -> None:
+    """Run the case, and print the most bytes that were held since the model was loaded, less those held then."""
+    found: list[Peak] = []
+    begin, rest = Session.__init__, ExitStack()
+
+    def noted(session: Session, *arguments: Any, **named: Any) -> None:
+        begin(session, *arguments, **named)
+        gc.collect()
+        found.append(rest.enter_context(peak(torch.device("cpu"))))
+
+    with rest, patch.object(Session, "__init__", noted):
+        [result] = sahub.optimize_matrix(
+            models=[case[0]], tasks=[TASK], builders=[case[1]], objectives=["sparsity_10"], overrides=limits(*case[2:])
+        )
+        assert result.validation is not None, result.message
+    [since] = found
+    sys.stdout.write(f"{since.added}\n")
+
+
+def measured(*case: str) -> int:
+    """Bytes of a process of its own."""
+    done = subprocess.run([sys.executable, __file__, "case", *case], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def main(*arguments: str) -> None:
+    """Print a line for every case."""
+    given = {"models": "embedded", "builders": "quest,pqcache,snapkv", "tokens": "4096", "contexts": "1,4"}
+    given |= dict(argument.split("=", 1) for argument in arguments)
+    for model in given["models"].split(","):
+        for builder in given["builders"].split(","):
+            for contexts in given["contexts"].split(","):
+                case = model, builder, given["tokens"], contexts
+                names = [f"model={model}", f"task={TASK}", f"builder={builder}", "objective=sparsity_10"]
+                known = memory_of(compose_cell([*names, *limits(*case[2:])]))
+                took, said = measured(*case), known.contexts + known.work
+                sys.stdout.write(
+                    f"{model}, {builder}, {contexts} contexts of {given['tokens']} tokens: {took / 2**20:.0f} MiB, "
+                    f"predicted {said / 2**20:.0f} ({said / took - 1:+.0%})\n"
+                )
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["case"]:
+        child(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

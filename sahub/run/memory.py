@@ -1,0 +1,124 @@
+"""What a worker would hold in memory: weights, contexts, and what is made of them on the way."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sahub.attention.call import Geometry
+from sahub.config.cell import Cell
+from sahub.engine.prefix import AT_ONCE
+from sahub.errors import SahubError
+from sahub.models import gguf
+from sahub.models.reading import read_config
+from sahub.models.supported import geometry, reads_at_most, shared_keys, text_of
+from sahub.models.weights import GGUF, files_of
+from sahub.search.trial import Limits, attention_of
+
+_HIDDEN, _INNER = 9, 4  # vectors of a token that are held in a pass: of the model's width, and of its MLP's
+_COPIES = 3  # of an index: that of the context, and the copy that a question appends to, which has room for as much
+_TRIED = 1024  # keys of which an index is made to see what it takes
+_LOOPS = 90 << 20  # bytes: the compiler of the loops, and what it made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of a worker.
+
+    weights   as they are run
+    contexts  keys and values of the longest contexts, as many as are held
+    work      activations of a pass over a context, a trace of one, and indexes of the builder's own stack over it
+    """
+
+    weights: int
+    contexts: int
+    work: int
+
+    @property
+    def together(self) -> int:
+        """All of it."""
+        return self.weights + self.contexts + self.work
+
+
+def memory_of(cell: Cell) -> Memory:
+    """Of a cell's model, contexts and builder. Raises SahubError where the model cannot be read."""
+    settings, config = cell.settings, config_of(cell)
+    shape, width = geometry(config), _width(_kind(cell, config))
+    layers = len(shape.layers) - len(shared_keys(config).keys() & set(shape.layers))
+    token = 2 * layers * shape.num_kv_heads * shape.head_dim * width
+    limits = [getattr(settings, phase) for phase in settings.phases]
+    each = [(max(1, one.max_requests or 1000), longest(cell, one)) for one in limits]
+    cap, most = settings.compute.prefix_mib << 20, max(length for _, length in each)
+    held = max(max(length * token, min(cap, num * length * token)) for num, length in each)  # always the one in use
+    index = int(layers * most * _index_bytes(cell, shape, width))
+    trace = min(most * token, settings.protocol.trace_mib << 20)
+    work = _LOOPS + _COPIES * index + trace + _passing(config) * min(most, AT_ONCE) * width
+    return Memory(weights=_weights(cell, config), contexts=held, work=work)
+
+
+def config_of(cell: Cell) -> Any:
+    """The configuration of a cell's model."""
+    model = cell.settings.model
+    return read_config(model.path, model.revision, model.trust_remote_code)
+
+
+def longest(cell: Cell, limits: Limits) -> int:
+    """Tokens of the longest context: what is asked for, or what the model can read."""
+    most = cell.settings.model.max_context_length or reads_at_most(config_of(cell))
+    return min(limits.max_context_length, most or limits.max_context_length)
+
+
+def _passing(config: Any) -> int:
+    """Numbers that are held of a token while it passes."""
+    text = text_of(config)
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    return int(_HIDDEN * text.hidden_size + _INNER * inner)
+
+
+def _index_bytes(cell: Cell, shape: Geometry, width: int) -> float:
+    """Of a layer for each key, by the stack as the builder has it; 0 where that cannot be built before a search."""
+    import torch  # only where it is asked
+
+    try:
+        stack = attention_of(cell, ()).stack
+    except SahubError:
+        return 0.0
+    if stack is None:
+        return 0.0
+    state, noise = stack.new_state(layer=0), torch.Generator().manual_seed(0)
+    keys = torch.randn(1, shape.num_kv_heads, _TRIED, shape.head_dim, generator=noise)
+    keys = keys.to({4: torch.float32, 8: torch.float64}.get(width, torch.bfloat16))
+    state.append(keys, keys)
+    state.freeze()
+    held = {id(index): getattr(index, "nbytes", 0) for index in state.indexes}
+    return sum(held.values()) / _TRIED
+
+
+def _weights(cell: Cell, config: Any) -> int:
+    """Bytes of the weights in the type of numbers that they are run in."""
+    width, model = _width(_kind(cell, config)), cell.settings.model
+    files = files_of(model.path, model.revision)
+    stored = sum(Path(file).stat().st_size for file in files if file.suffix in {".safetensors", ".bin"})
+    packed = sum(gguf.num_parameters(file) for file in files if file.suffix == GGUF)
+    return stored * width // _width(_stored(config)) + packed * width
+
+
+def _kind(cell: Cell, config: Any) -> str:
+    """The type of numbers that a cell's model is run in."""
+    asked = cell.settings.model.dtype
+    if asked != "auto":
+        return asked
+    return "float32" if _is_cpu(cell.settings.model.device) else _stored(config)
+
+
+def _stored(config: Any) -> str:
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+
+
+def _is_cpu(device: str) -> bool:
+    import torch  # only where it is asked
+
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
+def _width(kind: str) -> int:
+    return {"float32": 4, "float64": 8}.get(kind, 2)

@@ -1,0 +1,41 @@
+"""What a worker would hold, by a rule of the cell alone."""
+
+import pytest
+
+from sahub.config.cell import compose_cell
+from sahub.run.memory import longest, memory_of
+
+TOKEN = 2 * 4 * 4 * 32 * 4  # bytes of the packaged model: keys and values, layers, KV heads, channels, fp32
+
+
+def cell(*overrides, builder="quest"):
+    names = ["model=embedded", "task=ruler/vt", f"builder={builder}", "objective=sparsity_10", "compute=inline"]
+    return compose_cell([*names, "phases=[validate]", "validate.max_context_length=1024", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("contexts", "cap", "held"), [(1, 4096, 1), (3, 4096, 3), (300, 64, 64 * 2**20 / 1024 / TOKEN)]
+)
+def test_contexts_are_held_as_far_as_there_is_room(contexts, cap, held):
+    found = memory_of(cell(f"validate.max_requests={contexts}", f"compute.prefix_mib={cap}"))
+    assert found.contexts == held * 1024 * TOKEN
+    assert found.together == found.weights + found.contexts + found.work
+
+
+def test_the_context_in_use_is_held_whatever_it_takes():
+    assert memory_of(cell("validate.max_requests=9", "compute.prefix_mib=1")).contexts == 1024 * TOKEN
+
+
+def test_an_index_a_trace_and_the_type_of_numbers_count():
+    dense = memory_of(cell(builder="streaming_llm")).work
+    quest = memory_of(cell("builder.stages.quest.page_size=16", "builder.stages.quest.label_bits=16")).work
+    assert quest - dense == 3 * 1024 * TOKEN / 16  # two bounds of 16 keys, and as much twice for a copy that grows
+    assert dense - memory_of(cell("protocol.trace_mib=1", builder="streaming_llm")).work == 1024 * TOKEN - 2**20
+    narrow = memory_of(cell("model.dtype=bfloat16"))
+    assert narrow.contexts == memory_of(cell()).contexts / 2
+    assert narrow.weights == memory_of(cell()).weights / 2
+
+
+def test_no_context_is_longer_than_the_model_reads():
+    asked = cell("validate.max_context_length=1000000")
+    assert longest(asked, asked.settings.validate) < 1000000
