@@ -58,6 +58,13 @@ def test_the_winner_of_the_cell_is_that_of_its_budget_and_meets_the_default(stud
     assert {trial.fidelity for trial in study.trials} == {"teacher"}  # nothing is promoted
 
 
+def test_fewer_keys_are_no_merit_where_each_budget_has_its_own_winner():
+    """A little better with more keys, in each context: no race ends where more is spent, and each share is used."""
+    work = Arithmetic(kl=lambda quest, text: kl(quest, text) + 1e-4 / quest.density)
+    found = run(*FREE, work=work, deciding=requests(4, "o"))
+    assert [found.frontier[f"density_{share:g}"].trial.point["quest.density"] for share in DENSITIES] == [*DENSITIES]
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
 def test_a_frontier_repeats_with_every_sampler(sampler):
     few = [*FREE, f"sampler={sampler}", "search.num_samples=16", "scheduler=race"]
