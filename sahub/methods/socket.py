@@ -157,7 +157,8 @@ class Buckets:
         odds = odds.unflatten(1, (-1, group)).flatten(2, 3)  # [b, g, group * q, tables * width]: log-odds of a side
         odds = odds.unflatten(-1, (self._tables, self._width)).transpose(2, 3)
         size = rows_at_once(odds.shape[0] * odds.shape[1] * (self._tables << self._width))
-        total = torch.cat([self._codes.worth(_chances(part)) for part in odds.split(size, dim=3)], dim=2)
+        parts = [self._codes.worth(_chances(part)) for part in odds.split(size, dim=3)]
+        total = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         total *= self._norms.data[:, :, None].float()
         heads: Tensor = total.unflatten(2, (group, -1)).flatten(1, 2)
         return heads
