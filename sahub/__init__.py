@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sahub.api import load_model, optimize, optimize_matrix, replay, sparse
     from sahub.attention.attend import attend
-    from sahub.attention.once import select
     from sahub.attention.stage import Stage
-    from sahub.builders.build import build_stack, register_method
+    from sahub.builders.build import build_stack, register_method, select
     from sahub.report.report import write_report
     from sahub.results.lookup import best_config
     from sahub.scores import aggregate, score
@@ -30,7 +29,7 @@ _HOMES = {
     "replay": "sahub.api",
     "register_method": "sahub.builders.build",
     "score": "sahub.scores",
-    "select": "sahub.attention.once",
+    "select": "sahub.builders.build",
     "sparse": "sahub.api",
     "verdict": "sahub.stats.verdict",
     "write_report": "sahub.report.report",

@@ -18,12 +18,11 @@ from sahub.attention.products import Exact, product, scored
 from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection, spread
 from sahub.attention.selector import Selector
-from sahub.attention.selectors import best, filled, threshold, top_k, top_p
+from sahub.attention.selectors import best, threshold, top_k, top_p
 from sahub.attention.shared import whole
-from sahub.compiled.present import at_hand
+from sahub.attention.unsorted import without_sorting
 
 _OUT = float("-inf")
-_UNSURE = 64  # units a row whose order may be left open
 
 
 def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> Selection:
@@ -55,29 +54,20 @@ def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, 
     """The best keys of single rows by a compiled loop; None where it is not made for the call, or cannot tell."""
     logits = scores.logits
     plain = selector.top_p is None and selector.threshold is None and scores.first is None and num is not None
-    if not (plain and call.rows.single and logits.dtype == torch.float32 and free_to_read(logits) and at_hand()):
+    if not (plain and call.rows.single and free_to_read(logits)):
         return None
     assert num is not None
-    from sahub.compiled.choosing import choosing  # takes a second to import
-
-    lead, exact, size = logits.shape[:3], scores.exact, scores.page_size
-    need = num.expand(lead).reshape(-1).contiguous()
-    near = torch.zeros(need.shape[0]) if exact is None else 2 * exact.slack.reshape(-1)
-    slots, counts = need.new_empty(need.shape[0], max(0, int(need.max()))), torch.empty_like(need)
-    held, weights = (x.expand(lead[0], -1, -1, -1).flatten(0, 2) for x in (taken.slots, taken.weights))
-    unsure = need.new_empty(_UNSURE * need.shape[0], 2)
-    rows = logits.reshape(need.shape[0], -1).contiguous()
-    numbers = [x.numpy() for x in (held, weights, need, slots, counts, unsure)]
-    left = choosing()(rows.numpy(), near.numpy(), size, call.rows.num_keys, *numbers)
-    if left > 0:
-        assert exact is not None
-        row, unit = unsure[:left].unbind(1)
-        rows[row, unit] = exact.at(row, unit)
-        near.fill_(-1)[row] = 0  # only those anew
-        left = choosing()(rows.numpy(), near.numpy(), size, call.rows.num_keys, *numbers)
-    if left < 0:
-        return None
-    return Picks(*(part.view(*lead, -1) for part in filled(slots, counts)))
+    lead = logits.shape[:3]
+    slots, weights = (x.expand(lead[0], -1, -1, -1).flatten(0, 2) for x in (taken.slots, taken.weights))
+    found = without_sorting(
+        logits.flatten(0, 2),
+        num.expand(lead).flatten(),
+        scores.exact,
+        size=scores.page_size,
+        keys=call.rows.num_keys,
+        held=(slots, weights),
+    )
+    return None if found is None else Picks(*(part.view(*lead, -1) for part in found))
 
 
 def _in_torch(

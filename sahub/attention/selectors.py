@@ -5,14 +5,13 @@ Ties are broken the same way everywhere: the higher score first, then the larger
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sahub.attention.call import Picks
 from sahub.attention.products import Exact
 from sahub.attention.rows import free_to_read
-from sahub.compiled.present import at_hand
+from sahub.attention.unsorted import without_sorting
 
 _OUT = float("-inf")
 _SIGN = 0x7FFFFFFF
@@ -121,30 +120,6 @@ def best(scores: Tensor, num: Tensor, bound: int | None = None, exact: Exact | N
     else:
         chosen |= _settled(units, open_, left, exact)
     return picked(chosen.view(*scores.shape[:3], -1), units.view(*scores.shape[:3], -1))
-
-
-def without_sorting(rows: Tensor, nums: Tensor) -> Picks | None:
-    """The best int64 [r] units of rows fp32 [r, m], ascending, by a compiled loop; None where it is not at hand."""
-    if rows.dtype != torch.float32 or not at_hand():
-        return None
-    from sahub.compiled.choosing import choosing  # takes a second to import
-
-    held, nothing = nums.new_empty(1, 0), torch.empty(1, 0)
-    slots, counts, unsure = nums.new_empty(rows.shape[0], int(nums.max())), torch.empty_like(nums), nums.new_empty(0, 2)
-    numbers = [x.numpy() for x in (held, nothing, nums.contiguous(), slots, counts, unsure)]
-    if choosing()(rows.contiguous().numpy(), np.zeros(rows.shape[0], np.float32), 1, rows.shape[1], *numbers) < 0:
-        return None
-    return filled(slots, counts)
-
-
-def filled(slots: Tensor, counts: Tensor) -> Picks:
-    """The first int64 [r] of the slots [r, n] of each row; 0 behind them."""
-    width, least = int(counts.max()), int(counts.min())
-    found, kept = slots[:, :width], torch.zeros(slots.shape[0], width)
-    if least < width:
-        empty = torch.arange(width) >= counts[:, None]
-        found, kept = found.masked_fill(empty, 0), kept.masked_fill_(empty, _OUT)
-    return Picks(found, kept)
 
 
 def _at(ranked: Tensor, nums: Tensor) -> Tensor:
