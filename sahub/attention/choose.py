@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import reduce
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,21 +52,25 @@ def choose(call: Call, taken: Selection, scores: Scores, selector: Selector) -> 
 
 
 def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, num: Tensor | None) -> Picks | None:
-    """The best keys of single rows by a compiled loop; None where it is not made for the call, or cannot tell."""
-    logits = scores.logits
+    """The best keys by a compiled loop; None where it is not made for the call, or cannot tell."""
+    logits, rows = scores.logits, call.rows
     plain = selector.top_p is None and selector.threshold is None and scores.first is None and num is not None
-    if not (plain and call.rows.single and free_to_read(logits)):
+    if not (plain and rows.mask is None and free_to_read(logits)):
         return None
     assert num is not None
     lead = logits.shape[:3]
-    slots, weights = (x.expand(lead[0], -1, -1, -1).flatten(0, 2) for x in (taken.slots, taken.weights))
+    each = 1 if rows.num_rows == 1 and taken.slots.shape[1] == 1 else lead[1]
+    held, weights = (
+        spread(x, each).expand(lead[0], -1, lead[2], -1).flatten(0, 2) for x in (taken.slots, taken.weights)
+    )
+    ends = np.tile(np.arange(rows.num_keys - rows.num_rows + 1, rows.num_keys + 1), lead[0] * lead[1])
     found = without_sorting(
         logits.flatten(0, 2),
         num.expand(lead).flatten(),
         scores.exact,
         size=scores.page_size,
-        keys=call.rows.num_keys,
-        held=(slots, weights),
+        ends=ends,
+        held=(held, weights),
     )
     return None if found is None else Picks(*(part.view(*lead, -1) for part in found))
 

@@ -19,13 +19,14 @@ def without_sorting(
     exact: Exact | None = None,
     *,
     size: int = 1,
-    keys: int | None = None,
+    ends: np.ndarray | None = None,
     held: tuple[Tensor, Tensor] | None = None,
 ) -> Picks | None:
     """The keys of the best units of rows fp32 [r, m], int64 [r] of each, ascending: [r, w], by a compiled loop.
 
-    size, keys  of a unit, and of all units together, the last of which may be smaller
-    held        int64 [w, s] with log-weights, w dividing r: keys that are no candidates where these are 0
+    size  of a unit, in keys
+    ends  int64 [r]: each row sees the first so many keys; None = all
+    held  int64 [w, s] with log-weights, w dividing r: keys that are no candidates where these are 0
     None where the loop is not at hand, not made for the numbers, or cannot tell.
     """
     if rows.dtype != torch.float32 or not at_hand():
@@ -37,7 +38,8 @@ def without_sorting(
     slots, counts = np.empty((num, max(0, int(need.max()))), np.int64), np.empty(num, np.int64)
     unsure = np.empty((0 if exact is None else _UNSURE * num, 2), np.int64)
     kept = _NOTHING if held is None else [x.numpy() for x in held]
-    choice = rows.numpy(), near, size, rows.shape[1] if keys is None else keys, *kept, need, slots, counts, unsure
+    ends = np.full(num, size * rows.shape[1]) if ends is None else ends
+    choice = rows.numpy(), near, size, ends, *kept, need, slots, counts, unsure
     left = choosing()(*choice)
     if left > 0:
         assert exact is not None

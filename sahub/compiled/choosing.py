@@ -7,7 +7,7 @@ import numpy as np
 
 from sahub.compiled.jit import PLAIN, Function, compiled, inner
 
-_MANY, _FEW, _EVERY = 4096, 6, 16  # units from which a sample of every 16th tells where to cut, for a sixth or less
+_MANY, _FEW, _EVERY = 256, 2, 16  # units from which a sample of every 16th tells where to cut, for half or less
 _OUT = np.float32(-np.inf)
 
 
@@ -82,16 +82,19 @@ def _free(held: Any, weights: Any, size: Any, keys: Any, marks: Any, free: Any) 
 
 
 @inner
-def _sampled(logits: Any, free: Any, need: Any, scores: Any, units: Any) -> Any:
-    """A score that most likely fewer than `need` keys lie below, from every 16th of many units of one key."""
+def _sampled(logits: Any, free: Any, need: Any, size: Any, scores: Any, units: Any) -> Any:
+    """A score that `need` keys most likely lie above, from every 16th of many units."""
     count = 0
     for j in range(0, logits.shape[0], _EVERY):
         if free[j] > 0:
             scores[count], units[count] = logits[j], j
             count += 1
-    mean = need / _EVERY
-    rank = int(mean + 4 * mean**0.5) + 4
-    return scores[_split(scores, units, free, count, rank)[0]] if rank < count else _OUT
+    mean = need / (size * _EVERY)
+    rank = (int(mean + 4 * mean**0.5) + 4) * size
+    held = 0
+    for place in range(count):
+        held += free[units[place]]
+    return scores[_split(scores, units, free, count, rank)[0]] if rank < held else _OUT
 
 
 @inner
@@ -134,12 +137,14 @@ def _note(scores: Any, units: Any, at: Any, near: Any, row: Any, unsure: Any, nu
 
 
 @inner
-def _write(listed: Any, taken: Any, last: Any, left: Any, size: Any, marks: Any, free: Any, slots: Any) -> Any:
+def _write(
+    listed: Any, taken: Any, last: Any, left: Any, size: Any, keys: Any, marks: Any, free: Any, slots: Any
+) -> Any:
     """Write the free keys of the listed units that are taken, of the last one the `left` most recent: how many.
 
     None is taken any more.
     """
-    count, keys = 0, marks.shape[0]
+    count = 0
     for j in listed:
         if taken[j]:
             taken[j] = False
@@ -165,10 +170,14 @@ def _odd(logits: Any) -> Any:
 @inner
 def _best(logits: Any, near: Any, free: Any, need: Any, scores: Any, units: Any, listed: Any, size: Any) -> Any:
     """Order units, the best first: (units that are taken whole, keys of the next one, units, whether it is open)."""
-    many = size == 1 and logits.shape[0] >= _MANY and need * _FEW <= logits.shape[0]
-    cut = _sampled(logits, free, need, scores, units) - near if many else _OUT
+    many = logits.shape[0] >= _MANY and need * _FEW <= logits.shape[0] * size
+    cut = _sampled(logits, free, need, size, scores, units) - near if many else _OUT
     count, total = _list(logits, free, cut, scores, units, listed)
-    if total < need and cut > _OUT:  # the sample told wrong
+    if total > need:
+        at, left = _split(scores, units, free, count, need)
+        if scores[at] - near >= cut:  # so that all are listed that are as near
+            return at, left, count, _open(scores, at, count, left == free[units[at]], near)
+    if cut > _OUT:  # the sample told wrong
         count, total = _list(logits, free, _OUT, scores, units, listed)
     if total <= need:
         return count, 0, count, False
@@ -180,7 +189,7 @@ def _choose(
     logits: Any,
     near: Any,
     size: Any,
-    keys: Any,
+    ends: Any,
     held: Any,
     held_weights: Any,
     need: Any,
@@ -192,9 +201,10 @@ def _choose(
     share, num_open = num_rows // held.shape[0], 0
     scores, units = np.empty(num_units, np.float32), np.empty(num_units, np.int64)
     free, listed = np.empty(num_units, np.int64), np.empty(num_units, np.int64)
-    taken, marks = np.zeros(num_units, np.bool_), np.empty(keys, np.bool_)
+    taken, marks = np.zeros(num_units, np.bool_), np.empty(num_units * size, np.bool_)
     for r in range(num_rows):
-        if r % share == 0 and not _free(held[r // share], held_weights[r // share], size, keys, marks, free):
+        at, known = r // share, r % share > 0 and ends[r] == ends[r - 1]
+        if not known and not _free(held[at], held_weights[at], size, ends[r], marks, free):
             return -1
         if near[r] < 0:
             continue
@@ -210,7 +220,9 @@ def _choose(
                 return -1
         for place in range(at + (left > 0)):
             taken[units[place]] = True
-        counts[r] = _write(listed[:count], taken, units[at] if left > 0 else -1, left, size, marks, free, slots[r])
+        counts[r] = _write(
+            listed[:count], taken, units[at] if left > 0 else -1, left, size, ends[r], marks, free, slots[r]
+        )
     return num_open
 
 
@@ -218,10 +230,11 @@ def _choose(
 def choosing() -> Function:
     """The loop.
 
-        choose(logits, near, size, keys, held, held_weights, need, slots, counts, unsure) -> number of `unsure`
+        choose(logits, near, size, ends, held, held_weights, need, slots, counts, unsure) -> number of `unsure`
 
-    logits  fp32 [r, m] of units of `size` keys each, but for the last of `keys` keys; -inf = never chosen
+    logits  fp32 [r, m] of units of `size` keys each; -inf = never chosen
     near    fp32 [r]: scores that are no further apart may be in either order; below 0: the row stands as it is
+    ends    int64 [r], at most m * size: the row sees so many keys, the first ones
     held    int64 [w, s] with log-weights fp32: keys that are kept for certain where these are 0; w divides r
     need    int64 [r]: keys to choose. Of the last unit the most recent ones are taken
     slots   int64 [r, n], written: the keys of each row, ascending, of which there are counts, int64 [r]
@@ -229,5 +242,5 @@ def choosing() -> Function:
             to be known, where it matters: with those right, and near 0, all is. -1: there are more of them, a score is
             no number, or a kept key lies outside
     """
-    arrays = "float32[:,::1],float32[::1],int64,int64,int64[:,:],float32[:,:],int64[::1]"
+    arrays = "float32[:,::1],float32[::1],int64,int64[::1],int64[:,:],float32[:,:],int64[::1]"
     return compiled(_choose, f"int64({arrays},int64[:,::1],int64[::1],int64[:,::1])", **PLAIN)

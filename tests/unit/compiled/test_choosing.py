@@ -26,24 +26,27 @@ def chosen(logits, need, *, size=1, keys=None, held=(), near=0.0, room=64):
     unsure = np.zeros((room, 2), np.int64)
     nears = np.full(rows, near, np.float32)
     weights = np.zeros(held.shape, np.float32)
-    num = choosing()(logits, nears, size, keys, held, weights, need, slots, counts, unsure)
+    ends = np.broadcast_to(np.array(keys, np.int64), rows).copy()
+    num = choosing()(logits, nears, size, ends, held, weights, need, slots, counts, unsure)
     return num, [one[:count].tolist() for one, count in zip(slots, counts, strict=True)], unsure[: max(num, 0)]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_it_takes_the_best_units_until_the_budget_is_full(data):
-    size, keys = data.draw(st.sampled_from([1, 2, 4, 16])), data.draw(st.integers(1, 200))
+    size, most = data.draw(st.sampled_from([1, 2, 4, 16])), data.draw(st.sampled_from([1, 7, 200, 900]))
     noise = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
-    shape = data.draw(st.integers(1, 4)), -(-keys // size)
+    shape = data.draw(st.integers(1, 4)), -(-most // size)
+    ends = noise.integers(1, most + 1, shape[0])
     ties = data.draw(st.booleans())
     logits = (noise.integers(0, 4, shape) if ties else noise.standard_normal(shape)).astype(np.float32)
     logits[noise.random(shape) < data.draw(st.sampled_from([0.0, 0.3]))] = -np.inf
-    held = noise.permutation(keys)[: data.draw(st.integers(0, keys))].tolist()
-    need = noise.integers(-1, keys + 3, shape[0])
-    num, found, _ = chosen(logits, need, size=size, keys=keys, held=held)
+    held = noise.permutation(int(ends.min()))[: data.draw(st.integers(0, most))].tolist()
+    need = noise.integers(-1, data.draw(st.sampled_from([most // 8, most])) + 3, shape[0])
+    num, found, _ = chosen(logits, need, size=size, keys=ends, held=held)
     assert num == 0
-    assert found == [best(row, size, keys, set(held), many) for row, many in zip(logits, need, strict=True)]
+    rows = zip(logits, ends, need, strict=True)
+    assert found == [best(row, size, end, set(held), many) for row, end, many in rows]
 
 
 @pytest.mark.parametrize("kind", ["noise", "ascending", "peaks where no sample looks"])
