@@ -63,7 +63,8 @@ def _compiled(call: Call, taken: Selection, scores: Scores, selector: Selector, 
     held, weights = (
         spread(x, each).expand(lead[0], -1, lead[2], -1).flatten(0, 2) for x in (taken.slots, taken.weights)
     )
-    ends = np.tile(np.arange(rows.num_keys - rows.num_rows + 1, rows.num_keys + 1), lead[0] * lead[1])
+    ends = np.arange(rows.num_keys - rows.num_rows + 1, rows.num_keys + 1)
+    ends = np.full(lead[0] * lead[1], ends[0]) if rows.num_rows == 1 else np.tile(ends, lead[0] * lead[1])
     found = without_sorting(
         logits.flatten(0, 2),
         num.expand(lead).flatten(),
@@ -220,6 +221,9 @@ def budget(call: Call, taken: Selection, selector: Selector, heads: int) -> tupl
     density = at_layer(selector.max_density if selector.density is None else selector.density, call.layer)
     if density is None:
         return None, rows.num_keys
+    if rows.single is not None and kept.numel() == 1 and free_to_read(kept):
+        most = share_of(density, rows.single)
+        return torch.full((1, 1, 1), most - int(kept)), most
     return row_share(density, rows)[:, None] - kept, share_of(density, rows.num_keys)
 
 

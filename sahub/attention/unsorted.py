@@ -35,7 +35,7 @@ def without_sorting(
 
     num, rows, need = rows.shape[0], rows.contiguous(), nums.contiguous().numpy()
     near = np.zeros(num, np.float32) if exact is None else (2 * exact.slack).view(-1).numpy()
-    slots, counts = np.empty((num, max(0, int(need.max()))), np.int64), np.empty(num, np.int64)
+    slots, counts = np.empty((num, max([0, *need.tolist()])), np.int64), np.empty(num, np.int64)
     unsure = np.empty((0 if exact is None else _UNSURE * num, 2), np.int64)
     kept = _NOTHING if held is None else [x.numpy() for x in held]
     ends = np.full(num, size * rows.shape[1]) if ends is None else ends
@@ -50,7 +50,8 @@ def without_sorting(
         left = choosing()(*choice)
     if left < 0:
         return None
-    width, least = int(counts.max()), int(counts.min())
+    each = counts.tolist()  # of few rows, less than numpy's calls
+    width, least = max(each), min(each)
     found, weights = torch.from_numpy(slots)[:, :width], torch.zeros(num, width)
     if least < width:
         empty = torch.from_numpy(np.arange(width) >= counts[:, None])

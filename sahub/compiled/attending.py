@@ -11,13 +11,15 @@ from sahub.compiled.jit import SUMS, Function, as_floats, compiled, inner, inner
 _AHEAD = 16  # keys that are asked of memory before they are needed
 _LINE = 64  # bytes
 _EMPTY = np.float32(-np.inf)
+_LEAST = np.float32(-87)
+_LOG2E, _LN2 = np.float32(1.4426950408889634), (np.float32(0.693359375), np.float32(-2.12194440e-4))
 
 
 def _attend(
     q: Any, k: Any, v: Any, k_place: Any, v_place: Any, slots: Any, weights: Any, formula: Any, sinks: Any, out: Any
 ) -> Any:
     batch, units, rows, heads, _ = q.shape
-    shares = np.empty((heads, slots.shape[3]), np.float32)
+    shares, powers = np.empty((heads, slots.shape[3]), np.float32), np.empty(slots.shape[3], np.int32)
     sink = np.full(heads, _EMPTY, np.float32)
     for b in range(batch):
         for u in range(units):
@@ -28,7 +30,7 @@ def _attend(
                 if not _dots(q[b, u, r], k, k_at, slots[b, u, r], weights[b, u, r], formula, shares):
                     return False
                 for i in range(heads):
-                    _softmax(shares[i], sink[i])
+                    _softmax(shares[i], sink[i], powers)
                 _sums(shares, v, v_at, slots[b, u, r], weights[b, u, r], out[b, u, r])
     return True
 
@@ -79,20 +81,47 @@ def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logit
 
 
 @inner_sums
-def _softmax(logits: Any, sink: Any) -> None:
+def _softmax(logits: Any, sink: Any, powers: Any) -> None:
     """In place, with one more logit that has no value; all -inf: 0."""
     top = sink
     for s in range(logits.shape[0]):
         top = max(top, logits[s])
     if top == _EMPTY:
         top = np.float32(0)
+    _exp(logits, top, powers)
     total = np.float32(math.exp(sink - top))
     for s in range(logits.shape[0]):
-        logits[s] = np.float32(math.exp(logits[s] - top))
         total += logits[s]
     share = np.float32(1) / total if total > 0 else np.float32(1)
     for s in range(logits.shape[0]):
         logits[s] *= share
+
+
+@inner
+def _exp(x: Any, top: Any, powers: Any) -> None:
+    """exp(x - top) in place, for numbers of at most 0, to two units of the last place: several at a time.
+
+    2^n * exp(r) with |r| <= log(2) / 2, by Taylor's series; below `_LEAST`, where fp32 ends, 0. powers: int32, as many.
+    """
+    for s in range(x.shape[0]):
+        y = x[s] - top
+        y = _LEAST if y < _LEAST else y
+        n = np.floor(y * _LOG2E + np.float32(0.5))
+        r = (y - n * _LN2[0]) - n * _LN2[1]
+        powers[s] = np.int32(n)
+        p = np.float32(1 / 720)
+        p = p * r + np.float32(1 / 120)
+        p = p * r + np.float32(1 / 24)
+        p = p * r + np.float32(1 / 6)
+        p = p * r + np.float32(0.5)
+        p = p * r + np.float32(1)
+        p = p * r + np.float32(1)
+        x[s] = np.float32(0) if y == _LEAST else p
+    for s in range(x.shape[0]):
+        powers[s] = (powers[s] + np.int32(127)) << np.int32(23)
+    scales = powers.view(np.float32)
+    for s in range(x.shape[0]):
+        x[s] *= scales[s]
 
 
 @inner_sums

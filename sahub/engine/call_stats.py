@@ -77,11 +77,11 @@ class Tally:
         self.rows += rows
         selected: Tensor | float
         if selection.rows.single is not None and free_to_read(selection.weights):  # tensors of one number are slow
-            kept, loaded = selection.num_kept().numpy(), selection.kv_counts().numpy()
-            selected = float(kept.mean())
+            kept, loaded = (one.flatten().tolist() for one in (selection.num_kept(), selection.kv_counts()))
+            selected = sum(kept) / len(kept)
             self.density += selected / selection.rows.single * rows
-            self.kv_density += float(loaded.mean()) / selection.rows.single * rows
-            self.bare += int((kept == 0).sum()) * selection.num_heads // kept.shape[1]
+            self.kv_density += sum(loaded) / len(loaded) / selection.rows.single * rows
+            self.bare += kept.count(0) * selection.num_heads // selection.num_kept().shape[1]
         else:
             selected = selection.num_kept().double().mean()
             self.density = self.density + selection.density() * rows
