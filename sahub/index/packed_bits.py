@@ -64,18 +64,9 @@ class Planes:
 
 
 def to_bits(codes: Tensor, width: int) -> Tensor:
-    """The bits of whole numbers [..., c, k], lowest first: uint8 [..., c * width, k]."""
+    """The bits of whole numbers [..., c, k], each number's lowest first: uint8 [..., c * width, k]."""
     places = torch.arange(width, dtype=codes.dtype, device=codes.device)[:, None]
     return ((codes.unsqueeze(-2) >> places) & 1).to(torch.uint8).flatten(-3, -2)
-
-
-def from_bits(bits: Tensor, width: int) -> Tensor:
-    """The whole numbers of `to_bits`: int32 [..., c, k]."""
-    each = bits.unflatten(-2, (-1, width))
-    codes: Tensor = each[..., 0, :].int()
-    for place in range(1, width):
-        codes |= each[..., place, :].int() << place
-    return codes
 
 
 def pack(codes: Tensor, width: int) -> Tensor:

@@ -15,7 +15,7 @@ from sahub.attention.call import Geometry
 from sahub.builders.build import build_stack, select
 from sahub.errors import ConfigError
 from sahub.index.kmeans import Finite, kmeans, nearest
-from sahub.index.packed_bits import Planes, from_bits, to_bits
+from sahub.index.packed_bits import Planes, to_bits
 
 D, SINKS, HEAVY = 8, 2, 5
 SHAPES = {  # query heads, KV heads, rows, keys, padding of the second sequence
@@ -236,6 +236,11 @@ def test_hash_attention_ranks_by_the_bits_that_agree(shape, heads, tmp_path):
         return sum(x * y for x, y in zip(kept["q", b, h, row], kept["k", b, h, j], strict=True))
 
     check({"name": "hash_attention", **fields}, shape, score, layer=1)
+
+
+def from_bits(bits, width):
+    places = torch.arange(width, dtype=torch.int32)[:, None]
+    return (bits.int().unflatten(-2, (-1, width)) << places).sum(-2, dtype=torch.int32)
 
 
 def test_packed_bits_come_back_whatever_the_chunks():
