@@ -12,6 +12,7 @@ from statistics import mean
 import torch
 
 import sahub.api
+from sahub.config.cell import compose_cell
 from sahub.data import vocabulary
 
 DENSITY = 0.1
@@ -31,7 +32,7 @@ def main(*arguments: str) -> None:
     given = {"model": "embedded", "contexts": "6", "tokens": "1000"}
     given |= dict(argument.split("=", 1) for argument in arguments)
     torch.set_num_threads(1)
-    model = sahub.load_model(given["model"])
+    model = sahub.load_model(compose_cell([f"model={given['model']}"]).settings.model.path or given["model"])
     traces = [trace(model, Random(number), int(given["tokens"])) for number in range(int(given["contexts"]))]
     sys.stdout.write(f"{given['model']}\n{'':32}{'mass_lost':>10}{'error':>10}{'density':>9}{'kv':>7}\n")
     for name, fields in STAGES.items():

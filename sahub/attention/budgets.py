@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeGuard
 import torch
 from torch import Tensor
 
-from sahub.attention.rows import Rows
+from sahub.attention.rows import Rows, free_to_read
 from sahub.errors import ConfigError
 
 One: TypeAlias = int | float | Mapping[str, Any]
@@ -125,6 +125,8 @@ def row_tokens(size: Size, rows: Rows, budget: float | None, kept: Tensor) -> Te
     kept  keys that earlier stages keep, int64 [b or 1, h or 1, q]: a share of the budget is one of what they left of
           it, and never more than that, whatever at_least says
     """
+    if rows.single is not None and kept.numel() == 1 and free_to_read(kept):  # tensors of one number are slow
+        return torch.full((1, 1, 1), _tokens(size, rows.single, budget, int(kept)))
     if isinstance(size, Mapping):
         assert budget is not None, "build_stack demands a budget for of_budget sizes"
         left = (row_share(budget, rows)[:, None] - kept).clamp(min=0)
@@ -134,6 +136,17 @@ def row_tokens(size: Size, rows: Rows, budget: float | None, kept: Tensor) -> Te
     if is_count(size):
         return rows.counts.clamp(max=int(size))[:, None]
     return row_share(float(size), rows)[:, None]
+
+
+def _tokens(size: Size, num_valid: int, budget: float | None, kept: int) -> int:
+    """`row_tokens` of one row."""
+    if isinstance(size, Mapping):
+        assert budget is not None, "build_stack demands a budget for of_budget sizes"
+        left = max(0, share_of(budget, num_valid) - kept)
+        part = max(int(left * float(size["of_budget"]) + 1e-6), int(size.get("at_least", 1)))
+        return min(part, int(size.get("at_most") or part), left)
+    assert not isinstance(size, Sequence), "a state has the sizes of its own layer"
+    return min(num_valid, int(size)) if is_count(size) else share_of(float(size), num_valid)
 
 
 def row_share(share: float, rows: Rows) -> Tensor:

@@ -17,7 +17,7 @@ from sahub.attention.budgets import (
     share_of,
 )
 from sahub.attention.call import Call
-from sahub.attention.rows import Rows
+from sahub.attention.rows import Rows, free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
@@ -69,15 +69,21 @@ class Local(Stage):
         size = _most(rows, self.window_size, density, call.density)
         if size >= rows.num_keys:
             return taken.all()
+        num = taken.num_kept()
+        if density is None:
+            assert self.window_size is not None
+            num = row_tokens(self.window_size, rows, call.density, num)
+            if rows.single is not None and num.numel() == 1 and free_to_read(num):
+                first = rows.single - int(num)
+                apart = not taken.slots.shape[-1] or int(taken.slots.max()) < first
+                return taken.of(torch.arange(first, rows.single), torch.zeros(1, 1, 1, int(num)), apart=apart)
         ages = torch.arange(size, device=rows.device)  # 0 = the row's newest key
         ranks = rows.counts[..., None] - 1 - ages
         if density is None:
-            assert self.window_size is not None
-            num = row_tokens(self.window_size, rows, call.density, taken.num_kept())
             chosen = (ages < num[..., None]) & (ranks >= 0)[:, None]
         else:
             free = ~_kept_by_age(rows, taken, size) & (ranks >= 0)[:, None]
-            left = row_share(density, rows)[:, None] - taken.num_kept()
+            left = row_share(density, rows)[:, None] - num
             chosen = free & (free.cumsum(-1) <= left[..., None])
         return taken.of(rows.positions(ranks)[:, None], torch.where(chosen, 0.0, float("-inf")))
 

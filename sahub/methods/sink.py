@@ -6,6 +6,7 @@ import torch
 
 from sahub.attention.budgets import Size, check_size, most_tokens, row_tokens
 from sahub.attention.call import Call
+from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.stage import Index, Stage
 
@@ -46,8 +47,11 @@ class Sink(Stage):
         rows, size = call.rows, most_tokens(self.sink_size, call.rows.num_keys, call.density)
         if size >= rows.num_keys:
             return taken.all()
+        num = row_tokens(self.sink_size, rows, call.density, taken.num_kept())
+        if rows.single is not None and num.numel() == 1 and free_to_read(num):
+            return taken.of(torch.arange(int(num)), torch.zeros(1, 1, 1, int(num)))
         ranks = torch.arange(size, device=rows.device)
-        inside = ranks < row_tokens(self.sink_size, rows, call.density, taken.num_kept())[..., None]
+        inside = ranks < num[..., None]
         weight = torch.where(inside, 0.0, float("-inf"))
         return taken.of(rows.positions(ranks[None, None])[:, None], weight)
 
