@@ -38,7 +38,8 @@ def model_of(tokens: int) -> Model:
 
 def main(*arguments: str) -> None:
     """Print a line for each place."""
-    tokens = int(dict({"tokens": "32768"}, **dict(one.split("=", 1) for one in arguments))["tokens"])
+    given = {"tokens": "32768"} | dict(argument.split("=", 1) for argument in arguments)
+    tokens = int(given["tokens"])
     torch.set_num_threads(1)
     noise = torch.Generator().manual_seed(1)
     contexts = [tuple(torch.randint(VOCABULARY, (tokens,), generator=noise).tolist()) for _ in range(2)]

@@ -125,8 +125,8 @@ def row_tokens(size: Size, rows: Rows, budget: float | None, kept: Tensor) -> Te
     kept  keys that earlier stages keep, int64 [b or 1, h or 1, q]: a share of the budget is one of what they left of
           it, and never more than that, whatever at_least says
     """
-    if rows.single is not None and kept.numel() == 1 and free_to_read(kept):  # tensors of one number are slow
-        return torch.full((1, 1, 1), _tokens(size, rows.single, budget, int(kept)))
+    if (plain := of_single_row(rows, kept)) is not None:
+        return torch.full((1, 1, 1), _tokens(size, rows.num_keys, budget, plain))
     if isinstance(size, Mapping):
         assert budget is not None, "build_stack demands a budget for of_budget sizes"
         left = (row_share(budget, rows)[:, None] - kept).clamp(min=0)
@@ -136,6 +136,15 @@ def row_tokens(size: Size, rows: Rows, budget: float | None, kept: Tensor) -> Te
     if is_count(size):
         return rows.counts.clamp(max=int(size))[:, None]
     return row_share(float(size), rows)[:, None]
+
+
+def of_single_row(rows: Rows, numbers: Tensor) -> int | None:
+    """The number of a single row that all heads share, as a plain one: tensors of one number are slow.
+
+    None where there are several of them, or reading is not free.
+    """
+    known = rows.single is not None and numbers.numel() == 1 and free_to_read(numbers)
+    return int(numbers) if known else None
 
 
 def _tokens(size: Size, num_valid: int, budget: float | None, kept: int) -> int:

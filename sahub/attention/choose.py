@@ -10,6 +10,7 @@ from torch import Tensor
 from sahub.attention.budgets import (
     at_layer,
     most_tokens,
+    of_single_row,
     row_share,
     row_tokens,
     share_of,
@@ -221,10 +222,10 @@ def budget(call: Call, taken: Selection, selector: Selector, heads: int) -> tupl
     density = at_layer(selector.max_density if selector.density is None else selector.density, call.layer)
     if density is None:
         return None, rows.num_keys
-    if rows.single is not None and kept.numel() == 1 and free_to_read(kept):
-        most = share_of(density, rows.single)
-        return torch.full((1, 1, 1), most - int(kept)), most
-    return row_share(density, rows)[:, None] - kept, share_of(density, rows.num_keys)
+    most = share_of(density, rows.num_keys)
+    if (plain := of_single_row(rows, kept)) is not None:
+        return torch.full((1, 1, 1), most - plain), most
+    return row_share(density, rows)[:, None] - kept, most
 
 
 def exact_scores(call: Call, *, value_weighted: bool = False) -> Scores:

@@ -33,9 +33,9 @@ class Codes:
         return self._packed.nbytes
 
     @property
-    def nbytes(self) -> int:
-        """Bytes in use."""
-        return self.packed_bytes + (self._read.data.nbytes if self._read.length else 0)
+    def read_bytes(self) -> int:
+        """Bytes that they take beside that, as a step reads them."""
+        return self._read.data.nbytes if self._read.length else 0
 
     def append(self, codes: Tensor) -> None:
         """Those of n more keys: whole numbers [b, g, t, n]."""

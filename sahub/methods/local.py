@@ -12,12 +12,13 @@ from sahub.attention.budgets import (
     check_density,
     check_size,
     most_tokens,
+    of_single_row,
     row_share,
     row_tokens,
     share_of,
 )
 from sahub.attention.call import Call
-from sahub.attention.rows import Rows, free_to_read
+from sahub.attention.rows import Rows
 from sahub.attention.selection import Selection
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
@@ -73,10 +74,10 @@ class Local(Stage):
         if density is None:
             assert self.window_size is not None
             num = row_tokens(self.window_size, rows, call.density, num)
-            if rows.single is not None and num.numel() == 1 and free_to_read(num):
-                first = rows.single - int(num)
+            if (plain := of_single_row(rows, num)) is not None:
+                first = rows.num_keys - plain
                 apart = not taken.slots.shape[-1] or int(taken.slots.max()) < first
-                return taken.of(torch.arange(first, rows.single), torch.zeros(1, 1, 1, int(num)), apart=apart)
+                return taken.of(torch.arange(first, rows.num_keys), torch.zeros(1, 1, 1, plain), apart=apart)
         ages = torch.arange(size, device=rows.device)  # 0 = the row's newest key
         ranks = rows.counts[..., None] - 1 - ages
         if density is None:

@@ -194,7 +194,8 @@ class ProductCodes(Coding):
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
-        return self.code_bytes - self._codes.packed_bytes + self._codes.nbytes
+        finite = 0 if self.centroids is None else sum(part.nbytes for part in self._finite)
+        return self.code_bytes + self._codes.read_bytes + finite
 
 
 def _valid_keys(keys: Tensor, valid: Tensor | None, b: int, g: int) -> Tensor:

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sahub.attention.budgets import Size, check_size, most_tokens, row_tokens
+from sahub.attention.budgets import Size, check_size, most_tokens, of_single_row, row_tokens
 from sahub.attention.call import Call
-from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.stage import Index, Stage
 
@@ -48,8 +47,8 @@ class Sink(Stage):
         if size >= rows.num_keys:
             return taken.all()
         num = row_tokens(self.sink_size, rows, call.density, taken.num_kept())
-        if rows.single is not None and num.numel() == 1 and free_to_read(num):
-            return taken.of(torch.arange(int(num)), torch.zeros(1, 1, 1, int(num)))
+        if (plain := of_single_row(rows, num)) is not None:
+            return taken.of(torch.arange(plain), torch.zeros(1, 1, 1, plain))
         ranks = torch.arange(size, device=rows.device)
         inside = ranks < num[..., None]
         weight = torch.where(inside, 0.0, float("-inf"))

@@ -144,7 +144,7 @@ class Buckets:
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
-        return self.code_bytes - self._codes.packed_bytes + self._codes.nbytes
+        return self.code_bytes + self._codes.read_bytes
 
     def planes(self, like: Tensor) -> Tensor:
         """fp32 [d, tables * width], a table's planes side by side."""
