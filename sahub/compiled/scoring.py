@@ -8,49 +8,69 @@ from typing import Any
 
 import numpy as np
 
-from sahub.compiled.jit import PLAIN, Function, compiled, inner, ones
+from sahub.compiled.jit import PLAIN, Function, add_four, compiled, inner, multiply_four, ones
 
-_KEYS, _BLOCK = 4096, 1024  # keys, or bytes of bits, that a core's cache holds beside what is summed up of them
+_KEYS, _BLOCK = 8192, 1024  # keys, or bytes of bits, that a core's cache holds beside what is summed up of them
+_LANES = 4  # rows that look up at once
 
 
-def _look_up(tables: Any, codes: Any, out: Any) -> None:
-    batch, groups, num, rows, _ = tables.shape
+def _look_up(high: Any, low: Any, codes: Any, out: Any) -> None:
+    batch, groups, num, size, rows = high.shape
+    size *= low.shape[3]
+    one, other = np.zeros((size, _LANES), np.float32), np.zeros((size, _LANES), np.float32)
+    sums = np.empty((min(_KEYS, out.shape[3]), _LANES), np.float32)
     for b in range(batch):
         for g in range(groups):
             for start in range(0, out.shape[3], _KEYS):
-                part = codes[b, g, :, start : start + _KEYS]
-                for r in range(rows):
-                    sums = out[b, g, r, start : start + _KEYS]
+                part = codes[b, g, :, start : min(start + _KEYS, out.shape[3])]
+                for first in range(0, rows, _LANES):
+                    row = min(first, rows - _LANES)
                     sums[:] = 0
-                    for t in range(0, num - 1, 2):
-                        _add_two(tables[b, g, t, r], part[t], tables[b, g, t + 1, r], part[t + 1], sums)
-                    if num % 2:
-                        _add(tables[b, g, num - 1, r], part[num - 1], sums)
+                    for t in range(0, num, 2):
+                        _fill(high[b, g, t], low[b, g, t], row, one)
+                        if t + 1 < num:
+                            _fill(high[b, g, t + 1], low[b, g, t + 1], row, other)
+                        else:
+                            other[:] = 0
+                        _add(one, part[t], other, part[min(t + 1, num - 1)], sums)
+                    for lane in range(_LANES):
+                        _copy(sums, lane, out[b, g, row + lane, start : start + _KEYS])
 
 
 @inner
-def _add(table: Any, codes: Any, sums: Any) -> None:
-    for k in range(sums.shape[0]):
-        sums[k] += table[codes[k]]
+def _fill(high: Any, low: Any, row: Any, table: Any) -> None:
+    """What every code is worth to the rows from `row` on."""
+    num, rows = low.shape
+    for i in range(high.shape[0]):
+        for j in range(num):
+            multiply_four(table, _LANES * (i * num + j), high, i * rows + row, low, j * rows + row)
 
 
 @inner
-def _add_two(one: Any, first: Any, other: Any, second: Any, sums: Any) -> None:
-    for k in range(sums.shape[0]):
-        sums[k] = (sums[k] + one[first[k]]) + other[second[k]]
+def _add(one: Any, first: Any, other: Any, second: Any, sums: Any) -> None:
+    for k in range(first.shape[0]):
+        add_four(sums, _LANES * k, one, _LANES * np.intp(first[k]), other, _LANES * np.intp(second[k]))
+
+
+@inner
+def _copy(sums: Any, lane: Any, out: Any) -> None:
+    for k in range(out.shape[0]):
+        out[k] = sums[k, lane]
 
 
 @cache
 def looking_up() -> Function:
     """The loop.
 
-        look_up(tables, codes, out)
+        look_up(high, low, codes, out)
 
-    tables  fp32 [b, g, t, r, c]: what each of c codes of table t is worth to a row
-    codes   uint16 [b, g, t, k or more], below c
-    out     fp32 [b, g, r, k], written: sums over the tables, in their order
+    high   fp32 [b, g, t, c, r], of which code i of table t is worth high[i // n] * low[i % n] to a row; 4 rows or more
+    low    fp32 [b, g, t, n, r]
+    codes  uint16 [b, g, t, k or more], below c * n
+    out    fp32 [b, g, r, k], written: sums over the tables, in their order
     """
-    return compiled(_look_up, "void(float32[:,:,:,:,::1],uint16[:,:,:,::1],float32[:,:,:,::1])", **PLAIN)
+    five = "float32[:,:,:,:,::1]"
+    return compiled(_look_up, f"void({five},{five},uint16[:,:,:,::1],float32[:,:,:,::1])", **PLAIN)
 
 
 def _agree(words: Any, asked: Any, num: Any, out: Any) -> None:

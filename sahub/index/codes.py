@@ -11,7 +11,6 @@ from sahub.compiled.present import at_hand
 from sahub.index.packed_bits import Planes, to_bits
 
 MOST_BITS = 15  # of a code
-_MOST_VALUES = 1 << 22  # of tables that are made at once: 16 MB
 
 
 class Codes:
@@ -59,23 +58,28 @@ class Codes:
         twin._packed, twin._read = self._packed.take(rows), self._read.take(rows)
         return twin
 
-    def worth(self, tables: Tensor) -> Tensor:
-        """What each key's codes are worth together to each row: fp32 [b, g, r, k].
+    def worth(self, high: Tensor, low: Tensor | None = None) -> Tensor:
+        """What each key's codes are worth together to each row: fp32 [b, g, r, k], added up in the tables' order.
 
-        tables  fp32 [b, g, t, r, c], c = 2^bits: what each code of a table is worth; added up in the tables' order
+        high, low  fp32 [b, g, t, c, r] and [b, g, t, n, r], c * n = 2^bits: code i of a table is worth
+                   high[i // n] * low[i % n]; without `low`, high[i]
         """
-        if free_to_read(tables) and at_hand():
-            from sahub.compiled.scoring import looking_up  # takes a second to import
+        if free_to_read(high) and at_hand():
+            return self._looked_up(high, high.new_ones(*high.shape[:3], 1, high.shape[4]) if low is None else low)
+        total = high.new_zeros(*high.shape[:2], self._read.length, high.shape[4])
+        for t, codes in enumerate(self._read.data.unbind(2)):
+            table = high[:, :, t]
+            if low is not None:
+                table = (table[:, :, :, None] * low[:, :, t, None]).flatten(2, 3)
+            total += table.gather(2, codes[..., None].long().expand_as(total))
+        return total.mT.contiguous()
 
-            out = tables.new_empty(*tables.shape[:2], tables.shape[3], self._read.length)
-            looking_up()(tables.contiguous().numpy(), self._read.memory.numpy().view("u2"), out.numpy())
-            return out
-        total = tables.new_zeros(*tables.shape[:2], tables.shape[3], self._read.length)
-        for table, codes in zip(tables.unbind(2), self._read.data.unbind(2), strict=True):
-            total += table.gather(-1, codes[:, :, None].long().expand(-1, -1, total.shape[2], -1))
-        return total
+    def _looked_up(self, high: Tensor, low: Tensor) -> Tensor:
+        """The same by a compiled loop."""
+        from sahub.compiled.scoring import looking_up  # takes a second to import
 
-
-def rows_at_once(values_of_a_row: int) -> int:
-    """How many rows have tables of so many values in memory at a time."""
-    return max(1, _MOST_VALUES // values_of_a_row)
+        rows = high.shape[4]
+        high, low = (torch.nn.functional.pad(x, (0, max(0, 4 - rows))).contiguous() for x in (high, low))
+        out = high.new_empty(*high.shape[:2], high.shape[4], self._read.length)
+        looking_up()(high.numpy(), low.numpy(), self._read.memory.numpy().view("u2"), out.numpy())
+        return out[:, :, :rows]

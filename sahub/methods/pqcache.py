@@ -134,7 +134,7 @@ class ProductCodes(Coding):
         group = call.num_heads // call.num_kv_heads
         query = (call.q.float() * call.scale).unflatten(1, (call.num_kv_heads, group)).unflatten(-1, (parts, -1))
         centroids = index._finite.centroids.unflatten(0, index.centroids.shape[:3])[..., : query.shape[-1]]
-        tables = torch.einsum("bgrqmd,bgmcd->bgmrqc", query, centroids).flatten(3, 4)
+        tables = torch.einsum("bgrqmd,bgmcd->bgmcrq", query, centroids).flatten(4, 5)
         return Scores(logits=index._codes.worth(tables).unflatten(2, (group, -1)).flatten(1, 2))
 
     def _learn(self, prefix: list[Chunk]) -> None:

@@ -16,7 +16,7 @@ from sahub.attention.selection import Selection
 from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.index.codes import MOST_BITS, Codes, rows_at_once
+from sahub.index.codes import MOST_BITS, Codes
 from sahub.index.lsh import KEYS_AT_ONCE, normals
 
 _LARGEST = torch.finfo(torch.float16).max
@@ -154,19 +154,20 @@ class Buckets:
         """fp32 [b, h, q, k], at least 0; a key's score depends on that key alone."""
         group = call.num_heads // call.num_kv_heads
         odds = torch.tanh(call.q.float() @ self.planes(call.q)) * (2 * call.q.shape[-1] ** -0.5 / tau)
-        odds = odds.unflatten(1, (-1, group)).flatten(2, 3)  # [b, g, group * q, tables * width]: log-odds of a side
-        odds = odds.unflatten(-1, (self._tables, self._width)).transpose(2, 3)
-        size = rows_at_once(odds.shape[0] * odds.shape[1] * (self._tables << self._width))
-        parts = [self._codes.worth(_chances(part)) for part in odds.split(size, dim=3)]
-        total = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        odds = odds.unflatten(-1, (self._tables, self._width)).unflatten(1, (-1, group))
+        odds = odds.permute(0, 1, 4, 5, 2, 3).flatten(4)  # log-odds of each side: [b, g, tables, width, group * q]
+        low, high = map(_chances, odds.tensor_split(2, dim=3))
+        total = self._codes.worth(high, low)
         total *= self._norms.data[:, :, None].float()
         heads: Tensor = total.unflatten(2, (group, -1)).flatten(1, 2)
         return heads
 
 
 def _chances(odds: Tensor) -> Tensor:
-    """P of each of 2^n buckets, fp32 [..., 2^n], of the log-odds [..., n] of its sides: the first is its lowest bit."""
-    if odds.shape[-1] == 1:
-        return torch.cat([odds.neg(), odds], dim=-1).sigmoid_()
-    low, high = map(_chances, odds.tensor_split(2, dim=-1))
-    return (high[..., :, None] * low[..., None, :]).flatten(-2)
+    """P of each of 2^n buckets, fp32 [b, g, t, 2^n, r], of the log-odds [b, g, t, n, r] of its sides, lowest first."""
+    if odds.shape[3] == 0:
+        return odds.new_ones(*odds.shape[:3], 1, odds.shape[4])
+    if odds.shape[3] == 1:
+        return torch.cat([odds.neg(), odds], dim=3).sigmoid_()
+    low, high = map(_chances, odds.tensor_split(2, dim=3))
+    return (high[:, :, :, :, None] * low[:, :, :, None]).flatten(3, 4)
