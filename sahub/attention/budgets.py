@@ -126,7 +126,7 @@ def row_tokens(size: Size, rows: Rows, budget: float | None, kept: Tensor) -> Te
           it, and never more than that, whatever at_least says
     """
     if (plain := of_single_row(rows, kept)) is not None:
-        return torch.full((1, 1, 1), _tokens(size, rows.num_keys, budget, plain))
+        return torch.full((1, 1, 1), tokens_of(size, rows.num_keys, budget, plain))
     if isinstance(size, Mapping):
         assert budget is not None, "build_stack demands a budget for of_budget sizes"
         left = (row_share(budget, rows)[:, None] - kept).clamp(min=0)
@@ -147,8 +147,8 @@ def of_single_row(rows: Rows, numbers: Tensor) -> int | None:
     return int(numbers) if known else None
 
 
-def _tokens(size: Size, num_valid: int, budget: float | None, kept: int) -> int:
-    """`row_tokens` of one row."""
+def tokens_of(size: Size, num_valid: int, budget: float | None, kept: int) -> int:
+    """`row_tokens` of one row with num_valid valid keys, of which `kept` are kept."""
     if isinstance(size, Mapping):
         assert budget is not None, "build_stack demands a budget for of_budget sizes"
         left = max(0, share_of(budget, num_valid) - kept)

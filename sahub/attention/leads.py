@@ -3,6 +3,8 @@
 from collections.abc import Hashable, Sequence
 from itertools import takewhile
 
+import torch
+
 from sahub.attention.call import Call
 from sahub.attention.selection import Kind, Selection
 from sahub.attention.stage import Stage
@@ -38,7 +40,21 @@ class Leads:
 
 def _kept(call: Call, stages: Sequence[Stage]) -> Selection:
     taken = Selection.none(call.rows, call.num_heads, call.num_kv_heads)
+    if spans := _spans(call, stages):
+        slots = torch.cat([torch.arange(one.start, one.stop, device=call.rows.device) for one in spans])
+        return taken.of(slots, torch.zeros(len(slots), device=slots.device))
     for stage in stages:
         if taken.kind is not Kind.ALL:
             taken = taken.then(stage.add(call, taken, None))
     return taken
+
+
+def _spans(call: Call, stages: Sequence[Stage]) -> list[range]:
+    """What each stage keeps of a single row's keys, side by side; none where some key lies in two, or all are kept."""
+    found: list[range] = []
+    for stage in stages if call.rows.single else ():
+        one = stage.span(call, sum(map(len, found)))
+        if one is None or any(max(one.start, other.start) < min(one.stop, other.stop) for other in found):
+            return []
+        found.append(one)
+    return found if sum(map(len, found)) < call.rows.num_keys else []

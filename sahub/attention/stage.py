@@ -69,6 +69,14 @@ class Stage:
         """The keys this stage adds to those already `taken`; a function of its arguments alone."""
         raise NotImplementedError
 
+    def span(self, call: Call, kept: int) -> range | None:
+        """What a stage that is `by_position` adds for a single row without a mask, of which `kept` keys are kept.
+
+        Right where none of these is among them; None = it is asked to `add`.
+        """
+        del call, kept
+        return None
+
     def index_key(self) -> Hashable | None:
         """Identity of the index: method and index hyperparameters, no budgets. None = the stage needs no index."""
         return None

@@ -9,11 +9,15 @@ from torch import Tensor
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Scores
 from sahub.attention.products import of_single_rows, product, scored
+from sahub.attention.rows import free_to_read
 from sahub.attention.shared import Keys, whole
+from sahub.compiled.present import at_hand
+from sahub.index.coarse import Coarse
 from sahub.index.own_pages import OwnPages
 from sahub.index.page_labels import decoded, label
 
 _OUT = float("-inf")
+_LARGE = 1 << 23  # multiplications from which a first look at less costs less than to look once
 
 
 class PageBounds:
@@ -32,6 +36,7 @@ class PageBounds:
         self._first: Tensor | None = None  # int64 [b]: first valid key (length where there is none yet); None = 0
         self._closed = [Growing(axis=2)] if label_bits == 16 else [Growing(axis=2), Growing(axis=2)]  # see page_labels
         self._read = Growing(axis=2)  # fp32 [b, g, p, 2 * d]: closed pages as a step reads them
+        self._coarse = Coarse()  # the same for a first look
         self._longest: Tensor | None = None  # fp32 [b, g]: a bound of the lengths of these
         self._open: Tensor | None = None  # [b, g, 2 * d]: bounds so far, -inf without a key; None = no key
 
@@ -68,6 +73,7 @@ class PageBounds:
             self._first = self._first.clamp(max=length) if length else None
         for part in [*self._closed, self._read]:
             part.truncate(length // self._page_size)
+        self._coarse.truncate(length // self._page_size)
         page = self._page_at(length)
         self._open = None
         if length and not (isinstance(page, int) and length % self._page_size == 0):
@@ -79,13 +85,14 @@ class PageBounds:
         twin = type(self)(self._page_size, self._label_bits)
         twin.length, twin._first, twin._open = self.length, self._first, self._open
         twin._closed = [part.fork() for part in self._closed]
-        twin._read, twin._longest = self._read.fork(), self._longest
+        twin._read, twin._coarse, twin._longest = self._read.fork(), self._coarse.fork(), self._longest
         return twin
 
     def take(self, rows: Tensor) -> Self:
         """See Index."""
         twin = self.fork()
         twin._closed, twin._read = [part.take(rows) for part in self._closed], self._read.take(rows)
+        twin._coarse = self._coarse.take(rows)
         some = [None if one is None else one[rows] for one in (self._first, self._longest, self._open)]
         twin._first, twin._longest, twin._open = some
         return twin
@@ -99,7 +106,7 @@ class PageBounds:
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
-        return self.code_bytes + (self._read.data.nbytes if self._read.length else 0)
+        return self.code_bytes + self._coarse.nbytes + (self._read.data.nbytes if self._read.length else 0)
 
     def scores(self, call: Call) -> Scores:
         """Bounds of all pages for every row, each page as it was when the row's own key was the last."""
@@ -108,9 +115,13 @@ class PageBounds:
         if call.rows.single and self._first is None and self._closed[0].length:
             closed = self._bounds(self._closed[0].length, signed.shape[-1])
             last = None if self._open is None else self._open.float()[:, :, None]
-            found = of_single_rows(signed, closed, last)
-            if found is not None:
-                return Scores(logits=found, page_size=self._page_size)
+            if self._coarse.length and signed.numel() * closed.shape[2] >= _LARGE:
+                found = self._coarse.products(signed, closed, last)
+                if found is not None:
+                    return Scores(logits=found[0], page_size=self._page_size, exact=found[1])
+            plain = of_single_rows(signed, closed, last)
+            if plain is not None:
+                return Scores(logits=plain, page_size=self._page_size)
         num_pages = (call.rows.num_keys - 1) // self._page_size + 1
         own = self._own(call, signed)
         if not self._closed[0].length:
@@ -222,5 +233,7 @@ class PageBounds:
         bounds = decoded(labels, self._label_bits, width)
         if bounds is not labels[0]:
             self._read.append(bounds)
+        if free_to_read(bounds) and at_hand():
+            self._coarse.append(bounds)
         longest = torch.linalg.vector_norm(bounds, dim=-1).amax(-1)
         self._longest = longest if self._longest is None else torch.maximum(self._longest, longest)

@@ -12,10 +12,10 @@ from sahub.attention.budgets import (
     check_density,
     check_size,
     most_tokens,
-    of_single_row,
     row_share,
     row_tokens,
     share_of,
+    tokens_of,
 )
 from sahub.attention.call import Call
 from sahub.attention.rows import Rows
@@ -62,6 +62,14 @@ class Local(Stage):
         else:
             check_density("density", self.density)
 
+    def span(self, call: Call, kept: int) -> range:
+        """The last keys, of which none is kept already."""
+        end, density = call.rows.num_keys, at_layer(self.density, call.layer)
+        if density is not None:
+            return range(end - max(0, share_of(density, end) - kept), end)
+        assert self.window_size is not None
+        return range(end - tokens_of(self.window_size, end, call.density, kept), end)
+
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The most recent valid keys; a window is the same for every head."""
         del index
@@ -74,10 +82,6 @@ class Local(Stage):
         if density is None:
             assert self.window_size is not None
             num = row_tokens(self.window_size, rows, call.density, num)
-            if (plain := of_single_row(rows, num)) is not None:
-                first = rows.num_keys - plain
-                apart = not taken.slots.shape[-1] or int(taken.slots.max()) < first
-                return taken.of(torch.arange(first, rows.num_keys), torch.zeros(1, 1, 1, plain), apart=apart)
         ages = torch.arange(size, device=rows.device)  # 0 = the row's newest key
         ranks = rows.counts[..., None] - 1 - ages
         if density is None:

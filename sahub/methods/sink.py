@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sahub.attention.budgets import Size, check_size, most_tokens, of_single_row, row_tokens
+from sahub.attention.budgets import Size, check_size, most_tokens, row_tokens, tokens_of
 from sahub.attention.call import Call
 from sahub.attention.selection import Selection
 from sahub.attention.stage import Index, Stage
@@ -40,6 +40,10 @@ class Sink(Stage):
     def __post_init__(self) -> None:
         check_size("sink_size", self.sink_size)
 
+    def span(self, call: Call, kept: int) -> range:
+        """The first keys."""
+        return range(tokens_of(self.sink_size, call.rows.num_keys, call.density, kept))
+
     def add(self, call: Call, taken: Selection, index: Index | None) -> Selection:
         """The first valid keys, the same for every head."""
         del index
@@ -47,8 +51,6 @@ class Sink(Stage):
         if size >= rows.num_keys:
             return taken.all()
         num = row_tokens(self.sink_size, rows, call.density, taken.num_kept())
-        if (plain := of_single_row(rows, num)) is not None:
-            return taken.of(torch.arange(plain), torch.zeros(1, 1, 1, plain))
         ranks = torch.arange(size, device=rows.device)
         inside = ranks < num[..., None]
         weight = torch.where(inside, 0.0, float("-inf"))
