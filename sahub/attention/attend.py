@@ -4,6 +4,7 @@ cap(x) = softcap * tanh(x / softcap), where a layer has one. A learned sink is o
 share of the softmax, and has no value.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,6 +157,7 @@ def _compiles(q: Tensor, k: Keys, v: Keys, softmax: _Softmax) -> bool:
 def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
     """The same in one pass over keys, and one over values, by a compiled loop."""
     from sahub.compiled.attending import attending  # takes a second to import
+    from sahub.compiled.parallel import over_units
 
     units = max(k.shape[1], selection.slots.shape[1])
     grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()  # [b, u, q, heads of the unit, d]
@@ -166,10 +168,10 @@ def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softm
     slots, weights = (
         spread(x, units).expand(q.shape[0], -1, -1, -1).numpy() for x in (selection.slots, selection.weights)
     )
-    inside = attending("int16" if k.dtype == torch.bfloat16 else "float32")(
-        grouped.numpy(), keys, values, key_places, value_places, slots, weights, formula, sinks.numpy(), out.numpy()
-    )
-    if not inside:
+    given = keys, values, key_places, value_places, slots, weights, formula, sinks.numpy()
+    loop, rows = attending("int16" if k.dtype == torch.bfloat16 else "float32"), math.prod(out.shape[:3])
+    work = out.numel() * slots.shape[3]
+    if not all(over_units(loop, rows, work, grouped.numpy(), *given, out.numpy())):
         raise IndexError(f"a selection holds positions outside the {k.shape[2]} keys")
     return out.permute(0, 2, 1, 3, 4).flatten(2, 3)
 

@@ -87,11 +87,14 @@ def of_single_rows(rows: Tensor, keys: Tensor, last: Tensor | None = None) -> Te
     if not (known and free_to_read(keys) and at_hand()):
         return None
     from sahub.compiled.multiplying import multiplying  # takes a second to import
+    from sahub.compiled.parallel import over_units
 
     behind = keys.new_empty(*keys.shape[:2], 0, keys.shape[3]) if last is None else last.contiguous()
     out = torch.empty(*rows.shape[:3], keys.shape[2] + behind.shape[2])
     memory, place = Table(keys).as_numpy()
-    multiplying()(rows[:, :, :, 0].contiguous().numpy(), memory, place, behind.numpy(), out.numpy())
+    asked = rows[:, :, :, 0].contiguous().numpy()
+    work, units = rows.numel() * out.shape[3], rows.shape[0] * rows.shape[1]
+    over_units(multiplying(), units, work, asked, memory, place, behind.numpy(), out.numpy())
     return out.view(out.shape[0], -1, 1, out.shape[3])
 
 

@@ -16,22 +16,32 @@ _LOG2E, _LN2 = np.float32(1.4426950408889634), (np.float32(0.693359375), np.floa
 
 
 def _attend(
-    q: Any, k: Any, v: Any, k_place: Any, v_place: Any, slots: Any, weights: Any, formula: Any, sinks: Any, out: Any
+    first: Any,
+    end: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    k_place: Any,
+    v_place: Any,
+    slots: Any,
+    weights: Any,
+    formula: Any,
+    sinks: Any,
+    out: Any,
 ) -> Any:
-    batch, units, rows, heads, _ = q.shape
+    _, units, rows, heads, _ = q.shape
     shares, powers = np.empty((heads, slots.shape[3]), np.float32), np.empty(slots.shape[3], np.int32)
     sink = np.full(heads, _EMPTY, np.float32)
-    for b in range(batch):
-        for u in range(units):
-            if sinks.shape[0]:
-                sink[:] = sinks[u * heads : (u + 1) * heads]
-            k_at, v_at = _place(k_place, b, u, units), _place(v_place, b, u, units)
-            for r in range(rows):
-                if not _dots(q[b, u, r], k, k_at, slots[b, u, r], weights[b, u, r], formula, shares):
-                    return False
-                for i in range(heads):
-                    _softmax(shares[i], sink[i], powers)
-                _sums(shares, v, v_at, slots[b, u, r], weights[b, u, r], out[b, u, r])
+    for one in range(first, end):
+        b, u, r = one // (units * rows), one // rows % units, one % rows
+        if sinks.shape[0]:
+            sink[:] = sinks[u * heads : (u + 1) * heads]
+        k_at, v_at = _place(k_place, b, u, units), _place(v_place, b, u, units)
+        if not _dots(q[b, u, r], k, k_at, slots[b, u, r], weights[b, u, r], formula, shares):
+            return False
+        for i in range(heads):
+            _softmax(shares[i], sink[i], powers)
+        _sums(shares, v, v_at, slots[b, u, r], weights[b, u, r], out[b, u, r])
     return True
 
 
@@ -146,8 +156,9 @@ def _sums(shares: Any, v: Any, at: Any, slots: Any, weights: Any, out: Any) -> N
 def attending(kind: str) -> Function:
     """The loop for keys and values of a numpy dtype: float32, or int16, which are the bits of bfloat16.
 
-        attend(q, k, v, k_place, v_place, slots, weights, formula, sinks, out) -> whether all slots are inside
+        attend(first, end, q, k, v, k_place, v_place, slots, weights, formula, sinks, out) -> whether slots are inside
 
+    first, end  which rows, flat over (b, u, q)
     q        fp32 [b, u, q, n, d]: n query heads that chose together, u such units a sequence
     k, v     [rows, d], [rows, dv]: memory
     k_place  int64 [7]: where a key of a KV head lies in memory, see sahub.attention.table; v_place of v
@@ -158,4 +169,4 @@ def attending(kind: str) -> Function:
     """
     memory, place = f"{kind}[:,::1]", "int64[::1]"
     arrays = f"float32[:,:,:,:,::1],{memory},{memory},{place},{place},int64[:,:,:,:],float32[:,:,:,:]"
-    return compiled(_attend, f"boolean({arrays},float32[::1],float32[::1],float32[:,:,:,:,::1])", **SUMS)
+    return compiled(_attend, f"boolean(int64,int64,{arrays},float32[::1],float32[::1],float32[:,:,:,:,::1])", **SUMS)

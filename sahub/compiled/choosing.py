@@ -186,6 +186,8 @@ def _best(logits: Any, near: Any, free: Any, need: Any, scores: Any, units: Any,
 
 
 def _choose(
+    first: Any,
+    end: Any,
     logits: Any,
     near: Any,
     size: Any,
@@ -198,12 +200,13 @@ def _choose(
     unsure: Any,
 ) -> Any:
     num_rows, num_units = logits.shape
-    share, num_open = num_rows // held.shape[0], 0
+    share, num_open, most = num_rows // held.shape[0], 0, unsure.shape[0] // num_rows
+    open_units = unsure[first * most : end * most]
     scores, units = np.empty(num_units, np.float32), np.empty(num_units, np.int64)
     free, listed = np.empty(num_units, np.int64), np.empty(num_units, np.int64)
     taken, marks = np.zeros(num_units, np.bool_), np.empty(num_units * size, np.bool_)
-    for r in range(num_rows):
-        at, known = r // share, r % share > 0 and ends[r] == ends[r - 1]
+    for r in range(first, end):
+        at, known = r // share, r > first and r % share > 0 and ends[r] == ends[r - 1]
         if not known and not _free(held[at], held_weights[at], size, ends[r], marks, free):
             return -1
         if near[r] < 0:
@@ -215,7 +218,7 @@ def _choose(
             return -1
         at, left, count, is_open = _best(logits[r], near[r], free, need[r], scores, units, listed, size)
         if is_open:
-            num_open = _note(scores[:count], units, at, near[r], r, unsure, num_open)
+            num_open = _note(scores[:count], units, at, near[r], r, open_units, num_open)
             if num_open < 0:
                 return -1
         for place in range(at + (left > 0)):
@@ -230,17 +233,20 @@ def _choose(
 def choosing() -> Function:
     """The loop.
 
-        choose(logits, near, size, ends, held, held_weights, need, slots, counts, unsure) -> number of `unsure`
+        choose(first, end, logits, near, size, ends, held, held_weights, need, slots, counts, unsure) -> how many
+            units are unsure
 
+    first, end  which rows
     logits  fp32 [r, m] of units of `size` keys each; -inf = never chosen
     near    fp32 [r]: scores that are no further apart may be in either order; below 0: the row stands as it is
     ends    int64 [r], at most m * size: the row sees so many keys, the first ones
     held    int64 [w, s] with log-weights fp32: keys that are kept for certain where these are 0; w divides r
     need    int64 [r]: keys to choose. Of the last unit the most recent ones are taken
     slots   int64 [r, n], written: the keys of each row, ascending, of which there are counts, int64 [r]
-    unsure  int64 [n, 2], written: row and unit of scores that are so near to the last chosen one that their order has
-            to be known, where it matters: with those right, and near 0, all is. -1: there are more of them, a score is
-            no number, or a kept key lies outside
+    unsure  int64 [r * n, 2], of which the rows asked for have places, written from the first of these on: row and unit
+            of scores that are so near to the last chosen one that their order has to be known, where it matters: with
+            those right, and near 0, all is. -1: there are more of them, a score is no number, or a kept key lies
+            outside
     """
     arrays = "float32[:,::1],float32[::1],int64,int64[::1],int64[:,:],float32[:,:],int64[::1]"
-    return compiled(_choose, f"int64({arrays},int64[:,::1],int64[::1],int64[:,::1])", **PLAIN)
+    return compiled(_choose, f"int64(int64,int64,{arrays},int64[:,::1],int64[::1],int64[:,::1])", **PLAIN)

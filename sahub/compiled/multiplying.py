@@ -10,18 +10,18 @@ from sahub.compiled.jit import SUMS, Function, compiled, inner_sums
 _TOGETHER = 4
 
 
-def _multiply(rows: Any, keys: Any, place: Any, last: Any, out: Any) -> None:
-    batch, units, num, dim = rows.shape
+def _multiply(first: Any, end: Any, rows: Any, keys: Any, place: Any, last: Any, out: Any) -> None:
+    _, units, num, dim = rows.shape
     batch_step, head_step, key_step = place[:3]
     num_keys = out.shape[3] - last.shape[2]
     doubles = np.zeros((num + _TOGETHER, dim), np.float64)
-    for b in range(batch):
-        for u in range(units):
-            doubles[:num] = rows[b, u]
-            for m in range(out.shape[3]):
-                key = keys[b * batch_step + u * head_step + m * key_step] if m < num_keys else last[b, u, 0]
-                for r in range(0, num, _TOGETHER):
-                    _dots(doubles, r, key, out[b, u, :, m])
+    for one in range(first, end):
+        b, u = one // units, one % units
+        doubles[:num] = rows[b, u]
+        for m in range(out.shape[3]):
+            key = keys[b * batch_step + u * head_step + m * key_step] if m < num_keys else last[b, u, 0]
+            for r in range(0, num, _TOGETHER):
+                _dots(doubles, r, key, out[b, u, :, m])
 
 
 @inner_sums
@@ -43,8 +43,9 @@ def _dots(rows: Any, first: Any, key: Any, out: Any) -> None:
 def multiplying() -> Function:
     """The loop.
 
-        multiply(rows, keys, place, last, out)
+        multiply(first, end, rows, keys, place, last, out)
 
+    first, end  which units, flat over (b, u)
     rows   fp32 [b, u, r, d]
     keys   fp32 [n, d]: memory
     place  int64 [7]: where key m of KV head u lies in it, see sahub.attention.table
@@ -52,23 +53,34 @@ def multiplying() -> Function:
     out    fp32 [b, u, r, m], written
     """
     four = "float32[:,:,:,::1]"
-    return compiled(_multiply, f"void({four},float32[:,::1],int64[::1],{four},{four})", **SUMS)
+    return compiled(_multiply, f"void(int64,int64,{four},float32[:,::1],int64[::1],{four},{four})", **SUMS)
 
 
-def _glance(rows: Any, codes: Any, reals: Any, last: Any, off: Any, rounding: Any, out: Any, slack: Any) -> None:
-    batch, units, num, _ = rows.shape
+def _glance(
+    first: Any,
+    end: Any,
+    rows: Any,
+    codes: Any,
+    reals: Any,
+    last: Any,
+    off: Any,
+    rounding: Any,
+    out: Any,
+    slack: Any,
+) -> None:
+    _, units, num, _ = rows.shape
     closed, sums = out.shape[3] - last.shape[2], np.empty(num, np.float32)
-    for b in range(batch):
-        for u in range(units):
-            _sizes(rows[b, u], last[b, u], off[b, u], rounding, sums, slack[b, u])
-            for m in range(out.shape[3]):
-                for r in range(0, num, _TOGETHER):
-                    if m < closed:
-                        _nearly(rows[b, u], r, codes[b, u, m], out[b, u, :, m])
-                        for i in range(r, r + _TOGETHER):
-                            out[b, u, i, m] = reals[b, u, m, 0] * sums[i] + reals[b, u, m, 1] * out[b, u, i, m]
-                    else:
-                        _nearly(rows[b, u], r, last[b, u, 0], out[b, u, :, m])
+    for one in range(first, end):
+        b, u = one // units, one % units
+        _sizes(rows[b, u], last[b, u], off[b, u], rounding, sums, slack[b, u])
+        for m in range(out.shape[3]):
+            for r in range(0, num, _TOGETHER):
+                if m < closed:
+                    _nearly(rows[b, u], r, codes[b, u, m], out[b, u, :, m])
+                    for i in range(r, r + _TOGETHER):
+                        out[b, u, i, m] = reals[b, u, m, 0] * sums[i] + reals[b, u, m, 1] * out[b, u, i, m]
+                else:
+                    _nearly(rows[b, u], r, last[b, u, 0], out[b, u, :, m])
 
 
 @inner_sums
@@ -105,8 +117,9 @@ def _nearly(rows: Any, first: Any, key: Any, out: Any) -> None:
 def glancing() -> Function:
     """The loop.
 
-        glance(rows, codes, reals, last, off, rounding, out, slack)
+        glance(first, end, rows, codes, reals, last, off, rounding, out, slack)
 
+    first, end  which units, flat over (b, u)
     rows      fp32 [b, u, r, d], r a multiple of 4
     codes     uint16 [b, u, m or more, d]
     reals     fp32 [b, u, m or more, 2]: low and step, key m is low + step * code
@@ -118,7 +131,7 @@ def glancing() -> Function:
     """
     four = "float32[:,:,:,::1]"
     arrays = f"{four},uint16[:,:,:,::1],{four},{four},float32[:,::1],float32,{four},float32[:,:,::1]"
-    return compiled(_glance, f"void({arrays})", **SUMS)
+    return compiled(_glance, f"void(int64,int64,{arrays})", **SUMS)
 
 
 def _settle(rows: Any, keys: Any, place: Any, last: Any, row: Any, unit: Any, out: Any) -> None:

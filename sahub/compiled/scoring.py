@@ -14,27 +14,27 @@ _KEYS, _BLOCK = 8192, 1024  # keys, or bytes of bits, that a core's cache holds 
 _LANES = 4  # rows that look up at once
 
 
-def _look_up(high: Any, low: Any, codes: Any, out: Any) -> None:
-    batch, groups, num, size, rows = high.shape
+def _look_up(begin: Any, end: Any, high: Any, low: Any, codes: Any, out: Any) -> None:
+    _, groups, num, size, rows = high.shape
     size *= low.shape[3]
     one, other = np.zeros((size, _LANES), np.float32), np.zeros((size, _LANES), np.float32)
     sums = np.empty((min(_KEYS, out.shape[3]), _LANES), np.float32)
-    for b in range(batch):
-        for g in range(groups):
-            for start in range(0, out.shape[3], _KEYS):
-                part = codes[b, g, :, start : min(start + _KEYS, out.shape[3])]
-                for first in range(0, rows, _LANES):
-                    row = min(first, rows - _LANES)
-                    sums[:] = 0
-                    for t in range(0, num, 2):
-                        _fill(high[b, g, t], low[b, g, t], row, one)
-                        if t + 1 < num:
-                            _fill(high[b, g, t + 1], low[b, g, t + 1], row, other)
-                        else:
-                            other[:] = 0
-                        _add(one, part[t], other, part[min(t + 1, num - 1)], sums)
-                    for lane in range(_LANES):
-                        _copy(sums, lane, out[b, g, row + lane, start : start + _KEYS])
+    for unit in range(begin, end):
+        b, g = unit // groups, unit % groups
+        for start in range(0, out.shape[3], _KEYS):
+            part = codes[b, g, :, start : min(start + _KEYS, out.shape[3])]
+            for first in range(0, rows, _LANES):
+                row = min(first, rows - _LANES)
+                sums[:] = 0
+                for t in range(0, num, 2):
+                    _fill(high[b, g, t], low[b, g, t], row, one)
+                    if t + 1 < num:
+                        _fill(high[b, g, t + 1], low[b, g, t + 1], row, other)
+                    else:
+                        other[:] = 0
+                    _add(one, part[t], other, part[min(t + 1, num - 1)], sums)
+                for lane in range(_LANES):
+                    _copy(sums, lane, out[b, g, row + lane, start : start + _KEYS])
 
 
 @inner
@@ -62,28 +62,29 @@ def _copy(sums: Any, lane: Any, out: Any) -> None:
 def looking_up() -> Function:
     """The loop.
 
-        look_up(high, low, codes, out)
+        look_up(first, end, high, low, codes, out)
 
+    first, end  which units, flat over (b, g)
     high   fp32 [b, g, t, c, r], of which code i of table t is worth high[i // n] * low[i % n] to a row; 4 rows or more
     low    fp32 [b, g, t, n, r]
     codes  uint16 [b, g, t, k or more], below c * n
     out    fp32 [b, g, r, k], written: sums over the tables, in their order
     """
     five = "float32[:,:,:,:,::1]"
-    return compiled(_look_up, f"void({five},{five},uint16[:,:,:,::1],float32[:,:,:,::1])", **PLAIN)
+    return compiled(_look_up, f"void(int64,int64,{five},{five},uint16[:,:,:,::1],float32[:,:,:,::1])", **PLAIN)
 
 
-def _agree(words: Any, asked: Any, num: Any, out: Any) -> None:
-    batch, groups, lists, size, _ = words.shape
-    for b in range(batch):
-        for g in range(groups):
-            for r in range(out.shape[2]):
-                held = words[b, g, r if lists > 1 else 0]
-                for q in range(out.shape[3]):
-                    scores = out[b, g, r, q]
-                    scores[:] = num
-                    for w in range(size):
-                        _subtract(held[w], asked[b, g, r, q, w], scores)
+def _agree(first: Any, end: Any, words: Any, asked: Any, num: Any, out: Any) -> None:
+    _, groups, lists, size, _ = words.shape
+    for unit in range(first, end):
+        b, g = unit // groups, unit % groups
+        for r in range(out.shape[2]):
+            held = words[b, g, r if lists > 1 else 0]
+            for q in range(out.shape[3]):
+                scores = out[b, g, r, q]
+                scores[:] = num
+                for w in range(size):
+                    _subtract(held[w], asked[b, g, r, q, w], scores)
 
 
 @inner
@@ -97,31 +98,32 @@ def _subtract(held: Any, asked: Any, scores: Any) -> None:
 def agreeing() -> Function:
     """The loop.
 
-        agree(words, asked, num, out)
+        agree(first, end, words, asked, num, out)
 
+    first, end  which units, flat over (b, g)
     words  uint32 [b, g, r or 1, w, k or more]: the bits of each key, 32 a word
     asked  uint32 [b, g, r, q, w]: those of each query
     num    how many bits there are, without those that fill the last word
     out    fp32 [b, g, r, q, k], written: bits that agree minus bits that differ
     """
     five = "uint32[:,:,:,:,::1]"
-    return compiled(_agree, f"void({five},{five},int64,float32[:,:,:,:,::1])", **PLAIN)
+    return compiled(_agree, f"void(int64,int64,{five},{five},int64,float32[:,:,:,:,::1])", **PLAIN)
 
 
-def _meet(planes: Any, asked: Any, least: Any, out: Any) -> None:
-    batch, groups, tables, _, _ = planes.shape
+def _meet(first: Any, last: Any, planes: Any, asked: Any, least: Any, out: Any) -> None:
+    _, groups, tables, _, _ = planes.shape
     words, size = out.shape[3], min(_BLOCK, out.shape[3])
     other, counts = np.empty(size, np.uint8), np.empty((least, size), np.uint8)
-    for b in range(batch):
-        for g in range(groups):
-            for start in range(0, words, _BLOCK):
-                end = min(start + _BLOCK, words)
-                for r in range(asked.shape[2]):
-                    counts[:] = 0
-                    for t in range(tables):
-                        _differ(planes[b, g, t, :, start:end], asked[b, g, r, t], other)
-                        _count(counts, other)
-                    out[b, g, r, start:end] = counts[least - 1, : end - start]
+    for unit in range(first, last):
+        b, g = unit // groups, unit % groups
+        for start in range(0, words, _BLOCK):
+            end = min(start + _BLOCK, words)
+            for r in range(asked.shape[2]):
+                counts[:] = 0
+                for t in range(tables):
+                    _differ(planes[b, g, t, :, start:end], asked[b, g, r, t], other)
+                    _count(counts, other)
+                out[b, g, r, start:end] = counts[least - 1, : end - start]
 
 
 @inner
@@ -148,11 +150,12 @@ def _count(counts: Any, other: Any) -> None:
 def meeting() -> Function:
     """The loop.
 
-        meet(planes, asked, least, out)
+        meet(first, end, planes, asked, least, out)
 
+    first, end  which units, flat over (b, g)
     planes  uint8 [b, g, t, n, w or more]: n bits of each key in each of t tables, eight keys a byte
     asked   uint8 [b, g, r, t, n]: those of each row, 255 or 0
     out     uint8 [b, g, r, w], written: the keys that have all bits of a row in `least` tables or more
     """
     five = "uint8[:,:,:,:,::1]"
-    return compiled(_meet, f"void({five},{five},int64,uint8[:,:,:,::1])", **PLAIN)
+    return compiled(_meet, f"void(int64,int64,{five},{five},int64,uint8[:,:,:,::1])", **PLAIN)

@@ -68,6 +68,7 @@ class Coarse:
         themselves are given, [b, g, m, w]; None where it cannot be told how far they are off.
         """
         from sahub.compiled.multiplying import glancing, settling  # takes a second to import
+        from sahub.compiled.parallel import over_units
 
         assert self._off is not None
         num, behind = rows.shape[2], (vectors[:, :, :0] if last is None else last).contiguous()
@@ -76,7 +77,8 @@ class Coarse:
         out = torch.empty(*padded.shape[:3], vectors.shape[2] + behind.shape[2])
         slack = torch.empty(padded.shape[:3])
         known = self._codes.memory.numpy().view("u2"), self._reals.memory.numpy(), behind.numpy(), self._off.numpy()
-        glancing()(padded.numpy(), *known, _rounding(rows.shape[4]), out.numpy(), slack.numpy())
+        given = padded.numpy(), *known, _rounding(rows.shape[4]), out.numpy(), slack.numpy()
+        over_units(glancing(), rows.shape[0] * rows.shape[1], rows.numel() * out.shape[3], *given)
         if not math.isfinite(float(slack.amax())):
             return None
         memory, place = Table(vectors).as_numpy()

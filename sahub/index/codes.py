@@ -76,10 +76,12 @@ class Codes:
 
     def _looked_up(self, high: Tensor, low: Tensor) -> Tensor:
         """The same by a compiled loop."""
+        from sahub.compiled.parallel import over_units
         from sahub.compiled.scoring import looking_up  # takes a second to import
 
         rows = high.shape[4]
         high, low = (torch.nn.functional.pad(x, (0, max(0, 4 - rows))).contiguous() for x in (high, low))
         out = high.new_empty(*high.shape[:2], high.shape[4], self._read.length)
-        looking_up()(high.numpy(), low.numpy(), self._read.memory.numpy().view("u2"), out.numpy())
+        given = high.numpy(), low.numpy(), self._read.memory.numpy().view("u2"), out.numpy()
+        over_units(looking_up(), high.shape[0] * high.shape[1], high.shape[2] * out.numel(), *given)
         return out[:, :, :rows]

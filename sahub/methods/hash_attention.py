@@ -191,12 +191,14 @@ class Signatures:
 
     def _agreeing(self, asked: Tensor) -> Tensor:
         """The scores of query bits [b, g, r, q, n]: fp32 [b, g, r, q, k]."""
+        from sahub.compiled.parallel import over_units
         from sahub.compiled.scoring import agreeing  # takes a second to import
 
         words = _words(asked.transpose(-1, -2)).transpose(-1, -2).contiguous()  # [b, g, r, q, words]
         out = torch.empty(*asked.shape[:4], self._words.length)
         known = self._words.memory.numpy().view("u4")
-        agreeing()(known, words.numpy().view("u4"), asked.shape[-1], out.numpy())
+        given = known, words.numpy().view("u4"), asked.shape[-1], out.numpy()
+        over_units(agreeing(), out.shape[0] * out.shape[1], words.shape[-1] * out.numel(), *given)
         return out
 
     def _mlp(self, side: str, like: Tensor) -> Mlp:

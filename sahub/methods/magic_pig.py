@@ -139,9 +139,11 @@ class Tables(Coding):
         held = self._sides.memory.unflatten(2, (tables, width))  # [b, g, l, bits, words or more]
         found = held.new_empty(*asked.shape[:3], words)
         if free_to_read(held) and at_hand():
+            from sahub.compiled.parallel import over_units
             from sahub.compiled.scoring import meeting  # takes a second to import
 
-            meeting()(held.numpy(), asked.contiguous().numpy(), least, found.numpy())
+            given = held.numpy(), asked.contiguous().numpy(), least, found.numpy()
+            over_units(meeting(), held.shape[0] * held.shape[1], tables * width * found.numel(), *given)
         else:
             size = max(1, at_once(held.device, _CACHED_BYTES) // (asked.shape[2] * words))
             for b, g in product(range(held.shape[0]), range(held.shape[1])):  # a core's cache holds some tables
