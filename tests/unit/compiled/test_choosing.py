@@ -27,7 +27,7 @@ def chosen(logits, need, *, size=1, keys=None, held=(), near=0.0, room=64):
     nears = np.full(rows, near, np.float32)
     weights = np.zeros(held.shape, np.float32)
     ends = np.broadcast_to(np.array(keys, np.int64), rows).copy()
-    num = choosing()(logits, nears, size, ends, held, weights, need, slots, counts, unsure)
+    num = choosing()(0, len(logits), logits, nears, size, ends, held, weights, need, slots, counts, unsure)
     return num, [one[:count].tolist() for one, count in zip(slots, counts, strict=True)], unsure[: max(num, 0)]
 
 
