@@ -1,4 +1,4 @@
-"""What the first stages of a stack keep where they look at positions alone: of a single row the same in every layer."""
+"""What the first stages of a stack keep where they look at positions alone: without a mask the same in every layer."""
 
 from collections.abc import Hashable, Sequence
 from itertools import takewhile
@@ -10,14 +10,14 @@ from sahub.attention.selection import Kind, Selection
 from sahub.attention.stage import Stage
 
 _Known = dict[Hashable, tuple[Sequence[Stage], Selection]]
-_MOST = 256  # at one length: stages whose sizes are listed by layer are others for every state
+_MOST = 256  # rows that are known: stages whose sizes are listed by layer are others for every state
 
 
 class Leads:
-    """Selections at one length, by stages, budget and shape; those at another length take their place."""
+    """Selections of the rows of one call, by stages, budget and shape; those of other rows take their place."""
 
     def __init__(self) -> None:
-        self._at: tuple[int, _Known] = 0, {}  # replaced as one: threads may share a stack
+        self._at: tuple[tuple[int, int], _Known] = (0, 0), {}  # replaced as one: threads may share a stack
 
     def __reduce__(self) -> tuple[type["Leads"], tuple[()]]:
         """A copy knows nothing yet: its stages are other objects."""
@@ -26,13 +26,13 @@ class Leads:
     def of(self, call: Call, stages: Sequence[Stage]) -> tuple[Selection, int]:
         """What the first stages keep that are `by_position`, and how many they are."""
         leading, rows = list(takewhile(lambda stage: stage.by_position, stages)), call.rows
-        if rows.single is None:
+        if rows.mask is not None:
             return _kept(call, leading), len(leading)
-        length, known = self._at
-        if rows.single != length or len(known) >= _MOST:
-            known = {}
-            self._at = rows.single, known
+        (at, known), now = self._at, (rows.num_rows, rows.num_keys)
         key = (*map(id, leading), call.density, call.num_heads, call.num_kv_heads, rows.batch, rows.device)
+        if at != now or (key not in known and len(known) * rows.num_rows >= _MOST):
+            known = {}
+            self._at = now, known
         if key not in known:
             known[key] = leading, _kept(call, leading)  # as long as they are kept, their ids are theirs
         return known[key][1], len(leading)

@@ -9,14 +9,11 @@ import torch
 from hash_files import hash_fields
 
 from sahub.attention.attend import attend
-from sahub.attention.call import Call
-from sahub.attention.leads import Leads
 from sahub.attention.rows import rows_of
 from sahub.attention.selection import Selection
 from sahub.builders.build import build_stack, select
 from sahub.compiled import jit
 from sahub.compiled.multiplying import multiplying
-from sahub.methods.sink import Sink
 
 
 def qkv(rows=1, keys=700, dtype=torch.float32):
@@ -141,26 +138,6 @@ def test_a_damaged_file_of_the_cache_is_compiled_anew(tmp_path, monkeypatch):
     for file in kept:
         file.write_bytes(b"")
     assert jit.compiled(function, "int64(int64)")(3) == 6
-
-
-def test_threads_that_share_a_stack_get_their_own_lead():
-    leads, q = Leads(), torch.randn(1, 2, 1, 8)
-
-    class Slow(Sink):
-        def add(self, call, taken, index):
-            if call.rows.num_keys == 40:  # another thread's call of another length comes in between
-                of(Slow(sink_size=3), 30)
-            return super().add(call, taken, index)
-
-    def of(stage, keys):
-        k = torch.randn(1, 2, keys, 8)
-        call = Call(q=q, k=k, v=k, scale=1.0, rows=rows_of(q, k, None))
-        return leads.of(call, [stage])[0].rows.num_keys
-
-    stage = Slow(sink_size=3)
-    assert of(stage, 40) == 40
-    assert of(stage, 30) == 30
-    assert of(stage, 40) == 40
 
 
 def test_a_product_does_not_depend_on_what_is_computed_beside_it():
