@@ -21,7 +21,7 @@ from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError, SahubError
 
 _MANY_ROWS = 8  # from which a product over all keys is worth a mask
-_WIDE = 12  # gathering a key costs about as many times what a key of such a product costs
+_WIDE = 12, 6  # gathering a key, and by a loop, costs about as many times what a key of such a product costs
 _LEAST = torch.finfo(torch.float32).min  # added to the logits of keys that were not chosen
 
 
@@ -127,9 +127,10 @@ def _gather(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax
     """Read the chosen keys alone, some rows at a time; heads of a group that chose alike read them once."""
     if selection.kind is Kind.ALL:
         return _everything(q, k, v, selection, softmax)
-    if _is_wide(selection):
+    compiles = _compiles(q, k, v, softmax)
+    if _is_wide(selection, compiles):
         return _masked(q, k, v, selection, softmax)
-    if _compiles(q, k, v, softmax):
+    if compiles:
         return _compiled(q, k, v, selection, softmax)
     units = max(k.shape[1], selection.slots.shape[1])  # blocks that are gathered, each for some heads
     indices, weights = spread(selection.slots, units), spread(selection.weights, units)
@@ -176,11 +177,11 @@ def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softm
     return out.permute(0, 2, 1, 3, 4).flatten(2, 3)
 
 
-def _is_wide(selection: Selection) -> bool:
+def _is_wide(selection: Selection, compiles: bool) -> bool:
     """Whether a product over all keys costs less than to gather the chosen: by counts, from what both cost on a CPU."""
     rows, width = selection.rows, selection.slots.shape[-1]
     heads, units = selection.num_heads, max(selection.num_kv_heads, selection.slots.shape[1])
-    return rows.num_rows >= _MANY_ROWS and units * width * _WIDE >= heads * rows.num_keys
+    return rows.num_rows >= _MANY_ROWS and units * width * _WIDE[compiles] >= heads * rows.num_keys
 
 
 def _masked(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:

@@ -77,8 +77,9 @@ def test_many_rows_attend_alike_whether_they_gather_or_not(heads, softcap, sinks
     selection = bare(q, k, mask).of(slots.clamp(max=39), weights)
     further = {"scale": 0.7, "softcap": softcap, "sinks": sinks}
     want = attend(q, k, v, selection, backend="reference", **further)
-    for wide in (0, 1000):  # never, always
-        monkeypatch.setattr("sahub.attention.attend._WIDE", wide)
+    for wide, loops in ((0, False), (0, True), (1000, True)):  # never, by torch and by a loop; always
+        monkeypatch.setattr("sahub.attention.attend._WIDE", (wide, wide))
+        monkeypatch.setattr("sahub.attention.attend.at_hand", lambda loops=loops: loops)
         torch.testing.assert_close(attend(q, k, v, selection, **further), want, atol=1e-5, rtol=1e-5)
 
 
