@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sahub.attention.call import Call
-from sahub.attention.products import product
+from sahub.attention.products import of_single_rows, product
 from sahub.attention.shared import whole
 
 _OUT = float("-inf")
@@ -24,7 +24,7 @@ class Observed:
     counted  fp32 [b or 1, num]: 1, or 0 for an observer that is padding
     heard    for each row, how many observers are at or before it; a row with none is among `own`
     looks    for each row, whether it is the last of these itself
-    own      fp32 [b, h, q, k]: the rows' own logits
+    own      the rows' own logits, fp32 [b, h, q, k], for those that ask
     """
 
     start: int
@@ -32,15 +32,17 @@ class Observed:
     counted: Tensor
     heard: list[int]
     looks: list[bool]
-    own: Tensor
+    own: Callable[[], Tensor]
 
-    def served(self, said: Tensor, alone: Tensor, *, by_earlier: bool = False) -> Tensor:
-        """For each row what its observers say together, of `said` [b, h, num, k] after each of them, or `alone`.
+    def served(self, said: Tensor, alone: Callable[[Tensor], Tensor], *, by_earlier: bool = False) -> Tensor:
+        """For each row what its observers say together, of `said` [b, h, num, k] after each of them.
 
+        alone       what a row without observers is served by, of its own logits
         by_earlier  without the row itself
         """
         nums = [num - (by_earlier and looks) for num, looks in zip(self.heard, self.looks, strict=True)]
-        rows = [said[:, :, num - 1] if num else alone[:, :, row] for row, num in enumerate(nums)]
+        own = said if all(nums) else alone(self.own())
+        rows = [said[:, :, num - 1] if num else own[:, :, row] for row, num in enumerate(nums)]
         return torch.stack(rows, dim=2)
 
 
@@ -109,8 +111,11 @@ class Observers:
         start = first if self._ended is None else self._ended
         shown = {**self._queries, **self._among(call, start)}
         places = sorted(shown)
-        own = _logits(call, call.q, list(range(first, call.rows.num_keys)))
-        said = _logits(call, torch.stack([shown[at] for at in places], dim=2), places) if places else own[:, :, :0]
+
+        def own() -> Tensor:
+            return _logits(call, call.q, list(range(first, call.rows.num_keys)))
+
+        said = _logits(call, torch.stack([shown[at] for at in places], dim=2), places) if places else own()[:, :, :0]
         counted = torch.ones(1, len(places), device=call.q.device)
         if call.valid is not None:
             counted = call.valid[:, places].float()
@@ -137,9 +142,13 @@ class Observers:
 
 def _logits(call: Call, queries: Tensor, places: list[int]) -> Tensor:
     """Logits of queries [b, h, n, d] at these positions for the valid keys up to their own: fp32 [b, h, n, k]."""
-    group = call.num_heads // call.num_kv_heads
-    grouped = queries.unflatten(1, (call.num_kv_heads, group)).flatten(2, 3)
-    logits = call.capped(product(grouped, whole(call.k).mT) * call.scale).unflatten(2, (group, -1)).flatten(1, 2)
+    grouped, keys = queries.unflatten(1, (call.num_kv_heads, -1)), whole(call.k)  # [b, g, r, n, d]
+    dots = of_single_rows(grouped, keys)
+    if dots is None:
+        dots = product(grouped.flatten(2, 3), keys.mT).unflatten(2, grouped.shape[2:4]).flatten(1, 2)
+    logits = call.capped(dots * call.scale)
+    if places == [keys.shape[2] - 1] and call.valid is None:
+        return logits
     seen = torch.arange(call.k.shape[2], device=queries.device) <= torch.tensor(places, device=queries.device)[:, None]
     seen = seen[None] if call.valid is None else seen & call.valid[:, None]
     masked: Tensor = logits.masked_fill(~seen[:, None], _OUT)

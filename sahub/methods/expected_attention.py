@@ -37,14 +37,13 @@ class ExpectedAttention(ObservingByHead):
 
     def wanted(self, call: Call, observed: Observed) -> Tensor:
         """Log of the expected weight, fp64 sums."""
-        own = observed.own[..., : observed.start].double()
         logits = observed.logits[..., : observed.start].double()
         counts = observed.counted[:, None, :, None]
         logits = logits.masked_fill(counts == 0, 0.0)
         num = counts.cumsum(dim=2).clamp(min=1)
         mean = logits.cumsum(dim=2) / num
         variance = (logits.square().cumsum(dim=2) / num - mean.square()).clamp(min=0)
-        expected = observed.served(mean + variance / 2, own)
+        expected = observed.served(mean + variance / 2, lambda own: own[..., : observed.start].double())
         if self.rank == "value_weighted":
             group = call.num_heads // call.num_kv_heads
             norms = torch.linalg.vector_norm(call.v[:, :, : observed.start].float(), dim=-1).clamp(min=_LEAST)

@@ -42,7 +42,7 @@ class SnapKV(ObservingByHead):
         counts = observed.counted
         given = shares_of(observed.logits) * counts[:, None, :, None]
         means = given.cumsum(dim=2) / counts.cumsum(dim=1).clamp(min=1)[:, None, :, None]
-        known = observed.served(means, shares_of(observed.own))[..., : observed.start]
+        known = observed.served(means, shares_of)[..., : observed.start]
         if observed.start:
             flat, half = known.flatten(0, 2)[:, None], self.kernel_size // 2
             if self.pooling == "avg":

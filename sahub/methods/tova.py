@@ -36,6 +36,6 @@ class TOVA(Observing):
             numbers = torch.arange(observed.counted.shape[1], device=said.device)
             latest = torch.where(observed.counted > 0, numbers, 0).cummax(dim=1).values[:, None, :, None]
             said = said.gather(2, latest.expand(said.shape[0], said.shape[1], -1, said.shape[3]))
-        shares = observed.served(shares_of(said), shares_of(observed.own), by_earlier=True)[..., : observed.start]
+        shares = observed.served(shares_of(said), shares_of, by_earlier=True)[..., : observed.start]
         mean = shares.mean(dim=1, keepdim=True, dtype=torch.float64).float()
         return mean.clamp(min=_LEAST).log()
