@@ -55,8 +55,9 @@ class Observing(Stage):
         assert isinstance(index, Observers)
         if index.stands(call):
             return self._standing(call, taken, index)
-        observed = index.of(call)
+        observed = index.of(call, type(self).__name__)
         wanted = self.joined(call, self.wanted(call, observed))
+        index.keep(type(self).__name__, observed)
         wanted = spread(wanted, max(wanted.shape[1], taken.slots.shape[1]))
         largest = wanted.amax(dim=-1, keepdim=True).clamp(min=0) if observed.start else 0
         num_later = call.rows.num_keys - observed.start
@@ -82,7 +83,7 @@ class Observing(Stage):
     def _order(self, call: Call, index: "Observers") -> Tensor:
         """The prefix's keys as they are wanted after the last observer: int32 [b, h or 1, start]."""
         last = replace(call, q=call.q[:, :, -1:], rows=Rows(call.rows.batch, 1, call.rows.num_keys, call.rows.device))
-        wanted = self.joined(call, self.wanted(last, index.of(last)))
+        wanted = self.joined(call, self.wanted(last, index.of(last, type(self).__name__)))
         if call.valid is not None:
             wanted = wanted.masked_fill(~call.valid[:, None, None, : wanted.shape[-1]], _OUT)
         return ranking(wanted)[:, :, 0].int()

@@ -1,8 +1,8 @@
 """The observers of a prefix: the queries of the first rows after it, and what they say of keys."""
 
 import copy
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -17,14 +17,17 @@ _OUT = float("-inf")
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What the observers of a call say: `num` of them, and the number of those that each row may hear.
+    """What observers say: `num` of them, behind those of which it is known what they said together.
 
     start    length of the prefix
     logits   fp32 [b, h, num, k], scaled; -inf for keys that an observer does not see
-    counted  fp32 [b or 1, num]: 1, or 0 for an observer that is padding
-    heard    for each row, how many observers are at or before it; a row with none is among `own`
+    counted  fp32 [b, num]: 1, or 0 for an observer that is padding
+    heard    for each row, how many of the num are at or before it
     looks    for each row, whether it is the last of these itself
+    alone    for each row, whether there is no observer at or before it
     own      the rows' own logits, fp32 [b, h, q, k], for those that ask
+    before   by name, what those before the num said together, [b, h or 1, 1, m]; empty where there are none
+    after    the same of all, written by those that ask
     """
 
     start: int
@@ -32,18 +35,45 @@ class Observed:
     counted: Tensor
     heard: list[int]
     looks: list[bool]
+    alone: list[bool]
     own: Callable[[], Tensor]
+    before: Mapping[str, Tensor]
+    after: dict[str, Tensor] = field(default_factory=dict)
+
+    def summed(self, name: str, said: Tensor) -> Tensor:
+        """Sums of what is said [b, h or 1, num, m], before the num and after each: fp64 [b, h or 1, 1 + num, m]."""
+        return self._after(name, self._behind(name, said.double()).cumsum(dim=2))
+
+    def latest(self, name: str, said: Tensor) -> Tensor:
+        """What was said last, [b, h or 1, 1 + num, m], also after those that are padding, which say nothing."""
+        numbers = torch.arange(1, said.shape[2] + 1, device=said.device)
+        last = torch.nn.functional.pad(torch.where(self.counted > 0, numbers, 0), (1, 0)).cummax(dim=1).values
+        behind = self._behind(name, said)
+        return self._after(name, behind.gather(2, last[:, None, :, None].expand_as(behind)))
 
     def served(self, said: Tensor, alone: Callable[[Tensor], Tensor], *, by_earlier: bool = False) -> Tensor:
-        """For each row what its observers say together, of `said` [b, h, num, k] after each of them.
+        """For each row what its observers say together, of `said` [b, h, 1 + num, m] before the num and after each.
 
         alone       what a row without observers is served by, of its own logits
         by_earlier  without the row itself
         """
-        nums = [num - (by_earlier and looks) for num, looks in zip(self.heard, self.looks, strict=True)]
-        own = said if all(nums) else alone(self.own())
-        rows = [said[:, :, num - 1] if num else own[:, :, row] for row, num in enumerate(nums)]
+        bare = [none or (by_earlier and first) for none, first in zip(self.alone, self._firsts(), strict=True)]
+        own = alone(self.own()) if any(bare) else said
+        places = [num - (by_earlier and looks) for num, looks in zip(self.heard, self.looks, strict=True)]
+        rows = [own[:, :, row] if bare[row] else said[:, :, place] for row, place in enumerate(places)]
         return torch.stack(rows, dim=2)
+
+    def _firsts(self) -> list[bool]:
+        """For each row, whether it is the first observer of all."""
+        return [not self.before and looks and num == 1 for num, looks in zip(self.heard, self.looks, strict=True)]
+
+    def _behind(self, name: str, said: Tensor) -> Tensor:
+        first = self.before[name] if self.before else said.new_zeros(*said.shape[:2], 1, said.shape[3])
+        return torch.cat([first, said], dim=2)
+
+    def _after(self, name: str, together: Tensor) -> Tensor:
+        self.after[name] = together[:, :, -1:]
+        return together
 
 
 class Observers:
@@ -55,6 +85,7 @@ class Observers:
         self._ended: int | None = None  # length of the prefix
         self._queries: dict[int, Tensor] = {}  # [b, h, d]
         self._orders: dict[Hashable, Tensor] = {}  # int32 [b, h or 1, start] of each stage that asked
+        self._said: dict[Hashable, tuple[int, Mapping[str, Tensor]]] = {}  # how many observers, and what they said
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
         """Keys are read when they are scored."""
@@ -68,6 +99,8 @@ class Observers:
     def observe(self, call: Call) -> None:
         """Remember the rows that are observers."""
         if self._ended is not None and (seen := self._among(call, self._ended)):
+            if self._queries and min(seen) <= max(self._queries):
+                self._said = {}
             self._queries |= {at: query.clone() for at, query in seen.items()}
             self._orders = {}
 
@@ -77,14 +110,14 @@ class Observers:
         self.length = min(self.length, length)
         kept = {at: query for at, query in self._queries.items() if at < length}
         if len(kept) < len(self._queries):
-            self._queries, self._orders = kept, {}
+            self._queries, self._orders, self._said = kept, {}, {}
         if self._ended is not None and length < self._ended:
-            self._ended, self._queries, self._orders = None, {}, {}
+            self._ended, self._queries, self._orders, self._said = None, {}, {}, {}
 
     def fork(self) -> Self:
         """The same observers."""
         twin = copy.copy(self)
-        twin._queries, twin._orders = dict(self._queries), dict(self._orders)
+        twin._queries, twin._orders, twin._said = dict(self._queries), dict(self._orders), dict(self._said)
         return twin
 
     def take(self, rows: Tensor) -> Self:
@@ -92,6 +125,9 @@ class Observers:
         twin = copy.copy(self)
         twin._queries = {at: query[rows] for at, query in self._queries.items()}
         twin._orders = {key: order[rows] for key, order in self._orders.items()}
+        twin._said = {
+            key: (num, {name: x[rows] for name, x in said.items()}) for key, (num, said) in self._said.items()
+        }
         return twin
 
     def stands(self, call: Call) -> bool:
@@ -103,25 +139,49 @@ class Observers:
         """What `make` says once for all rows after the last observer."""
         if key not in self._orders:
             self._orders[key] = make()
+            self._said = {}
         return self._orders[key]
 
-    def of(self, call: Call) -> Observed:
-        """What the observers say of all keys. Before the prefix ended, it is as if it had ended before the rows."""
+    def of(self, call: Call, key: Hashable) -> Observed:
+        """What the observers say of all keys. Before the prefix ended, it is as if it had ended before the rows.
+
+        Of those that have told `key` before, what they said together, if no row asks for less; see `keep`.
+        """
         first = call.rows.num_keys - call.rows.num_rows
         start = first if self._ended is None else self._ended
         shown = {**self._queries, **self._among(call, start)}
-        places = sorted(shown)
+        places, rows = sorted(shown), range(first, call.rows.num_keys)
+        heard = [sum(at <= row for at in places) for row in rows]
+        looks = [row in shown for row in rows]
+        known, before = self._said.get(key, (0, {})) if self._ended is not None else (0, {})
+        if known > min(num - looks for num, looks in zip(heard, looks, strict=True)):
+            known, before = 0, {}
+        places = places[known:]
 
         def own() -> Tensor:
-            return _logits(call, call.q, list(range(first, call.rows.num_keys)))
+            return _logits(call, call.q, list(rows))
 
-        said = _logits(call, torch.stack([shown[at] for at in places], dim=2), places) if places else own()[:, :, :0]
-        counted = torch.ones(1, len(places), device=call.q.device)
+        said = _logits(call, torch.stack([shown[at] for at in places], dim=2), places) if places else None
+        counted = torch.ones(call.rows.batch, len(places), device=call.q.device)
         if call.valid is not None:
             counted = call.valid[:, places].float()
-        heard = [sum(at <= first + row for at in places) for row in range(call.rows.num_rows)]
-        looks = [first + row in shown for row in range(call.rows.num_rows)]
-        return Observed(start=start, logits=said, counted=counted, heard=heard, looks=looks, own=own)
+        return Observed(
+            start=start,
+            logits=call.q.new_zeros(*call.q.shape[:2], 0, call.rows.num_keys, dtype=torch.float32)
+            if said is None
+            else said,
+            counted=counted,
+            heard=[num - known for num in heard],
+            looks=looks,
+            alone=[num == 0 for num in heard],
+            own=own,
+            before=before,
+        )
+
+    def keep(self, key: Hashable, observed: Observed) -> None:
+        """Remember what all observers told `key` together, for the next ones."""
+        if self._ended is not None and observed.after:
+            self._said[key] = len(self._queries), observed.after
 
     def _among(self, call: Call, start: int) -> dict[int, Tensor]:
         """The observers among the rows of a call."""
@@ -132,7 +192,8 @@ class Observers:
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
-        return self.code_bytes + sum(order.nbytes for order in self._orders.values())
+        said = sum(x.nbytes for _, some in self._said.values() for x in some.values())
+        return self.code_bytes + said + sum(order.nbytes for order in self._orders.values())
 
     @property
     def code_bytes(self) -> int:

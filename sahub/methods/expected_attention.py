@@ -40,9 +40,9 @@ class ExpectedAttention(ObservingByHead):
         logits = observed.logits[..., : observed.start].double()
         counts = observed.counted[:, None, :, None]
         logits = logits.masked_fill(counts == 0, 0.0)
-        num = counts.cumsum(dim=2).clamp(min=1)
-        mean = logits.cumsum(dim=2) / num
-        variance = (logits.square().cumsum(dim=2) / num - mean.square()).clamp(min=0)
+        num = observed.summed("number", counts).clamp(min=1)
+        mean = observed.summed("logits", logits) / num
+        variance = (observed.summed("squares", logits.square()) / num - mean.square()).clamp(min=0)
         expected = observed.served(mean + variance / 2, lambda own: own[..., : observed.start].double())
         if self.rank == "value_weighted":
             group = call.num_heads // call.num_kv_heads

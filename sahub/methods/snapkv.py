@@ -39,10 +39,11 @@ class SnapKV(ObservingByHead):
     def wanted(self, call: Call, observed: Observed) -> Tensor:
         """Log of the pooled mean attention."""
         del call
-        counts = observed.counted
-        given = shares_of(observed.logits) * counts[:, None, :, None]
-        means = given.cumsum(dim=2) / counts.cumsum(dim=1).clamp(min=1)[:, None, :, None]
-        known = observed.served(means, shares_of)[..., : observed.start]
+        counts = observed.counted[:, None, :, None]
+        given = shares_of(observed.logits)[..., : observed.start] * counts
+        num = observed.summed("number", counts).clamp(min=1).float()
+        means = observed.summed("shares", given).float() / num
+        known = observed.served(means, lambda own: shares_of(own)[..., : observed.start])
         if observed.start:
             flat, half = known.flatten(0, 2)[:, None], self.kernel_size // 2
             if self.pooling == "avg":

@@ -31,11 +31,7 @@ class TOVA(Observing):
     def wanted(self, call: Call, observed: Observed) -> Tensor:
         """Log of the mean attention of all heads."""
         del call
-        said = observed.logits
-        if observed.counted.shape[1]:  # padding says nothing: the one before it is heard instead
-            numbers = torch.arange(observed.counted.shape[1], device=said.device)
-            latest = torch.where(observed.counted > 0, numbers, 0).cummax(dim=1).values[:, None, :, None]
-            said = said.gather(2, latest.expand(said.shape[0], said.shape[1], -1, said.shape[3]))
-        shares = observed.served(shares_of(said), shares_of, by_earlier=True)[..., : observed.start]
+        said = observed.latest("shares", shares_of(observed.logits)[..., : observed.start])
+        shares = observed.served(said, lambda own: shares_of(own)[..., : observed.start], by_earlier=True)
         mean = shares.mean(dim=1, keepdim=True, dtype=torch.float64).float()
         return mean.clamp(min=_LEAST).log()

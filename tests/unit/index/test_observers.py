@@ -1,0 +1,103 @@
+"""Observers are asked once each, and say the same however the rows come."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sahub.builders.build import build_stack
+from sahub.index import observers
+
+PREFIX, MOST, WINDOW = 20, 50, 6
+STAGES = {
+    "snapkv": {"kernel_size": 3},
+    "tova": {},
+    "expected_attention": {"rank": "value_weighted"},
+    "expected_attention, the same window beside snapkv": {},
+}
+
+
+def stack_of(name):
+    stage = {"name": name.partition(",")[0], "density": 0.6, "window_size": WINDOW, **STAGES[name]}
+    beside = [{"name": "snapkv", "heavy_size": 2, "window_size": WINDOW}] if "beside" in name else []
+    return build_stack([{"name": "sink", "sink_size": 1}, *beside, stage])
+
+
+def tensors(batch):
+    noise = torch.Generator().manual_seed(3)
+    q = torch.randn(batch, 4, MOST, 8, generator=noise)
+    return q, *(torch.randn(batch, 2, MOST, 8, generator=noise) for _ in range(2))
+
+
+class Rows:
+    """A state that is fed rows, and what it chose for each of them."""
+
+    def __init__(self, stack, q, k, v, valid):
+        self.state, self.q, self.k, self.v, self.valid = stack.new_state(layer=0), q, k, v, valid
+        self.append(PREFIX)
+        self.state.freeze()
+
+    def append(self, end):
+        start = self.state.length
+        valid = None if self.valid is None else self.valid[:, start:end]
+        self.state.append(self.k[:, :, start:end], self.v[:, :, start:end], valid)
+
+    def choose(self, start):
+        end = self.state.length
+        return self.state.select(self.q[:, :, start:end], self.k[:, :, :end], self.v[:, :, :end]).probabilities()
+
+    def feed(self, num):
+        start = self.state.length
+        self.append(start + num)
+        return self.choose(start)
+
+
+@pytest.mark.parametrize("name", STAGES)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_however_rows_come_and_go_each_gets_what_it_got_alone(name, data):
+    q, k, v = tensors(2)
+    valid = torch.arange(MOST) >= torch.tensor([[0], [5]]) if data.draw(st.booleans()) else None
+    if valid is not None and data.draw(st.booleans()):
+        valid[1, PREFIX + 1 : PREFIX + 3] = False  # observers that are padding
+    stack = stack_of(name)
+    one_by_one = Rows(stack, q, k, v, valid)
+    expected = [one_by_one.feed(1) for _ in range(MOST - PREFIX)]
+    rows = Rows(stack, q, k, v, valid)
+    for _ in range(data.draw(st.integers(1, 6))):
+        length = rows.state.length
+        what = data.draw(st.sampled_from(["feed", "feed", "again", "truncate", "fork"]))
+        if what == "feed" and length < MOST:
+            found, first = rows.feed(data.draw(st.integers(1, min(9, MOST - length)))), length
+        elif what == "again" and length > PREFIX:
+            first = data.draw(st.integers(PREFIX, length - 1))
+            found = rows.choose(first)
+        else:
+            if what == "truncate":
+                rows.state.truncate(data.draw(st.integers(PREFIX, length)), k, v)
+            if what == "fork":
+                rows.state = rows.state.fork()
+            continue
+        for i in range(found.shape[2]):
+            alone = expected[first + i - PREFIX][:, :, 0]
+            assert torch.equal(found[:, :, i, : alone.shape[-1]], alone)
+
+
+@pytest.mark.parametrize("name", ["snapkv", "tova", "expected_attention"])
+def test_an_observer_reads_the_keys_once(name, monkeypatch):
+    asked, logits = [], observers._logits
+
+    def counting(call, queries, places):
+        asked.extend(places)
+        return logits(call, queries, places)
+
+    monkeypatch.setattr(observers, "_logits", counting)
+    rows = Rows(stack_of(name), *tensors(1), None)
+    for _ in range(WINDOW):
+        rows.feed(1)
+    assert sorted(set(asked)) == list(range(PREFIX, PREFIX + WINDOW))
+    assert len(asked) <= WINDOW + 1  # tova's first one serves itself
+    rows.feed(1)
+    asked.clear()
+    rows.feed(1)
+    assert asked == []
