@@ -1,6 +1,7 @@
 """What a decoding step costs beside dense attention: `python benchmarks/decode_step.py lengths=32768 methods=quest`.
 
-One layer of 32 query and 8 KV heads of 128 channels, 5 % of the keys, one thread unless `threads=`, `dtype=float32`.
+One layer of 32 query and 8 KV heads of 128 channels, 5 % of the keys, one thread unless `threads=`, `dtype=float32`;
+after `watched=33` rows, which observers of kept sets see.
 A row per stack: milliseconds of append, select and attend, medians of `runs=5` steps that alternate with dense ones;
 megabytes that a step has to read; and how many times as fast as the best way to attend to everything it is. With one
 thread, milliseconds are the thread's own: other work on the machine is not counted.
@@ -54,6 +55,7 @@ WITHOUT_DENSITY = {"magic_pig", "adaptive_sampling"}
 def main(*arguments: str) -> None:
     """Print a table for every length."""
     given = {"methods": ",".join(OURS), "lengths": "32768", "runs": "5", "threads": "1", "dtype": "float32"}
+    given["watched"] = str(WATCHED)
     given |= dict(argument.split("=", 1) for argument in arguments)
     torch.set_num_threads(int(given["threads"]))
     clock = clock_of(torch.device("cpu"), int(given["threads"]))
@@ -64,7 +66,7 @@ def main(*arguments: str) -> None:
         )
         keys = Keys(length, getattr(torch, given["dtype"]))
         for name in given["methods"].split(","):
-            sys.stdout.write(row(name, keys, int(given["runs"]), clock) + "\n")
+            sys.stdout.write(row(name, keys, int(given["runs"]), clock, int(given["watched"])) + "\n")
             sys.stdout.flush()
 
 
@@ -87,10 +89,10 @@ class Keys:
         return Inputs(*self.call(end - 1, end), mask=None, scale=DIM**-0.5)
 
 
-def row(name: str, keys: Keys, runs: int, clock: Clock) -> str:
+def row(name: str, keys: Keys, runs: int, clock: Clock, watched: int) -> str:
     """A line of the table."""
     stack = stack_of(name)
-    state, end = prefilled(stack, keys), keys.length + WATCHED
+    state, end = prefilled(stack, keys, watched), keys.length + watched
     step(state, keys, end, clock)  # makes room
     ends = range(end + 1, end + 1 + runs)
     seconds = [step(state, keys, one, clock) + dense_step(keys, one, clock) for one in ends]
@@ -123,12 +125,12 @@ def hash_weights() -> dict:
     return {"weights": str(file), "hat_bits": 32, "hat_mlp_layers": 1, "hat_mlp_hidden_size": 1}
 
 
-def prefilled(stack: Stack, keys: Keys) -> StackState:
+def prefilled(stack: Stack, keys: Keys, watched: int = WATCHED) -> StackState:
     """A state whose prefix has ended, and whose observers have seen their rows."""
     state = stack.new_state(layer=0)
     state.append(keys.k[:, :, : keys.length], keys.v[:, :, : keys.length])
     state.freeze()
-    for end in range(keys.length + 1, keys.length + WATCHED):
+    for end in range(keys.length + 1, keys.length + watched):
         state.append(keys.k[:, :, end - 1 : end], keys.v[:, :, end - 1 : end])
         state.observe(*keys.call(end - 1, end))
     return state
