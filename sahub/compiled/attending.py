@@ -159,13 +159,13 @@ def attending(kind: str) -> Function:
         attend(first, end, q, k, v, k_place, v_place, slots, weights, formula, sinks, out) -> whether slots are inside
 
     first, end  which rows, flat over (b, u, q)
-    q        fp32 [b, u, q, n, d]: n query heads that chose together, u such units a sequence
-    k, v     [rows, d], [rows, dv]: memory
-    k_place  int64 [7]: where a key of a KV head lies in memory, see sahub.attention.table; v_place of v
-    slots    int64 [b, u, q, s], weights fp32, the same: log-weights, -inf = empty slot
-    formula  fp32 [2]: scale; bound of the logits, 0 = none
-    sinks    fp32 [u * n], a logit of each head; or [0]
-    out      fp32 [b, u, q, n, dv], written
+    q           fp32 [b, u, q, n, d]: n query heads that chose together, u such units a sequence
+    k, v        [rows, d], [rows, dv]: memory
+    k_place     int64 [7]: where a key of a KV head lies in memory, see sahub.attention.table; v_place of v
+    slots       int64 [b, u, q, s], weights fp32, the same: log-weights, -inf = empty slot
+    formula     fp32 [2]: scale; bound of the logits, 0 = none
+    sinks       fp32 [u * n], a logit of each head; or [0]
+    out         fp32 [b, u, q, n, dv], written
     """
     memory, place = f"{kind}[:,::1]", "int64[::1]"
     arrays = f"float32[:,:,:,:,::1],{memory},{memory},{place},{place},int64[:,:,:,:],float32[:,:,:,:]"

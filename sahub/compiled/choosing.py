@@ -237,16 +237,15 @@ def choosing() -> Function:
             units are unsure
 
     first, end  which rows
-    logits  fp32 [r, m] of units of `size` keys each; -inf = never chosen
-    near    fp32 [r]: scores that are no further apart may be in either order; below 0: the row stands as it is
-    ends    int64 [r], at most m * size: the row sees so many keys, the first ones
-    held    int64 [w, s] with log-weights fp32: keys that are kept for certain where these are 0; w divides r
-    need    int64 [r]: keys to choose. Of the last unit the most recent ones are taken
-    slots   int64 [r, n], written: the keys of each row, ascending, of which there are counts, int64 [r]
-    unsure  int64 [r * n, 2], of which the rows asked for have places, written from the first of these on: row and unit
-            of scores that are so near to the last chosen one that their order has to be known, where it matters: with
-            those right, and near 0, all is. -1: there are more of them, a score is no number, or a kept key lies
-            outside
+    logits      fp32 [r, m] of units of `size` keys each; -inf = never chosen
+    near        fp32 [r]: scores that are no further apart may be in either order; below 0: the row stands as it is
+    ends        int64 [r], at most m * size: the row sees so many keys, the first ones
+    held        int64 [w, s] with log-weights fp32: keys that are kept for certain where these are 0; w divides r
+    need        int64 [r]: keys to choose. Of the last unit the most recent ones are taken
+    slots       int64 [r, n], written: the keys of each row, ascending, of which there are counts, int64 [r]
+    unsure      int64 [r * n, 2], written from the place of row `first` on: row and unit of scores that are so near to
+                the last chosen one that their order has to be known, where it matters: with those right, and near 0,
+                all is. -1: there are more of them, a score is no number, or a kept key lies outside
     """
     arrays = "float32[:,::1],float32[::1],int64,int64[::1],int64[:,:],float32[:,:],int64[::1]"
     return compiled(_choose, f"int64(int64,int64,{arrays},int64[:,::1],int64[::1],int64[:,::1])", **PLAIN)

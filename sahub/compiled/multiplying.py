@@ -46,11 +46,11 @@ def multiplying() -> Function:
         multiply(first, end, rows, keys, place, last, out)
 
     first, end  which units, flat over (b, u)
-    rows   fp32 [b, u, r, d]
-    keys   fp32 [n, d]: memory
-    place  int64 [7]: where key m of KV head u lies in it, see sahub.attention.table
-    last   fp32 [b, u, 1 or 0, d]: the last key of each, where it lies apart from the others
-    out    fp32 [b, u, r, m], written
+    rows        fp32 [b, u, r, d]
+    keys        fp32 [n, d]: memory
+    place       int64 [7]: where key m of KV head u lies in it, see sahub.attention.table
+    last        fp32 [b, u, 1 or 0, d]: the last key of each, where it lies apart from the others
+    out         fp32 [b, u, r, m], written
     """
     four = "float32[:,:,:,::1]"
     return compiled(_multiply, f"void(int64,int64,{four},float32[:,::1],int64[::1],{four},{four})", **SUMS)
@@ -120,14 +120,14 @@ def glancing() -> Function:
         glance(first, end, rows, codes, reals, last, off, rounding, out, slack)
 
     first, end  which units, flat over (b, u)
-    rows      fp32 [b, u, r, d], r a multiple of 4
-    codes     uint16 [b, u, m or more, d]
-    reals     fp32 [b, u, m or more, 2]: low and step, key m is low + step * code
-    last      fp32 [b, u, 1 or 0, d]: a key behind them, as it is
-    off       fp32 [b, u]: by how much the product of a key with a row of absolute sum 1 may be off
-    rounding  that of `last`, relative to its largest number
-    out       fp32 [b, u, r, m], written: sums in any order
-    slack     fp32 [b, u, r], written: by how much those of a row may be off
+    rows        fp32 [b, u, r, d], r a multiple of 4
+    codes       uint16 [b, u, m or more, d]
+    reals       fp32 [b, u, m or more, 2]: low and step, key m is low + step * code
+    last        fp32 [b, u, 1 or 0, d]: a key behind them, as it is
+    off         fp32 [b, u]: by how much the product of a key with a row of absolute sum 1 may be off
+    rounding    that of `last`, relative to its largest number
+    out         fp32 [b, u, r, m], written: sums in any order
+    slack       fp32 [b, u, r], written: by how much those of a row may be off
     """
     four = "float32[:,:,:,::1]"
     arrays = f"{four},uint16[:,:,:,::1],{four},{four},float32[:,::1],float32,{four},float32[:,:,::1]"

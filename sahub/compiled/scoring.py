@@ -65,10 +65,10 @@ def looking_up() -> Function:
         look_up(first, end, high, low, codes, out)
 
     first, end  which units, flat over (b, g)
-    high   fp32 [b, g, t, c, r], of which code i of table t is worth high[i // n] * low[i % n] to a row; 4 rows or more
-    low    fp32 [b, g, t, n, r]
-    codes  uint16 [b, g, t, k or more], below c * n
-    out    fp32 [b, g, r, k], written: sums over the tables, in their order
+    high        fp32 [b, g, t, c, r], for 4 rows or more: code i of a table is worth high[i // n] * low[i % n]
+    low         fp32 [b, g, t, n, r]
+    codes       uint16 [b, g, t, k or more], below c * n
+    out         fp32 [b, g, r, k], written: sums over the tables, in their order
     """
     five = "float32[:,:,:,:,::1]"
     return compiled(_look_up, f"void(int64,int64,{five},{five},uint16[:,:,:,::1],float32[:,:,:,::1])", **PLAIN)
@@ -101,10 +101,10 @@ def agreeing() -> Function:
         agree(first, end, words, asked, num, out)
 
     first, end  which units, flat over (b, g)
-    words  uint32 [b, g, r or 1, w, k or more]: the bits of each key, 32 a word
-    asked  uint32 [b, g, r, q, w]: those of each query
-    num    how many bits there are, without those that fill the last word
-    out    fp32 [b, g, r, q, k], written: bits that agree minus bits that differ
+    words       uint32 [b, g, r or 1, w, k or more]: the bits of each key, 32 a word
+    asked       uint32 [b, g, r, q, w]: those of each query
+    num         how many bits there are, without those that fill the last word
+    out         fp32 [b, g, r, q, k], written: bits that agree minus bits that differ
     """
     five = "uint32[:,:,:,:,::1]"
     return compiled(_agree, f"void(int64,int64,{five},{five},int64,float32[:,:,:,:,::1])", **PLAIN)
@@ -153,9 +153,9 @@ def meeting() -> Function:
         meet(first, end, planes, asked, least, out)
 
     first, end  which units, flat over (b, g)
-    planes  uint8 [b, g, t, n, w or more]: n bits of each key in each of t tables, eight keys a byte
-    asked   uint8 [b, g, r, t, n]: those of each row, 255 or 0
-    out     uint8 [b, g, r, w], written: the keys that have all bits of a row in `least` tables or more
+    planes      uint8 [b, g, t, n, w or more]: n bits of each key in each of t tables, eight keys a byte
+    asked       uint8 [b, g, r, t, n]: those of each row, 255 or 0
+    out         uint8 [b, g, r, w], written: the keys that have all bits of a row in `least` tables or more
     """
     five = "uint8[:,:,:,:,::1]"
     return compiled(_meet, f"void(int64,int64,{five},{five},int64,uint8[:,:,:,::1])", **PLAIN)
