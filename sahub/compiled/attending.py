@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from sahub.compiled.jit import SUMS, Function, as_floats, compiled, inner, inner_sums, prefetch
+from sahub.compiled.vectors import WIDE, add_scaled_four, dot_four
 
 _AHEAD = 16  # keys that are asked of memory before they are needed
 _LINE = 64  # bytes
+_TOGETHER = 4  # keys
 _EMPTY = np.float32(-np.inf)
 _LEAST = np.float32(-87)
 _LOG2E, _LN2 = np.float32(1.4426950408889634), (np.float32(0.693359375), np.float32(-2.12194440e-4))
@@ -68,26 +70,49 @@ def _ask(memory: Any, row: Any) -> None:
 def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logits: Any) -> Any:
     """Logits fp32 [n, s] of queries [n, d]; formula: scale and bound. Whether all lie inside."""
     heads, dim = q.shape
-    size, scale, cap = slots.shape[0], formula[0], formula[1]
-    words = np.empty(dim, np.uint32)
+    size, whole, num = slots.shape[0], dim - dim % WIDE, 0
+    words, waiting = np.empty((_TOGETHER, dim), np.uint32), np.empty(_TOGETHER, np.int64)
+    found = np.empty(_TOGETHER, np.float32)
     for s in range(size):
         if s + _AHEAD < size:
             _ask(k, _row(slots[s + _AHEAD], at))
         if weights[s] == _EMPTY:
             logits[:, s] = _EMPTY
-            continue
-        if not 0 <= slots[s] < at[4]:
+        elif not 0 <= slots[s] < at[4]:
             return False
-        key = as_floats(k[_row(slots[s], at)], words)
+        else:
+            waiting[num] = s
+            num += 1
+        if num == 0 or (num < _TOGETHER and s + 1 < size):
+            continue
+        a, b, c, d = _rows(k, at, slots, waiting, num, words)
         for i in range(heads):
-            total = np.float32(0)
-            for j in range(dim):
-                total += q[i, j] * key[j]
-            total *= scale
-            if cap > 0:
-                total = cap * np.float32(math.tanh(total / cap))
-            logits[i, s] = total + weights[s]
+            dot_four(q, i * dim, a, b, c, d, whole, found)
+            for j in range(whole, dim):
+                found[0] += q[i, j] * a[j]
+                found[1] += q[i, j] * b[j]
+                found[2] += q[i, j] * c[j]
+                found[3] += q[i, j] * d[j]
+            for n in range(num):
+                logits[i, waiting[n]] = _logit(found[n], formula) + weights[waiting[n]]
+        num = 0
     return True
+
+
+@inner
+def _rows(memory: Any, at: Any, slots: Any, waiting: Any, num: Any, words: Any) -> Any:
+    """Four rows as fp32, of which the first `num` are those of slots that wait."""
+    a = as_floats(memory[_row(slots[waiting[0]], at)], words[0])
+    b = as_floats(memory[_row(slots[waiting[min(1, num - 1)]], at)], words[1])
+    c = as_floats(memory[_row(slots[waiting[min(2, num - 1)]], at)], words[2])
+    d = as_floats(memory[_row(slots[waiting[num - 1]], at)], words[3])
+    return a, b, c, d
+
+
+@inner
+def _logit(dot: Any, formula: Any) -> Any:
+    scaled = dot * formula[0]
+    return formula[1] * np.float32(math.tanh(scaled / formula[1])) if formula[1] > 0 else scaled
 
 
 @inner_sums
@@ -138,18 +163,36 @@ def _exp(x: Any, top: Any, powers: Any) -> None:
 def _sums(shares: Any, v: Any, at: Any, slots: Any, weights: Any, out: Any) -> None:
     """Sums fp32 [n, dv] of the values, each times its share [n, s]."""
     size, (heads, wide) = slots.shape[0], out.shape
-    words = np.empty(wide, np.uint32)
+    whole = wide - wide % WIDE
+    words, waiting = np.empty((_TOGETHER, wide), np.uint32), np.empty(_TOGETHER, np.int64)
+    by, num = np.empty(_TOGETHER, np.float32), 0
     out[:] = 0
     for s in range(size):
         if s + _AHEAD < size:
             _ask(v, _row(slots[s + _AHEAD], at))
-        if weights[s] == _EMPTY:
+        if weights[s] != _EMPTY:
+            waiting[num] = s
+            num += 1
+        if num < _TOGETHER:
             continue
-        value = as_floats(v[_row(slots[s], at)], words)
+        a, b, c, d = _rows(v, at, slots, waiting, num, words)
         for i in range(heads):
-            share = shares[i, s]
-            for j in range(wide):
-                out[i, j] += share * value[j]
+            for n in range(_TOGETHER):
+                by[n] = shares[i, waiting[n]]
+            add_scaled_four(out, i * wide, a, b, c, d, whole, by)
+            for j in range(whole, wide):
+                out[i, j] += by[0] * a[j] + by[1] * b[j] + by[2] * c[j] + by[3] * d[j]
+        num = 0
+    for n in range(num):
+        value = as_floats(v[_row(slots[waiting[n]], at)], words[0])
+        _add_one(shares[:, waiting[n]], value, out)
+
+
+@inner_sums
+def _add_one(shares: Any, value: Any, out: Any) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] += shares[i] * value[j]
 
 
 @cache

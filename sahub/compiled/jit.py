@@ -24,7 +24,8 @@ SUMS = {**PLAIN, "fastmath": {"reassoc", "contract", "nsz"}}  # in any order; Na
 _UNKEPT = (  # nowhere to keep it, a full disk, a damaged file
     AttributeError, EOFError, ImportError, LookupError, OSError, PickleError, RuntimeError, TypeError, ValueError
 )  # fmt: skip
-_VERSION = sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+_SHARED = [Path(__file__), Path(__file__).with_name("vectors.py")]  # code that functions have from elsewhere
+_VERSION = sha256(b"".join(one.read_bytes() for one in _SHARED)).hexdigest()[:8]
 inner, inner_sums = numba.njit(**PLAIN), numba.njit(**SUMS)  # what compiled functions call
 
 
@@ -86,38 +87,3 @@ def ones(typing: Any, word: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return types.uint32(types.uint32), code
-
-
-_FOUR = ir.VectorType(ir.FloatType(), 4)
-
-
-def _four_at(context: Any, builder: Any, signature: Any, arguments: Any, place: int) -> Any:
-    """Where the four floats of an argument lie from the element on that the next argument names, counted flat."""
-    data = arrayobj.make_array(signature.args[place])(context, builder, arguments[place]).data
-    return builder.bitcast(builder.gep(data, [arguments[place + 1]]), _FOUR.as_pointer())
-
-
-@intrinsic
-def multiply_four(typing: Any, out: Any, to: Any, one: Any, a: Any, other: Any, b: Any) -> Any:
-    """multiply_four(out, i, one, a, other, b): out[i] = one[a] * other[b], and so the three behind, of fp32."""
-    del typing, to, a, b
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        at, left, right = (_four_at(context, builder, signature, arguments, place) for place in (0, 2, 4))
-        found = builder.fmul(builder.load(left, align=4), builder.load(right, align=4))
-        builder.store(found, at, align=4)
-
-    return types.void(out, types.intp, one, types.intp, other, types.intp), code
-
-
-@intrinsic
-def add_four(typing: Any, sums: Any, to: Any, one: Any, a: Any, other: Any, b: Any) -> Any:
-    """add_four(sums, i, one, a, other, b): sums[i] = (sums[i] + one[a]) + other[b], and three more."""
-    del typing, to, a, b
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        at, left, right = (_four_at(context, builder, signature, arguments, place) for place in (0, 2, 4))
-        found = builder.fadd(builder.load(at, align=4), builder.load(left, align=4))
-        builder.store(builder.fadd(found, builder.load(right, align=4)), at, align=4)
-
-    return types.void(sums, types.intp, one, types.intp, other, types.intp), code

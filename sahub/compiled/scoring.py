@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sahub.compiled.jit import PLAIN, Function, add_four, compiled, inner, multiply_four, ones
+from sahub.compiled.jit import PLAIN, Function, compiled, inner, ones
+from sahub.compiled.vectors import add_four, multiply_four
 
 _KEYS, _BLOCK = 8192, 1024  # keys, or bytes of bits, that a core's cache holds beside what is summed up of them
 _LANES = 4  # rows that look up at once

@@ -1,0 +1,109 @@
+"""What numba does not make vectors of by itself: several numbers of fp32 at once, wherever they lie."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+_FOUR = ir.VectorType(_FLOAT, 4)
+WIDE = 16  # numbers that are multiplied at once where vectors are long
+_WIDE = ir.VectorType(_FLOAT, WIDE)
+
+
+def _data(context: Any, builder: Any, signature: Any, arguments: Any, place: int) -> Any:
+    return arrayobj.make_array(signature.args[place])(context, builder, arguments[place]).data
+
+
+def _four_at(context: Any, builder: Any, signature: Any, arguments: Any, place: int) -> Any:
+    """Where the four floats of an argument lie from the element on that the next argument names, counted flat."""
+    data = _data(context, builder, signature, arguments, place)
+    return builder.bitcast(builder.gep(data, [arguments[place + 1]]), _FOUR.as_pointer())
+
+
+@intrinsic
+def multiply_four(typing: Any, out: Any, to: Any, one: Any, a: Any, other: Any, b: Any) -> Any:
+    """multiply_four(out, i, one, a, other, b): out[i] = one[a] * other[b], and so the three behind."""
+    del typing, to, a, b
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at, left, right = (_four_at(context, builder, signature, arguments, place) for place in (0, 2, 4))
+        found = builder.fmul(builder.load(left, align=4), builder.load(right, align=4))
+        builder.store(found, at, align=4)
+
+    return types.void(out, types.intp, one, types.intp, other, types.intp), code
+
+
+@intrinsic
+def add_four(typing: Any, sums: Any, to: Any, one: Any, a: Any, other: Any, b: Any) -> Any:
+    """add_four(sums, i, one, a, other, b): sums[i] = (sums[i] + one[a]) + other[b], and so the three behind."""
+    del typing, to, a, b
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at, left, right = (_four_at(context, builder, signature, arguments, place) for place in (0, 2, 4))
+        found = builder.fadd(builder.load(at, align=4), builder.load(left, align=4))
+        builder.store(builder.fadd(found, builder.load(right, align=4)), at, align=4)
+
+    return types.void(sums, types.intp, one, types.intp, other, types.intp), code
+
+
+def _wide(builder: Any, data: Any, at: Any) -> Any:
+    return builder.bitcast(builder.gep(data, [at]), _WIDE.as_pointer())
+
+
+def _fused(builder: Any) -> Any:
+    kinds = ir.FunctionType(_WIDE, [_WIDE] * 3)
+    return cgutils.get_or_insert_function(builder.module, kinds, f"llvm.fma.v{WIDE}f32")
+
+
+@intrinsic
+def dot_four(typing: Any, x: Any, at: Any, a: Any, b: Any, c: Any, d: Any, width: Any, out: Any) -> Any:
+    """dot_four(x, i, a, b, c, d, n, out): out[0] is the product of n numbers of x, from element i on, with the first of
+    a, out[1] with those of b, and so on; n a multiple of WIDE."""
+    del typing, at, width
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = [_data(context, builder, signature, arguments, place) for place in (0, 2, 3, 4, 5, 7)]
+        none, num = ir.Constant(_WIDE, [0.0] * WIDE), arguments[6]
+        sums = [cgutils.alloca_once(builder, _WIDE) for _ in range(4)]
+        for one in sums:
+            builder.store(none, one)
+        with cgutils.for_range_slice(builder, ir.Constant(num.type, 0), num, ir.Constant(num.type, WIDE)) as (j, _):
+            asked = builder.load(_wide(builder, data[0], builder.add(arguments[1], j)), align=4)
+            for one, row in zip(sums, data[1:5], strict=True):
+                held = builder.load(_wide(builder, row, j), align=4)
+                builder.store(builder.call(_fused(builder), [asked, held, builder.load(one)]), one)
+        kinds = ir.FunctionType(_FLOAT, [_FLOAT, _WIDE])
+        added = cgutils.get_or_insert_function(builder.module, kinds, f"llvm.vector.reduce.fadd.v{WIDE}f32")
+        for i, one in enumerate(sums):
+            total = builder.call(added, [ir.Constant(_FLOAT, -0.0), builder.load(one)], fastmath=("reassoc",))
+            builder.store(total, builder.gep(data[5], [ir.Constant(_INT, i)]))
+
+    return types.void(x, types.intp, a, b, c, d, types.intp, out), code
+
+
+@intrinsic
+def add_scaled_four(typing: Any, out: Any, to: Any, a: Any, b: Any, c: Any, d: Any, width: Any, by: Any) -> Any:
+    """add_scaled_four(out, i, a, b, c, d, n, by): add the first n numbers of a, times by[0], of b, times by[1], and so
+    on to those of out from element i on; n a multiple of WIDE."""
+    del typing, to, width
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = [_data(context, builder, signature, arguments, place) for place in (0, 2, 3, 4, 5, 7)]
+        num, anything = arguments[6], ir.Constant(_WIDE, ir.Undefined)
+        first, scales = ir.Constant(ir.VectorType(_INT, WIDE), [0] * WIDE), []
+        for i in range(4):
+            scale = builder.load(builder.gep(data[5], [ir.Constant(_INT, i)]))
+            alone = builder.insert_element(anything, scale, ir.Constant(_INT, 0))
+            scales.append(builder.shuffle_vector(alone, anything, first))
+        with cgutils.for_range_slice(builder, ir.Constant(num.type, 0), num, ir.Constant(num.type, WIDE)) as (j, _):
+            at = _wide(builder, data[0], builder.add(arguments[1], j))
+            total = builder.load(at, align=4)
+            for row, scale in zip(data[1:5], scales, strict=True):
+                total = builder.call(_fused(builder), [builder.load(_wide(builder, row, j), align=4), scale, total])
+            builder.store(total, at, align=4)
+
+    return types.void(out, types.intp, a, b, c, d, types.intp, by), code
