@@ -64,7 +64,8 @@ def main(*arguments: str) -> None:
         sys.stdout.write(
             f"{'':24}{'append':>8}{'select':>8}{'attend':>8}{'sum':>8}{'dense':>8}{'MB':>8}{'x dense':>9}\n"
         )
-        keys = Keys(length, getattr(torch, given["dtype"]))
+        room = int(given["watched"]) + int(given["runs"]) + 1
+        keys = Keys(length, getattr(torch, given["dtype"]), room=room)
         for name in given["methods"].split(","):
             sys.stdout.write(row(name, keys, int(given["runs"]), clock, int(given["watched"])) + "\n")
             sys.stdout.flush()
@@ -73,8 +74,8 @@ def main(*arguments: str) -> None:
 class Keys:
     """Keys and values of a cache with room for some more, as the engine holds them, and queries for each step."""
 
-    def __init__(self, length: int, dtype: torch.dtype, device: str = "cpu") -> None:
-        self.length, room, noise = length, length + 128, torch.Generator().manual_seed(0)
+    def __init__(self, length: int, dtype: torch.dtype, device: str = "cpu", *, room: int = 128) -> None:
+        self.length, room, noise = length, length + room, torch.Generator().manual_seed(0)
         mean = torch.randn(1, KV_HEADS, 1, DIM, generator=noise)  # keys of a model have one
         self.k = (torch.randn(1, KV_HEADS, room, DIM, generator=noise) + mean).to(device, dtype)
         self.v = torch.randn(1, KV_HEADS, room, DIM, generator=noise).to(device, dtype)

@@ -172,7 +172,7 @@ def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softm
     given = keys, values, key_places, value_places, slots, weights, formula, sinks.numpy()
     loop, rows = attending("int16" if k.dtype == torch.bfloat16 else "float32"), math.prod(out.shape[:3])
     work = out.numel() * slots.shape[3]
-    if not all(over_units(loop, rows, work, grouped.numpy(), *given, out.numpy())):
+    if not all(over_units(loop, rows, work, grouped.numpy(), *given, out.numpy()).values()):
         raise IndexError(f"a selection holds positions outside the {k.shape[2]} keys")
     return out.permute(0, 2, 1, 3, 4).flatten(2, 3)
 

@@ -10,6 +10,7 @@ from sahub.attention.selection import Kind, Selection
 from sahub.attention.stage import Stage
 
 _Known = dict[Hashable, tuple[Sequence[Stage], Selection]]
+_LARGEST = 1 << 17  # slots of one: 1.5 MB
 _MOST = 256  # rows that are known: stages whose sizes are listed by layer are others for every state
 
 
@@ -30,12 +31,15 @@ class Leads:
             return _kept(call, leading), len(leading)
         (at, known), now = self._at, (rows.num_rows, rows.num_keys)
         key = (*map(id, leading), call.density, call.num_heads, call.num_kv_heads, rows.batch, rows.device)
-        if at != now or (key not in known and len(known) * rows.num_rows >= _MOST):
-            known = {}
-            self._at = now, known
-        if key not in known:
-            known[key] = leading, _kept(call, leading)  # as long as they are kept, their ids are theirs
-        return known[key][1], len(leading)
+        if at == now and key in known:
+            return known[key][1], len(leading)
+        kept = _kept(call, leading)
+        if kept.slots.numel() <= _LARGEST:
+            if at != now or len(known) * rows.num_rows >= _MOST:
+                known = {}
+                self._at = now, known
+            known[key] = leading, kept  # as long as they are kept, their ids are theirs
+        return kept, len(leading)
 
 
 def _kept(call: Call, stages: Sequence[Stage]) -> Selection:
@@ -49,11 +53,17 @@ def _kept(call: Call, stages: Sequence[Stage]) -> Selection:
     return taken
 
 
+def _has_span(kind: type[Stage]) -> bool:
+    """Whether what a class says of ranges is said of what it adds, not of what a class above it did."""
+    at = {name: next(i for i, one in enumerate(kind.__mro__) if name in vars(one)) for name in ("add", "span")}
+    return at["span"] <= at["add"]
+
+
 def _spans(call: Call, stages: Sequence[Stage]) -> list[range]:
     """What each stage keeps of a single row's keys, side by side; none where some key lies in two, or all are kept."""
     found: list[range] = []
     for stage in stages if call.rows.single else ():
-        one = stage.span(call, sum(map(len, found)))
+        one = stage.span(call, sum(map(len, found))) if _has_span(type(stage)) else None
         if one is None or any(max(one.start, other.start) < min(one.stop, other.stop) for other in found):
             return []
         found.append(one)

@@ -204,9 +204,9 @@ class StackState:
             self._observe(self._call(q, k, v, mask, scale=scale, softcap=softcap, step=0))
 
     def _observe(self, call: Call) -> None:
-        for stage, index in zip(self.stack.stages, self.indexes, strict=True):
-            if stage.watches:
-                cast(Watching, index).observe(call)
+        watching = [index for stage, index in zip(self.stack.stages, self.indexes, strict=True) if stage.watches]
+        for index in dict.fromkeys(watching):  # stages may share one
+            cast(Watching, index).observe(call)
 
     def _call(
         self,

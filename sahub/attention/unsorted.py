@@ -37,19 +37,20 @@ def without_sorting(
     num, rows, need = rows.shape[0], rows.contiguous(), nums.contiguous().numpy()
     near = np.zeros(num, np.float32) if exact is None else (2 * exact.slack).view(-1).numpy()
     slots, counts = np.empty((num, max([0, *need.tolist()])), np.int64), np.empty(num, np.int64)
-    unsure = np.full((0 if exact is None else _UNSURE * num, 2), -1)
+    unsure = np.empty((0 if exact is None else _UNSURE * num, 2), np.int64)
     kept = _NOTHING if held is None else [x.numpy() for x in held]
     ends = np.full(num, size * rows.shape[1]) if ends is None else ends
     choice = rows.numpy(), near, size, ends, *kept, need, slots, counts, unsure
     left = over_units(choosing(), num, rows.numel(), *choice)
-    if min(left) >= 0 and any(left):
+    if min(left.values()) >= 0 and any(left.values()):
         assert exact is not None
-        row, unit = torch.from_numpy(unsure[unsure[:, 0] >= 0]).unbind(1)
+        noted = np.concatenate([unsure[first * _UNSURE :][:many] for first, many in left.items()])
+        row, unit = torch.from_numpy(noted).unbind(1)
         rows[row, unit] = exact.at(row, unit)
         near[:] = -1
         near[row.numpy()] = 0  # only those anew
         left = over_units(choosing(), num, rows.numel(), *choice)
-    if min(left) < 0:
+    if min(left.values()) < 0:
         return None
     each = counts.tolist()  # of few rows, less than numpy's calls
     width, least = max(each), min(each)

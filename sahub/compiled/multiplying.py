@@ -6,21 +6,22 @@ from typing import Any
 import numpy as np
 
 from sahub.compiled.jit import SUMS, Function, compiled, inner_sums
+from sahub.compiled.present import LANES
 
-_TOGETHER = 4
+_MOST = np.float32(2.0**111)  # the sum of a row, from which sums of codes overflow
 
 
 def _multiply(first: Any, end: Any, rows: Any, keys: Any, place: Any, last: Any, out: Any) -> None:
     _, units, num, dim = rows.shape
     batch_step, head_step, key_step = place[:3]
     num_keys = out.shape[3] - last.shape[2]
-    doubles = np.zeros((num + _TOGETHER, dim), np.float64)
+    doubles = np.zeros((num + LANES, dim), np.float64)
     for one in range(first, end):
         b, u = one // units, one % units
         doubles[:num] = rows[b, u]
         for m in range(out.shape[3]):
             key = keys[b * batch_step + u * head_step + m * key_step] if m < num_keys else last[b, u, 0]
-            for r in range(0, num, _TOGETHER):
+            for r in range(0, num, LANES):
                 _dots(doubles, r, key, out[b, u, :, m])
 
 
@@ -74,10 +75,10 @@ def _glance(
         b, u = one // units, one % units
         _sizes(rows[b, u], last[b, u], off[b, u], rounding, sums, slack[b, u])
         for m in range(out.shape[3]):
-            for r in range(0, num, _TOGETHER):
+            for r in range(0, num, LANES):
                 if m < closed:
                     _nearly(rows[b, u], r, codes[b, u, m], out[b, u, :, m])
-                    for i in range(r, r + _TOGETHER):
+                    for i in range(r, r + LANES):
                         out[b, u, i, m] = reals[b, u, m, 0] * sums[i] + reals[b, u, m, 1] * out[b, u, i, m]
                 else:
                     _nearly(rows[b, u], r, last[b, u, 0], out[b, u, :, m])
@@ -96,7 +97,7 @@ def _sizes(rows: Any, last: Any, off: Any, rounding: Any, sums: Any, slack: Any)
         for j in range(rows.shape[1]):
             sums[r] += rows[r, j]
             size += abs(rows[r, j])
-        slack[r] = size * off + odd
+        slack[r] = size * off + odd if size < _MOST else np.float32(np.nan)
 
 
 @inner_sums

@@ -4,6 +4,7 @@ import logging
 from functools import cache
 
 logger = logging.getLogger(__name__)
+LANES = 4  # rows that loops go through at once: some want a multiple of it
 
 
 @cache

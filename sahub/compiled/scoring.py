@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 
 from sahub.compiled.jit import PLAIN, Function, compiled, inner, ones
+from sahub.compiled.present import LANES
 from sahub.compiled.vectors import add_four, multiply_four
 
 _KEYS, _BLOCK = 8192, 1024  # keys, or bytes of bits, that a core's cache holds beside what is summed up of them
-_LANES = 4  # rows that look up at once
 
 
-def _look_up(begin: Any, end: Any, high: Any, low: Any, codes: Any, out: Any) -> None:
+def _look_up(first: Any, end: Any, high: Any, low: Any, codes: Any, out: Any) -> None:
     _, groups, num, size, rows = high.shape
     size *= low.shape[3]
-    one, other = np.zeros((size, _LANES), np.float32), np.zeros((size, _LANES), np.float32)
-    sums = np.empty((min(_KEYS, out.shape[3]), _LANES), np.float32)
-    for unit in range(begin, end):
+    one, other = np.zeros((size, LANES), np.float32), np.zeros((size, LANES), np.float32)
+    sums = np.empty((min(_KEYS, out.shape[3]), LANES), np.float32)
+    for unit in range(first, end):
         b, g = unit // groups, unit % groups
         for start in range(0, out.shape[3], _KEYS):
             part = codes[b, g, :, start : min(start + _KEYS, out.shape[3])]
-            for first in range(0, rows, _LANES):
-                row = min(first, rows - _LANES)
+            for begin in range(0, rows, LANES):
+                row = min(begin, rows - LANES)
                 sums[:] = 0
                 for t in range(0, num, 2):
                     _fill(high[b, g, t], low[b, g, t], row, one)
@@ -34,7 +34,7 @@ def _look_up(begin: Any, end: Any, high: Any, low: Any, codes: Any, out: Any) ->
                     else:
                         other[:] = 0
                     _add(one, part[t], other, part[min(t + 1, num - 1)], sums)
-                for lane in range(_LANES):
+                for lane in range(LANES):
                     _copy(sums, lane, out[b, g, row + lane, start : start + _KEYS])
 
 
@@ -44,13 +44,13 @@ def _fill(high: Any, low: Any, row: Any, table: Any) -> None:
     num, rows = low.shape
     for i in range(high.shape[0]):
         for j in range(num):
-            multiply_four(table, _LANES * (i * num + j), high, i * rows + row, low, j * rows + row)
+            multiply_four(table, LANES * (i * num + j), high, i * rows + row, low, j * rows + row)
 
 
 @inner
 def _add(one: Any, first: Any, other: Any, second: Any, sums: Any) -> None:
     for k in range(first.shape[0]):
-        add_four(sums, _LANES * k, one, _LANES * np.intp(first[k]), other, _LANES * np.intp(second[k]))
+        add_four(sums, LANES * k, one, LANES * np.intp(first[k]), other, LANES * np.intp(second[k]))
 
 
 @inner

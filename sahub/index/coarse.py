@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from sahub.attention.buffers import Growing
-from sahub.attention.products import Exact, product
+from sahub.attention.products import Exact, of_single_rows, product
 from sahub.attention.table import Table
+from sahub.compiled.present import LANES
 
 _STEPS = (1 << 16) - 1  # from the least channel of a vector to the largest
 _HALF = 0.51  # a step, as it is rounded
 _ROUNDING = 2.0**-24  # of fp32, relative
-_LANES = 4  # rows that are multiplied at once
 
 
 class Coarse:
@@ -73,7 +73,7 @@ class Coarse:
         assert self._off is not None
         num, behind = rows.shape[2], (vectors[:, :, :0] if last is None else last).contiguous()
         asked = rows[:, :, :, 0].contiguous()
-        padded = torch.nn.functional.pad(asked, (0, 0, 0, -num % _LANES)) if num % _LANES else asked
+        padded = torch.nn.functional.pad(asked, (0, 0, 0, -num % LANES)) if num % LANES else asked
         out = torch.empty(*padded.shape[:3], vectors.shape[2] + behind.shape[2])
         slack = torch.empty(padded.shape[:3])
         known = self._codes.memory.numpy().view("u2"), self._reals.memory.numpy(), behind.numpy(), self._off.numpy()
@@ -89,7 +89,10 @@ class Coarse:
             return found
 
         def every() -> Tensor:
-            return product(asked, torch.cat([vectors, behind], dim=2).mT).flatten(1, 2)[:, :, None]
+            found = of_single_rows(rows, vectors, last)
+            if found is None:
+                found = product(asked, torch.cat([vectors, behind], dim=2).mT).flatten(1, 2)[:, :, None]
+            return found
 
         nearly, off = (part[:, :, :num].flatten(1, 2)[:, :, None] for part in (out, slack[..., None]))
         return nearly, Exact(slack=off, at=at, every=every)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sahub.attention.buffers import Growing
 from sahub.attention.rows import free_to_read
-from sahub.compiled.present import at_hand
+from sahub.compiled.present import LANES, at_hand
 from sahub.index.packed_bits import Planes, to_bits
 
 MOST_BITS = 15  # of a code
@@ -80,7 +80,7 @@ class Codes:
         from sahub.compiled.scoring import looking_up  # takes a second to import
 
         rows = high.shape[4]
-        high, low = (torch.nn.functional.pad(x, (0, max(0, 4 - rows))).contiguous() for x in (high, low))
+        high, low = (torch.nn.functional.pad(x, (0, max(0, LANES - rows))).contiguous() for x in (high, low))
         out = high.new_empty(*high.shape[:2], high.shape[4], self._read.length)
         given = high.numpy(), low.numpy(), self._read.memory.numpy().view("u2"), out.numpy()
         over_units(looking_up(), high.shape[0] * high.shape[1], high.shape[2] * out.numel(), *given)

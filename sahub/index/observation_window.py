@@ -55,9 +55,9 @@ class Observing(Stage):
         assert isinstance(index, Observers)
         if index.stands(call):
             return self._standing(call, taken, index)
-        observed = index.of(call, type(self).__name__)
+        observed = index.of(call, self._key)
         wanted = self.joined(call, self.wanted(call, observed))
-        index.keep(type(self).__name__, observed)
+        index.keep(self._key, observed)
         wanted = spread(wanted, max(wanted.shape[1], taken.slots.shape[1]))
         largest = wanted.amax(dim=-1, keepdim=True).clamp(min=0) if observed.start else 0
         num_later = call.rows.num_keys - observed.start
@@ -65,15 +65,19 @@ class Observing(Stage):
         logits = torch.cat([wanted, later.expand(*wanted.shape[:3], -1)], dim=-1)
         return choose(call, taken, Scores(logits=logits), self.selector)
 
+    @property
+    def _key(self) -> Hashable:
+        """What decides which keys are wanted."""
+        budgets = ("density", "heavy_size", "window_size")
+        return type(self), *(getattr(self, one.name) for one in fields(self) if one.name not in budgets)
+
     def _standing(self, call: Call, taken: Selection, index: "Observers") -> Selection:
         """The same for rows after the last observer, for which the order of the prefix's keys is known."""
-        budgets = ("density", "heavy_size", "window_size")
-        fields_of = tuple(getattr(self, one.name) for one in fields(self) if one.name not in budgets)
-        order = index.order((type(self), *fields_of), lambda: self._order(call, index))
+        order = index.order(self._key, lambda: self._order(call, index))
         order = spread(order, max(order.shape[1], taken.slots.shape[1]))
         num, bound = budget(call, taken, self.selector, order.shape[1])
         held = call.rows.mask is None or call.rows.mask is call.valid
-        width = bound + taken.slots.shape[-1] if held else call.rows.num_keys
+        width = bound + taken.slots.shape[-1] + call.rows.num_rows - 1 if held else call.rows.num_keys
         later = torch.arange(call.rows.num_keys - 1, order.shape[-1] - 1, -1, device=order.device)[:width]
         units = torch.cat([later.expand(*order.shape[:2], -1), order[..., :width].long()], dim=-1)
         units = units[:, :, None].expand(-1, -1, call.rows.num_rows, -1)
@@ -83,7 +87,7 @@ class Observing(Stage):
     def _order(self, call: Call, index: "Observers") -> Tensor:
         """The prefix's keys as they are wanted after the last observer: int32 [b, h or 1, start]."""
         last = replace(call, q=call.q[:, :, -1:], rows=Rows(call.rows.batch, 1, call.rows.num_keys, call.rows.device))
-        wanted = self.joined(call, self.wanted(last, index.of(last, type(self).__name__)))
+        wanted = self.joined(call, self.wanted(last, index.of(last, self._key)))
         if call.valid is not None:
             wanted = wanted.masked_fill(~call.valid[:, None, None, : wanted.shape[-1]], _OUT)
         return ranking(wanted)[:, :, 0].int()

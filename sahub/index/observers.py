@@ -24,9 +24,9 @@ class Observed:
     counted  fp32 [b, num]: 1, or 0 for an observer that is padding
     heard    for each row, how many of the num are at or before it
     looks    for each row, whether it is the last of these itself
-    alone    for each row, whether there is no observer at or before it
+    bare     for each row, whether there is no observer at or before it
     own      the rows' own logits, fp32 [b, h, q, k], for those that ask
-    before   by name, what those before the num said together, [b, h or 1, 1, m]; empty where there are none
+    before   by name, what those before the num said together, [b, h or 1, m]; empty where there are none
     after    the same of all, written by those that ask
     """
 
@@ -35,21 +35,35 @@ class Observed:
     counted: Tensor
     heard: list[int]
     looks: list[bool]
-    alone: list[bool]
+    bare: list[bool]
     own: Callable[[], Tensor]
     before: Mapping[str, Tensor]
     after: dict[str, Tensor] = field(default_factory=dict)
 
     def summed(self, name: str, said: Tensor) -> Tensor:
-        """Sums of what is said [b, h or 1, num, m], before the num and after each: fp64 [b, h or 1, 1 + num, m]."""
-        return self._after(name, self._behind(name, said.double()).cumsum(dim=2))
+        """Sums of what is said [b, h or 1, num, m], before the num and after each, [b, h or 1, 1 + num, m]; in fp64."""
+        shape, kind = (*said.shape[:2], said.shape[3]), torch.float32 if said.device.type == "mps" else torch.float64
+        total = self.before[name].clone() if self.before else said.new_zeros(shape, dtype=kind)
+        sums = said.new_empty(*shape[:2], 1 + said.shape[2], shape[2])
+        sums[:, :, 0] = total
+        for number, one in enumerate(said.unbind(2)):
+            sums[:, :, number + 1] = total.add_(one)
+        self.after[name] = total
+        return sums
 
     def latest(self, name: str, said: Tensor) -> Tensor:
         """What was said last, [b, h or 1, 1 + num, m], also after those that are padding, which say nothing."""
         numbers = torch.arange(1, said.shape[2] + 1, device=said.device)
         last = torch.nn.functional.pad(torch.where(self.counted > 0, numbers, 0), (1, 0)).cummax(dim=1).values
-        behind = self._behind(name, said)
-        return self._after(name, behind.gather(2, last[:, None, :, None].expand_as(behind)))
+        if not (self.before or said.shape[2]):
+            return said
+        first = (
+            self.before[name][:, :, None] if self.before else said[:, :, :1]
+        )  # the first one is heard, whatever it is
+        behind = torch.cat([first, said], dim=2)
+        heard = behind.gather(2, last[:, None, :, None].expand_as(behind))
+        self.after[name] = heard[:, :, -1].clone()
+        return heard
 
     def served(self, said: Tensor, alone: Callable[[Tensor], Tensor], *, by_earlier: bool = False) -> Tensor:
         """For each row what its observers say together, of `said` [b, h, 1 + num, m] before the num and after each.
@@ -57,7 +71,7 @@ class Observed:
         alone       what a row without observers is served by, of its own logits
         by_earlier  without the row itself
         """
-        bare = [none or (by_earlier and first) for none, first in zip(self.alone, self._firsts(), strict=True)]
+        bare = [none or (by_earlier and first) for none, first in zip(self.bare, self._firsts(), strict=True)]
         own = alone(self.own()) if any(bare) else said
         places = [num - (by_earlier and looks) for num, looks in zip(self.heard, self.looks, strict=True)]
         rows = [own[:, :, row] if bare[row] else said[:, :, place] for row, place in enumerate(places)]
@@ -66,14 +80,6 @@ class Observed:
     def _firsts(self) -> list[bool]:
         """For each row, whether it is the first observer of all."""
         return [not self.before and looks and num == 1 for num, looks in zip(self.heard, self.looks, strict=True)]
-
-    def _behind(self, name: str, said: Tensor) -> Tensor:
-        first = self.before[name] if self.before else said.new_zeros(*said.shape[:2], 1, said.shape[3])
-        return torch.cat([first, said], dim=2)
-
-    def _after(self, name: str, together: Tensor) -> Tensor:
-        self.after[name] = together[:, :, -1:]
-        return together
 
 
 class Observers:
@@ -139,7 +145,7 @@ class Observers:
         """What `make` says once for all rows after the last observer."""
         if key not in self._orders:
             self._orders[key] = make()
-            self._said = {}
+            self._said.pop(key, None)
         return self._orders[key]
 
     def of(self, call: Call, key: Hashable) -> Observed:
@@ -173,7 +179,7 @@ class Observers:
             counted=counted,
             heard=[num - known for num in heard],
             looks=looks,
-            alone=[num == 0 for num in heard],
+            bare=[num == 0 for num in heard],
             own=own,
             before=before,
         )

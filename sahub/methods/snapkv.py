@@ -41,8 +41,7 @@ class SnapKV(ObservingByHead):
         del call
         counts = observed.counted[:, None, :, None]
         given = shares_of(observed.logits)[..., : observed.start] * counts
-        num = observed.summed("number", counts).clamp(min=1).float()
-        means = observed.summed("shares", given).float() / num
+        means = observed.summed("shares", given) / observed.summed("number", counts).clamp(min=1)
         known = observed.served(means, lambda own: shares_of(own)[..., : observed.start])
         if observed.start:
             flat, half = known.flatten(0, 2)[:, None], self.kernel_size // 2

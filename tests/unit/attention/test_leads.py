@@ -66,6 +66,17 @@ def test_layers_ask_once_for_the_rows_of_a_call():
     assert asked == [5, 300, 300]
 
 
+def test_who_changes_what_is_added_is_asked_for_single_rows_too():
+    class Late(Sink):
+        def add(self, call, taken, index):
+            found = super().add(call, taken, index)
+            return taken.of(found.slots + 5, found.weights)
+
+    for rows in (1, 3):
+        found, _ = Leads().of(call_of(rows, 20), [Late(sink_size=2)])
+        assert found.probabilities()[0, 0, -1].nonzero().flatten().tolist() == [5, 6]
+
+
 def test_threads_that_share_a_stack_get_their_own_lead():
     leads = Leads()
 

@@ -25,7 +25,8 @@ def test_every_unit_is_gone_through_once(threads):
     for num, of in ((1, 4), (3, 2), (3, 3), (10, 4), (4, 7)):
         threads(of)
         parts = over_units(lambda first, end, what: (what, list(range(first, end))), num, 100, "it")
-        assert [one for what, part in parts for one in part] == list(range(num))
+        assert [one for what, part in parts.values() for one in part] == list(range(num))
+        assert list(parts) == [part[0] for _, part in parts.values()]
         assert len(parts) == min(num, of)
 
 

@@ -52,6 +52,13 @@ def test_vectors_that_are_no_numbers_are_not_looked_at_in_16_bits(odd, in_last):
     assert held.products(torch.randn(1, 1, 4, 1, 8), vectors, last) is None
 
 
+@pytest.mark.parametrize(("size", "of"), [(3e34, 1e-6), (1e33, 1e5)])
+def test_rows_whose_sums_would_overflow_are_not_looked_at_in_16_bits(size, of):
+    vectors, held = torch.randn(1, 1, 4, 8).abs() * of, Coarse()
+    held.append(vectors)
+    assert held.products(torch.randn(1, 1, 4, 1, 8).abs() * size, vectors, None) is None
+
+
 @pytest.mark.parametrize("group", ["none", "sum", "max", "union"])
 @pytest.mark.parametrize("label_bits", [2, 4, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -17,8 +17,8 @@ STAGES = {
 }
 
 
-def stack_of(name):
-    stage = {"name": name.partition(",")[0], "density": 0.6, "window_size": WINDOW, **STAGES[name]}
+def stack_of(name, **budget):
+    stage = {"name": name.partition(",")[0], **(budget or {"density": 0.6}), "window_size": WINDOW, **STAGES[name]}
     beside = [{"name": "snapkv", "heavy_size": 2, "window_size": WINDOW}] if "beside" in name else []
     return build_stack([{"name": "sink", "sink_size": 1}, *beside, stage])
 
@@ -60,7 +60,7 @@ def test_however_rows_come_and_go_each_gets_what_it_got_alone(name, data):
     valid = torch.arange(MOST) >= torch.tensor([[0], [5]]) if data.draw(st.booleans()) else None
     if valid is not None and data.draw(st.booleans()):
         valid[1, PREFIX + 1 : PREFIX + 3] = False  # observers that are padding
-    stack = stack_of(name)
+    stack = stack_of(name, **data.draw(st.sampled_from([{"density": 0.6}, {"heavy_size": 4}])))
     one_by_one = Rows(stack, q, k, v, valid)
     expected = [one_by_one.feed(1) for _ in range(MOST - PREFIX)]
     rows = Rows(stack, q, k, v, valid)
@@ -101,3 +101,20 @@ def test_an_observer_reads_the_keys_once(name, monkeypatch):
     asked.clear()
     rows.feed(1)
     assert asked == []
+
+
+def test_stages_that_share_observers_read_the_keys_once_each(monkeypatch):
+    asked, logits = [], observers._logits
+    monkeypatch.setattr(observers, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
+    rows = Rows(stack_of("expected_attention, the same window beside snapkv"), *tensors(1), None)
+    for _ in range(WINDOW):
+        rows.feed(1)
+    assert sorted(map(len, asked)) == [1] * 2 * WINDOW
+
+
+def test_what_is_kept_of_observers_is_a_row_each():
+    rows = Rows(stack_of("snapkv"), *tensors(1), None)
+    rows.feed(WINDOW - 1)
+    [(_, said)] = rows.state.indexes[1]._said.values()
+    assert all(one.untyped_storage().nbytes() == one.nbytes for one in said.values())
+    assert said["shares"].shape == (1, 4, PREFIX)
