@@ -17,7 +17,7 @@ from sahub.attention.choose import free_keys
 from sahub.attention.gather import by_rows, dots_at
 from sahub.attention.rows import at_once, free_to_read
 from sahub.attention.selection import Selection
-from sahub.attention.selectors import threshold
+from sahub.attention.selectors import picked, threshold
 from sahub.attention.stage import Index, Stage
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
@@ -84,7 +84,7 @@ class MagicPig(Stage):
 
     def _pick(self, call: Call, taken: Selection, index: "Tables") -> Picks:
         found = index.hits(call, self.min_hits) & free_keys(call, taken)
-        units, weight = threshold(torch.where(found, 0.0, _OUT), 0.0)
+        units, weight = picked(found) if free_to_read(found) else threshold(torch.where(found, 0.0, _OUT), 0.0)
         chance = self._chance(index.cosines(call, units))
         return Picks(units, torch.where(weight > _OUT, -chance.clamp(_LEAST, 1.0).log().float(), _OUT))
 
