@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sahub.compiled.jit import SUMS, Function, as_floats, compiled, inner, inner_sums, prefetch
-from sahub.compiled.vectors import WIDE, add_scaled_four, dot_four
+from sahub.compiled.jit import SUMS, Function, compiled, inner, inner_sums, prefetch
+from sahub.compiled.vectors import WIDE, add_scaled_four, dot_four, number
 
 _AHEAD = 16  # keys that are asked of memory before they are needed
 _LINE = 64  # bytes
@@ -71,8 +71,7 @@ def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logit
     """Logits fp32 [n, s] of queries [n, d]; formula: scale and bound. Whether all lie inside."""
     heads, dim = q.shape
     size, whole, num = slots.shape[0], dim - dim % WIDE, 0
-    words, waiting = np.empty((_TOGETHER, dim), np.uint32), np.empty(_TOGETHER, np.int64)
-    found = np.empty(_TOGETHER, np.float32)
+    waiting, found = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.float32)
     for s in range(size):
         if s + _AHEAD < size:
             _ask(k, _row(slots[s + _AHEAD], at))
@@ -85,14 +84,14 @@ def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logit
             num += 1
         if num == 0 or (num < _TOGETHER and s + 1 < size):
             continue
-        a, b, c, d = _rows(k, at, slots, waiting, num, words)
+        a, b, c, d = _rows(k, at, slots, waiting, num)
         for i in range(heads):
             dot_four(q, i * dim, a, b, c, d, whole, found)
             for j in range(whole, dim):
-                found[0] += q[i, j] * a[j]
-                found[1] += q[i, j] * b[j]
-                found[2] += q[i, j] * c[j]
-                found[3] += q[i, j] * d[j]
+                found[0] += q[i, j] * number(a[j])
+                found[1] += q[i, j] * number(b[j])
+                found[2] += q[i, j] * number(c[j])
+                found[3] += q[i, j] * number(d[j])
             for n in range(num):
                 logits[i, waiting[n]] = _logit(found[n], formula) + weights[waiting[n]]
         num = 0
@@ -100,12 +99,10 @@ def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logit
 
 
 @inner
-def _rows(memory: Any, at: Any, slots: Any, waiting: Any, num: Any, words: Any) -> Any:
-    """Four rows as fp32, of which the first `num` are those of slots that wait."""
-    a = as_floats(memory[_row(slots[waiting[0]], at)], words[0])
-    b = as_floats(memory[_row(slots[waiting[min(1, num - 1)]], at)], words[1])
-    c = as_floats(memory[_row(slots[waiting[min(2, num - 1)]], at)], words[2])
-    d = as_floats(memory[_row(slots[waiting[num - 1]], at)], words[3])
+def _rows(memory: Any, at: Any, slots: Any, waiting: Any, num: Any) -> Any:
+    """Four rows, of which the first `num` are those of slots that wait."""
+    a, b = memory[_row(slots[waiting[0]], at)], memory[_row(slots[waiting[min(1, num - 1)]], at)]
+    c, d = memory[_row(slots[waiting[min(2, num - 1)]], at)], memory[_row(slots[waiting[num - 1]], at)]
     return a, b, c, d
 
 
@@ -164,8 +161,7 @@ def _sums(shares: Any, v: Any, at: Any, slots: Any, weights: Any, out: Any) -> N
     """Sums fp32 [n, dv] of the values, each times its share [n, s]."""
     size, (heads, wide) = slots.shape[0], out.shape
     whole = wide - wide % WIDE
-    words, waiting = np.empty((_TOGETHER, wide), np.uint32), np.empty(_TOGETHER, np.int64)
-    by, num = np.empty(_TOGETHER, np.float32), 0
+    waiting, by, num = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.float32), 0
     out[:] = 0
     for s in range(size):
         if s + _AHEAD < size:
@@ -175,24 +171,24 @@ def _sums(shares: Any, v: Any, at: Any, slots: Any, weights: Any, out: Any) -> N
             num += 1
         if num < _TOGETHER:
             continue
-        a, b, c, d = _rows(v, at, slots, waiting, num, words)
+        a, b, c, d = _rows(v, at, slots, waiting, num)
         for i in range(heads):
             for n in range(_TOGETHER):
                 by[n] = shares[i, waiting[n]]
             add_scaled_four(out, i * wide, a, b, c, d, whole, by)
             for j in range(whole, wide):
-                out[i, j] += by[0] * a[j] + by[1] * b[j] + by[2] * c[j] + by[3] * d[j]
+                out[i, j] += by[0] * number(a[j]) + by[1] * number(b[j])
+                out[i, j] += by[2] * number(c[j]) + by[3] * number(d[j])
         num = 0
     for n in range(num):
-        value = as_floats(v[_row(slots[waiting[n]], at)], words[0])
-        _add_one(shares[:, waiting[n]], value, out)
+        _add_one(shares[:, waiting[n]], v[_row(slots[waiting[n]], at)], out)
 
 
 @inner_sums
 def _add_one(shares: Any, value: Any, out: Any) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] += shares[i] * value[j]
+            out[i, j] += shares[i] * number(value[j])
 
 
 @cache

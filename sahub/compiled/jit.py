@@ -10,11 +10,10 @@ from pickle import PickleError
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from numba.np import arrayobj
 
 Function = Callable[..., Any]
@@ -38,26 +37,6 @@ def compiled(function: Function, signature: str, **options: Any) -> Function:
     except _UNKEPT:
         made = numba.njit(signature, **options)(function)
     return made
-
-
-def as_floats(row: Any, words: Any) -> Any:
-    """A row of fp32 as it is; of int16, the bits of bf16, as fp32, for which uint32 `words` are overwritten."""
-    raise NotImplementedError("for compiled functions")
-
-
-@overload(as_floats, inline="always")
-def _as_floats(row: Any, words: Any) -> Function:
-    del words
-
-    def same(row: Any, words: Any) -> Any:
-        return row
-
-    def widened(row: Any, words: Any) -> Any:
-        for j in range(row.shape[0]):
-            words[j] = np.uint32(row[j]) << np.uint32(16)
-        return words.view(np.float32)
-
-    return same if row.dtype == types.float32 else widened
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""What numba does not make vectors of by itself: several numbers of fp32 at once, wherever they lie."""
+"""What numba does not make vectors of by itself: several numbers at once, wherever they lie. All are fp32, or bf16."""
 
 from typing import Any
 
@@ -50,8 +50,35 @@ def add_four(typing: Any, sums: Any, to: Any, one: Any, a: Any, other: Any, b: A
     return types.void(sums, types.intp, one, types.intp, other, types.intp), code
 
 
+def _as_numbers(builder: Any, bits: Any, kind: Any) -> Any:
+    """The fp32 that 16 bits are the upper half of, one or a vector of them."""
+    half = ir.Constant(_INT, 16) if kind == _FLOAT else ir.Constant(ir.VectorType(_INT, WIDE), [16] * WIDE)
+    return builder.bitcast(builder.shl(builder.zext(bits, half.type), half), kind)
+
+
+@intrinsic
+def number(typing: Any, x: Any) -> Any:
+    """number(x): a number of fp32 as it is; of int16, the bits of bf16, as fp32."""
+    del typing
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context
+        known = signature.args[0] == types.float32
+        return arguments[0] if known else _as_numbers(builder, arguments[0], _FLOAT)
+
+    return types.float32(x), code
+
+
 def _wide(builder: Any, data: Any, at: Any) -> Any:
-    return builder.bitcast(builder.gep(data, [at]), _WIDE.as_pointer())
+    """Where numbers lie that are read or written at once."""
+    kind = ir.VectorType(data.type.pointee, WIDE)
+    return builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+
+
+def _read(builder: Any, data: Any, at: Any) -> Any:
+    """Several numbers as fp32."""
+    found = builder.load(_wide(builder, data, at), align=2)
+    return found if found.type == _WIDE else _as_numbers(builder, found, _WIDE)
 
 
 def _fused(builder: Any) -> Any:
@@ -72,10 +99,9 @@ def dot_four(typing: Any, x: Any, at: Any, a: Any, b: Any, c: Any, d: Any, width
         for one in sums:
             builder.store(none, one)
         with cgutils.for_range_slice(builder, ir.Constant(num.type, 0), num, ir.Constant(num.type, WIDE)) as (j, _):
-            asked = builder.load(_wide(builder, data[0], builder.add(arguments[1], j)), align=4)
+            asked = _read(builder, data[0], builder.add(arguments[1], j))
             for one, row in zip(sums, data[1:5], strict=True):
-                held = builder.load(_wide(builder, row, j), align=4)
-                builder.store(builder.call(_fused(builder), [asked, held, builder.load(one)]), one)
+                builder.store(builder.call(_fused(builder), [asked, _read(builder, row, j), builder.load(one)]), one)
         kinds = ir.FunctionType(_FLOAT, [_FLOAT, _WIDE])
         added = cgutils.get_or_insert_function(builder.module, kinds, f"llvm.vector.reduce.fadd.v{WIDE}f32")
         for i, one in enumerate(sums):
@@ -103,7 +129,7 @@ def add_scaled_four(typing: Any, out: Any, to: Any, a: Any, b: Any, c: Any, d: A
             at = _wide(builder, data[0], builder.add(arguments[1], j))
             total = builder.load(at, align=4)
             for row, scale in zip(data[1:5], scales, strict=True):
-                total = builder.call(_fused(builder), [builder.load(_wide(builder, row, j), align=4), scale, total])
+                total = builder.call(_fused(builder), [_read(builder, row, j), scale, total])
             builder.store(total, at, align=4)
 
     return types.void(out, types.intp, a, b, c, d, types.intp, by), code
