@@ -17,6 +17,7 @@ from sahub.attention.rows import free_to_read, rows_of
 from sahub.attention.selection import Kind, Selection, spread
 from sahub.attention.shared import Keys, whole
 from sahub.attention.table import Table
+from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError, SahubError
 
@@ -158,7 +159,6 @@ def _compiles(q: Tensor, k: Keys, v: Keys, softmax: _Softmax) -> bool:
 def _compiled(q: Tensor, k: Keys, v: Keys, selection: Selection, softmax: _Softmax) -> Tensor:
     """The same in one pass over keys, and one over values, by a compiled loop."""
     from sahub.compiled.attending import attending  # takes a second to import
-    from sahub.compiled.parallel import over_units
 
     units = max(k.shape[1], selection.slots.shape[1])
     grouped = q.float().unflatten(1, (units, -1)).transpose(2, 3).contiguous()  # [b, u, q, heads of the unit, d]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sahub.attention.rows import free_to_read
 from sahub.attention.table import Table
+from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 
 SMALL = 1 << 18  # multiplications up to which fp64 costs less than to look twice
@@ -87,7 +88,6 @@ def of_single_rows(rows: Tensor, keys: Tensor, last: Tensor | None = None) -> Te
     if not (known and free_to_read(keys) and at_hand()):
         return None
     from sahub.compiled.multiplying import multiplying  # takes a second to import
-    from sahub.compiled.parallel import over_units
 
     behind = keys.new_empty(*keys.shape[:2], 0, keys.shape[3]) if last is None else last.contiguous()
     out = torch.empty(*rows.shape[:3], keys.shape[2] + behind.shape[2])

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sahub.attention.call import Picks
 from sahub.attention.products import Exact
+from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 
 _NOTHING = np.empty((1, 0), np.int64), np.empty((1, 0), np.float32)
@@ -32,7 +33,6 @@ def without_sorting(
     if rows.dtype != torch.float32 or not at_hand():
         return None
     from sahub.compiled.choosing import choosing  # takes a second to import
-    from sahub.compiled.parallel import over_units
 
     num, rows, need = rows.shape[0], rows.contiguous(), nums.contiguous().numpy()
     near = np.zeros(num, np.float32) if exact is None else (2 * exact.slack).view(-1).numpy()

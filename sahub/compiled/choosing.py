@@ -233,8 +233,7 @@ def _choose(
 def choosing() -> Function:
     """The loop.
 
-        choose(first, end, logits, near, size, ends, held, held_weights, need, slots, counts, unsure) -> how many
-            units are unsure
+        choose(first, end, logits, near, size, ends, held, held_weights, need, slots, counts, unsure) -> how many unsure
 
     first, end  which rows
     logits      fp32 [r, m] of units of `size` keys each; -inf = never chosen

@@ -9,6 +9,7 @@ from torch import Tensor
 from sahub.attention.buffers import Growing
 from sahub.attention.products import Exact, of_single_rows, product
 from sahub.attention.table import Table
+from sahub.compiled.parallel import over_units
 from sahub.compiled.present import LANES
 
 _STEPS = (1 << 16) - 1  # from the least channel of a vector to the largest
@@ -68,7 +69,6 @@ class Coarse:
         themselves are given, [b, g, m, w]; None where it cannot be told how far they are off.
         """
         from sahub.compiled.multiplying import glancing, settling  # takes a second to import
-        from sahub.compiled.parallel import over_units
 
         assert self._off is not None
         num, behind = rows.shape[2], (vectors[:, :, :0] if last is None else last).contiguous()

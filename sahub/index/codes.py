@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sahub.attention.buffers import Growing
 from sahub.attention.rows import free_to_read
+from sahub.compiled.parallel import over_units
 from sahub.compiled.present import LANES, at_hand
 from sahub.index.packed_bits import Planes, to_bits
 
@@ -76,7 +77,6 @@ class Codes:
 
     def _looked_up(self, high: Tensor, low: Tensor) -> Tensor:
         """The same by a compiled loop."""
-        from sahub.compiled.parallel import over_units
         from sahub.compiled.scoring import looking_up  # takes a second to import
 
         rows = high.shape[4]

@@ -16,6 +16,7 @@ from sahub.attention.rows import at_once, free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
+from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
 from sahub.index.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
@@ -191,7 +192,6 @@ class Signatures:
 
     def _agreeing(self, asked: Tensor) -> Tensor:
         """The scores of query bits [b, g, r, q, n]: fp32 [b, g, r, q, k]."""
-        from sahub.compiled.parallel import over_units
         from sahub.compiled.scoring import agreeing  # takes a second to import
 
         words = _words(asked.transpose(-1, -2)).transpose(-1, -2).contiguous()  # [b, g, r, q, words]

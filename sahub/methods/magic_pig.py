@@ -19,6 +19,7 @@ from sahub.attention.rows import at_once, free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.selectors import picked, threshold
 from sahub.attention.stage import Index, Stage
+from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
 from sahub.index.lsh import KEYS_AT_ONCE, normals, sides
@@ -139,7 +140,6 @@ class Tables(Coding):
         held = self._sides.memory.unflatten(2, (tables, width))  # [b, g, l, bits, words or more]
         found = held.new_empty(*asked.shape[:3], words)
         if free_to_read(held) and at_hand():
-            from sahub.compiled.parallel import over_units
             from sahub.compiled.scoring import meeting  # takes a second to import
 
             given = held.numpy(), asked.contiguous().numpy(), least, found.numpy()
