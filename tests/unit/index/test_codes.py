@@ -7,8 +7,8 @@ from sahub.index import codes as codes_module
 from sahub.index.codes import Codes
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 11])
-@pytest.mark.parametrize("tables", [1, 2, 5])
+@pytest.mark.parametrize("rows", [1, 3, 4, 11])
+@pytest.mark.parametrize("tables", [1, 5, 6])
 @pytest.mark.parametrize("halves", [True, False])
 def test_a_key_is_worth_what_its_codes_say_added_up_in_order(rows, tables, halves, monkeypatch):
     noise = torch.Generator().manual_seed(0)

@@ -53,7 +53,7 @@ class Rows:
 
 
 @pytest.mark.parametrize("name", STAGES)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_however_rows_come_and_go_each_gets_what_it_got_alone(name, data):
     q, k, v = tensors(2)
