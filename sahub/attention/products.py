@@ -18,7 +18,7 @@ from sahub.compiled.present import at_hand
 
 SMALL = 1 << 18  # multiplications up to which fp64 costs less than to look twice
 _LONG = 64  # channels from which a compiled loop in fp64 takes no longer than torch in fp32
-_ROUNDING = 2.0**-24  # of fp32, relative
+ROUNDING = 2.0**-24  # of fp32, relative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def scored(
     if longest is None:
         longest = torch.linalg.vector_norm(keys, dim=-1).amax(-1)
     size = torch.linalg.vector_norm(rows, dim=-1) * longest[:, :, None, None]
-    slack = (size * (rows.shape[-1] + 4) * _ROUNDING * scale).flatten(1, 2)[..., None]
+    slack = (size * (rows.shape[-1] + 4) * ROUNDING * scale).flatten(1, 2)[..., None]
     if not math.isfinite(float(slack.amax())):
         return _exact(rows, keys, scale), None
     fast = rows.flatten(2, 3) @ keys.mT

@@ -27,10 +27,10 @@ def _multiply(first: Any, end: Any, rows: Any, keys: Any, place: Any, last: Any,
 
 @inner_sums
 def _dots(rows: Any, first: Any, key: Any, out: Any) -> None:
-    """Four products, so that the key is read once for all."""
-    a = b = c = d = 0.0
+    """Four products in the rows' numbers, so that the key is read once for all."""
+    a = b = c = d = rows.dtype.type(0)
     for j in range(key.shape[0]):
-        one = np.float64(key[j])
+        one = rows.dtype.type(key[j])
         a += rows[first, j] * one
         b += rows[first + 1, j] * one
         c += rows[first + 2, j] * one
@@ -77,11 +77,11 @@ def _glance(
         for m in range(out.shape[3]):
             for r in range(0, num, LANES):
                 if m < closed:
-                    _nearly(rows[b, u], r, codes[b, u, m], out[b, u, :, m])
+                    _dots(rows[b, u], r, codes[b, u, m], out[b, u, :, m])
                     for i in range(r, r + LANES):
                         out[b, u, i, m] = reals[b, u, m, 0] * sums[i] + reals[b, u, m, 1] * out[b, u, i, m]
                 else:
-                    _nearly(rows[b, u], r, last[b, u, 0], out[b, u, :, m])
+                    _dots(rows[b, u], r, last[b, u, 0], out[b, u, :, m])
 
 
 @inner_sums
@@ -98,20 +98,6 @@ def _sizes(rows: Any, last: Any, off: Any, rounding: Any, sums: Any, slack: Any)
             sums[r] += rows[r, j]
             size += abs(rows[r, j])
         slack[r] = size * off + odd if size < _MOST else np.float32(np.nan)
-
-
-@inner_sums
-def _nearly(rows: Any, first: Any, key: Any, out: Any) -> None:
-    """Four products in fp32."""
-    a = b = c = d = np.float32(0)
-    for j in range(key.shape[0]):
-        one = np.float32(key[j])
-        a += rows[first, j] * one
-        b += rows[first + 1, j] * one
-        c += rows[first + 2, j] * one
-        d += rows[first + 3, j] * one
-    for at, total in enumerate((a, b, c, d)):
-        out[first + at] = total
 
 
 @cache

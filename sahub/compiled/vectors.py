@@ -1,5 +1,6 @@
 """What numba does not make vectors of by itself: several numbers at once, wherever they lie. All are fp32, or bf16."""
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -18,23 +19,28 @@ def _data(context: Any, builder: Any, signature: Any, arguments: Any, place: int
     return arrayobj.make_array(signature.args[place])(context, builder, arguments[place]).data
 
 
-def _four_at(context: Any, builder: Any, signature: Any, arguments: Any, place: int) -> Any:
-    """Where the four floats of an argument lie from the element on that the next argument names, counted flat."""
-    data = _data(context, builder, signature, arguments, place)
-    return builder.bitcast(builder.gep(data, [arguments[place + 1]]), _FOUR.as_pointer())
+def _over_four(out: Any, one: Any, other: Any, join: Callable[[Any, Any, Any, Any], Any]) -> Any:
+    """Type and code of f(out, i, one, a, other, b), which writes four floats to out[i] and behind, counted flat.
+
+    join(builder, there, left, right)  what is written, of a pointer to what is there and of one[a] and other[b]
+    """
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def at(place: int) -> Any:
+            data = _data(context, builder, signature, arguments, place)
+            return builder.bitcast(builder.gep(data, [arguments[place + 1]]), _FOUR.as_pointer())
+
+        left, right = (builder.load(at(place), align=4) for place in (2, 4))
+        builder.store(join(builder, at(0), left, right), at(0), align=4)
+
+    return types.void(out, types.intp, one, types.intp, other, types.intp), code
 
 
 @intrinsic
 def multiply_four(typing: Any, out: Any, to: Any, one: Any, a: Any, other: Any, b: Any) -> Any:
     """multiply_four(out, i, one, a, other, b): out[i] = one[a] * other[b], and so the three behind."""
     del typing, to, a, b
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        at, left, right = (_four_at(context, builder, signature, arguments, place) for place in (0, 2, 4))
-        found = builder.fmul(builder.load(left, align=4), builder.load(right, align=4))
-        builder.store(found, at, align=4)
-
-    return types.void(out, types.intp, one, types.intp, other, types.intp), code
+    return _over_four(out, one, other, lambda builder, _, left, right: builder.fmul(left, right))
 
 
 @intrinsic
@@ -42,12 +48,10 @@ def add_four(typing: Any, sums: Any, to: Any, one: Any, a: Any, other: Any, b: A
     """add_four(sums, i, one, a, other, b): sums[i] = (sums[i] + one[a]) + other[b], and so the three behind."""
     del typing, to, a, b
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        at, left, right = (_four_at(context, builder, signature, arguments, place) for place in (0, 2, 4))
-        found = builder.fadd(builder.load(at, align=4), builder.load(left, align=4))
-        builder.store(builder.fadd(found, builder.load(right, align=4)), at, align=4)
+    def join(builder: Any, there: Any, left: Any, right: Any) -> Any:
+        return builder.fadd(builder.fadd(builder.load(there, align=4), left), right)
 
-    return types.void(sums, types.intp, one, types.intp, other, types.intp), code
+    return _over_four(sums, one, other, join)
 
 
 def _as_numbers(builder: Any, bits: Any, kind: Any) -> Any:

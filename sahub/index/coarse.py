@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from sahub.attention.buffers import Growing
-from sahub.attention.products import Exact, of_single_rows, product
+from sahub.attention.products import ROUNDING, Exact, of_single_rows, product
 from sahub.attention.table import Table
 from sahub.compiled.parallel import over_units
 from sahub.compiled.present import LANES
 
 _STEPS = (1 << 16) - 1  # from the least channel of a vector to the largest
 _HALF = 0.51  # a step, as it is rounded
-_ROUNDING = 2.0**-24  # of fp32, relative
 
 
 class Coarse:
@@ -100,4 +99,4 @@ class Coarse:
 
 def _rounding(width: int) -> float:
     """Of a sum of so many products in fp32, in any order, relative to the sum of their absolute values."""
-    return (width + 8) * _ROUNDING
+    return (width + 8) * ROUNDING

@@ -167,15 +167,15 @@ class Observers:
         def own() -> Tensor:
             return _logits(call, call.q, list(rows))
 
-        said = _logits(call, torch.stack([shown[at] for at in places], dim=2), places) if places else None
+        said = call.q.new_zeros(*call.q.shape[:2], 0, call.rows.num_keys, dtype=torch.float32)
+        if places:
+            said = _logits(call, torch.stack([shown[at] for at in places], dim=2), places)
         counted = torch.ones(call.rows.batch, len(places), device=call.q.device)
         if call.valid is not None:
             counted = call.valid[:, places].float()
         return Observed(
             start=start,
-            logits=call.q.new_zeros(*call.q.shape[:2], 0, call.rows.num_keys, dtype=torch.float32)
-            if said is None
-            else said,
+            logits=said,
             counted=counted,
             heard=[num - known for num in heard],
             looks=looks,

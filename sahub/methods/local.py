@@ -78,17 +78,15 @@ class Local(Stage):
         size = _most(rows, self.window_size, density, call.density)
         if size >= rows.num_keys:
             return taken.all()
-        num = taken.num_kept()
-        if density is None:
-            assert self.window_size is not None
-            num = row_tokens(self.window_size, rows, call.density, num)
         ages = torch.arange(size, device=rows.device)  # 0 = the row's newest key
         ranks = rows.counts[..., None] - 1 - ages
         if density is None:
+            assert self.window_size is not None
+            num = row_tokens(self.window_size, rows, call.density, taken.num_kept())
             chosen = (ages < num[..., None]) & (ranks >= 0)[:, None]
         else:
             free = ~_kept_by_age(rows, taken, size) & (ranks >= 0)[:, None]
-            left = row_share(density, rows)[:, None] - num
+            left = row_share(density, rows)[:, None] - taken.num_kept()
             chosen = free & (free.cumsum(-1) <= left[..., None])
         return taken.of(rows.positions(ranks)[:, None], torch.where(chosen, 0.0, float("-inf")))
 

@@ -50,9 +50,8 @@ class Sink(Stage):
         rows, size = call.rows, most_tokens(self.sink_size, call.rows.num_keys, call.density)
         if size >= rows.num_keys:
             return taken.all()
-        num = row_tokens(self.sink_size, rows, call.density, taken.num_kept())
         ranks = torch.arange(size, device=rows.device)
-        inside = ranks < num[..., None]
+        inside = ranks < row_tokens(self.sink_size, rows, call.density, taken.num_kept())[..., None]
         weight = torch.where(inside, 0.0, float("-inf"))
         return taken.of(rows.positions(ranks[None, None])[:, None], weight)
 
