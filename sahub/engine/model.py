@@ -15,6 +15,7 @@ from sahub.config.group_schemas import Protocol
 from sahub.engine.probe import probe
 from sahub.errors import ConfigError
 from sahub.models import checkpoint, gguf
+from sahub.models.packed import pack
 from sahub.models.reading import load_tokenizer, read_config
 from sahub.models.rope import check_fixable
 from sahub.models.supported import check_supported, geometry, reads_at_most, wide_window
@@ -158,7 +159,7 @@ def load_model(
         raise checkpoint.explained(error, locate(name_or_path), files, config, attn_implementation) from error
     checkpoint.check(locate(name_or_path), config, found)
     hf = gguf.scaled(hf, Path(locate(name_or_path))) if at else hf
-    return wrap_model(
+    model = wrap_model(
         hf.eval(),
         tokenizer,
         name=name or str(name_or_path),
@@ -168,6 +169,9 @@ def load_model(
         thinking=thinking,
         stored=gguf.stored(Path(locate(name_or_path))) if at else None,
     )
+    if target == "cpu" and not device_map:
+        pack(hf)
+    return model
 
 
 def wrap_model(
