@@ -118,18 +118,12 @@ def selections(
     if rows not in ROWS:
         raise ConfigError(f"rows={rows}: must be one of {', '.join(ROWS)}")
     runs = trace.runs(("decode",) if dense_question else ROWS[rows])
-    num_rows = sum(len(run.phases) for run in runs if run.counted)
-    for group, part in trace.batches(stack, num_rows, dense_layers):
+    shown, asked = [run for run in runs if not run.counted], [run for run in runs if run.counted]  # in this order
+    for group, part in trace.batches(stack, sum(len(run.phases) for run in asked), dense_layers):
         layers = group.at(part)
-        state, begin = trace.state(stack, layers, seed), trace.length
-        for run in runs:
-            state.append(layers.keys[:, :, begin : run.end], layers.values[:, :, begin : run.end])
-            begin = run.end
-            shown = layers.queries[:, :, run.part], layers.keys[:, :, : run.end], layers.values[:, :, : run.end]
-            if not run.counted:
-                state.observe(*shown, scale=layers.scale, softcap=layers.softcap)
-                continue
-            selection = state.select(*shown, scale=layers.scale, softcap=layers.softcap)
+        state = trace.state(stack, layers, seed, shown)
+        for run in asked:
+            selection = state.select(*layers.fed(state, run), scale=layers.scale, softcap=layers.softcap)
             yield layers, run, selection, _seen(trace, group, part, run)
 
 

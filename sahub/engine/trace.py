@@ -1,7 +1,7 @@
 """Traces: what a dense run of one question leaves for replay. To read one takes neither the model nor the prefix."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -32,6 +32,12 @@ class Layers:
     queries: Tensor
     outputs: Tensor
     sinks: Tensor | None
+
+    def fed(self, state: StackState, run: "Run") -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the run's rows, keys and values up to them; those that the state has not seen are appended."""
+        keys, values = self.keys[:, :, : run.end], self.values[:, :, : run.end]
+        state.append(keys[:, :, state.length :], values[:, :, state.length :])
+        return self.queries[:, :, run.part], keys, values
 
     @property
     def nbytes(self) -> int:
@@ -100,19 +106,22 @@ class Trace:
                     yield group, slice(first, min(first + most, stop))
                 start = stop
 
-    def state(self, stack: Stack, layers: Layers, seed: int) -> StackState:
-        """The stack's state at the end of the context; indexes that a stack with the same ones built are shared."""
+    def state(self, stack: Stack, layers: Layers, seed: int, shown: Sequence[Run]) -> StackState:
+        """The state after the context and the rows that are only shown; stacks with the same indexes share them."""
         known: dict[str, Any] = {"layer": layers.numbers[0], "seed": seed, "example": self.example}
-        key = (layers.numbers, seed, stack.index_keys())
+        length = shown[-1].end if shown else self.length
+        key = (layers.numbers, seed, stack.index_keys(), length)
         if key not in self.indexes:
             built = stack.new_state(**known)
             built.append(layers.keys[:, :, : self.length], layers.values[:, :, : self.length], None)
             built.freeze()
+            for run in shown:
+                built.observe(*layers.fed(built, run), scale=layers.scale, softcap=layers.softcap)
             self.indexes[key] = built.indexes
             while len(self.indexes) > INDEX_SETS * sum(len(group.numbers) for group in self.groups):
                 self.indexes.popitem(last=False)
         self.indexes.move_to_end(key)
-        return stack.new_state(**known, indexes=self.indexes[key], length=self.length)
+        return stack.new_state(**known, indexes=self.indexes[key], length=length)
 
     @property
     def nbytes(self) -> int:

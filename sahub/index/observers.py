@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -12,6 +13,7 @@ from sahub.attention.call import Call
 from sahub.attention.products import of_single_rows, product
 from sahub.attention.shared import whole
 
+_ORDERS = 8  # kept: those of the stacks that share observers
 _OUT = float("-inf")
 
 
@@ -41,18 +43,20 @@ class Observed:
     after: dict[str, Tensor] = field(default_factory=dict)
 
     def summed(self, name: str, said: Tensor) -> Tensor:
-        """Sums of what is said [b, h or 1, num, m], before the num and after each, [b, h or 1, 1 + num, m]; in fp64."""
+        """Sums of what is said [b, h or 1, num, m], in fp64: [b, h or 1, s, m] at the steps that rows ask for."""
         shape, kind = (*said.shape[:2], said.shape[3]), torch.float32 if said.device.type == "mps" else torch.float64
         total = self.before[name].clone() if self.before else said.new_zeros(shape, dtype=kind)
-        sums = said.new_empty(*shape[:2], 1 + said.shape[2], shape[2])
-        sums[:, :, 0] = total
-        for number, one in enumerate(said.unbind(2)):
-            sums[:, :, number + 1] = total.add_(one)
+        sums = said.new_empty(*shape[:2], len(self.steps), shape[2])
+        for number in range(1 + said.shape[2]):
+            if number:
+                total.add_(said[:, :, number - 1])
+            if number in self.steps:
+                sums[:, :, self.steps[number]] = total
         self.after[name] = total
         return sums
 
     def latest(self, name: str, said: Tensor) -> Tensor:
-        """What was said last, [b, h or 1, 1 + num, m], also after those that are padding, which say nothing."""
+        """What was said last, [b, h or 1, s, m] at the steps, also after those that are padding, which say nothing."""
         numbers = torch.arange(1, said.shape[2] + 1, device=said.device)
         last = torch.nn.functional.pad(torch.where(self.counted > 0, numbers, 0), (1, 0)).cummax(dim=1).values
         if not (self.before or said.shape[2]):
@@ -63,10 +67,10 @@ class Observed:
         behind = torch.cat([first, said], dim=2)
         heard = behind.gather(2, last[:, None, :, None].expand_as(behind))
         self.after[name] = heard[:, :, -1].clone()
-        return heard
+        return heard[:, :, list(self.steps)]
 
     def served(self, said: Tensor, alone: Callable[[Tensor], Tensor], *, by_earlier: bool = False) -> Tensor:
-        """For each row what its observers say together, of `said` [b, h, 1 + num, m] before the num and after each.
+        """For each row what its observers say together, of `said` [b, h, s, m] at the steps.
 
         alone       what a row without observers is served by, of its own logits
         by_earlier  without the row itself
@@ -74,8 +78,14 @@ class Observed:
         bare = [none or (by_earlier and first) for none, first in zip(self.bare, self._firsts(), strict=True)]
         own = alone(self.own()) if any(bare) else said
         places = [num - (by_earlier and looks) for num, looks in zip(self.heard, self.looks, strict=True)]
-        rows = [own[:, :, row] if bare[row] else said[:, :, place] for row, place in enumerate(places)]
+        rows = [own[:, :, row] if bare[row] else said[:, :, self.steps[place]] for row, place in enumerate(places)]
         return torch.stack(rows, dim=2)
+
+    @cached_property
+    def steps(self) -> dict[int, int]:
+        """After how many of the num a row may ask what they said, ascending: its place among them."""
+        asked = {num - less for num, looks in zip(self.heard, self.looks, strict=True) for less in (0, looks)}
+        return {step: place for place, step in enumerate(sorted(asked))}
 
     def _firsts(self) -> list[bool]:
         """For each row, whether it is the first observer of all."""
@@ -90,7 +100,7 @@ class Observers:
         self._window_size = window_size
         self._ended: int | None = None  # length of the prefix
         self._queries: dict[int, Tensor] = {}  # [b, h, d]
-        self._orders: dict[Hashable, Tensor] = {}  # int32 [b, h or 1, start] of each stage that asked
+        self._orders: dict[Hashable, Tensor] = {}  # int32 [b, h or 1, start] by what was asked; forks write to one
         self._said: dict[Hashable, tuple[int, Mapping[str, Tensor]]] = {}  # how many observers, and what they said
 
     def append(self, k_new: Tensor, v_new: Tensor, valid_new: Tensor | None) -> None:
@@ -121,9 +131,9 @@ class Observers:
             self._ended, self._queries, self._orders, self._said = None, {}, {}, {}
 
     def fork(self) -> Self:
-        """The same observers."""
+        """The same observers. What they say together is said once for all forks, until one of them sees others."""
         twin = copy.copy(self)
-        twin._queries, twin._orders, twin._said = dict(self._queries), dict(self._orders), dict(self._said)
+        twin._queries, twin._said = dict(self._queries), dict(self._said)
         return twin
 
     def take(self, rows: Tensor) -> Self:
@@ -144,6 +154,8 @@ class Observers:
     def order(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """What `make` says once for all rows after the last observer."""
         if key not in self._orders:
+            if len(self._orders) >= _ORDERS:
+                del self._orders[next(iter(self._orders))]
             self._orders[key] = make()
             self._said.pop(key, None)
         return self._orders[key]
@@ -213,16 +225,16 @@ def _logits(call: Call, queries: Tensor, places: list[int]) -> Tensor:
     dots = of_single_rows(grouped, keys)
     if dots is None:
         dots = product(grouped.flatten(2, 3), keys.mT).unflatten(2, grouped.shape[2:4]).flatten(1, 2)
-    logits = call.capped(dots * call.scale)
+    logits = call.capped(dots.mul_(call.scale))
     if places == [keys.shape[2] - 1] and call.valid is None:
         return logits
-    seen = torch.arange(call.k.shape[2], device=queries.device) <= torch.tensor(places, device=queries.device)[:, None]
-    seen = seen[None] if call.valid is None else seen & call.valid[:, None]
-    masked: Tensor = logits.masked_fill(~seen[:, None], _OUT)
-    return masked
+    first = min(places)  # all see the keys before it
+    later = torch.arange(first, keys.shape[2], device=queries.device)
+    logits[..., first:].masked_fill_(later > torch.tensor(places, device=queries.device)[:, None], _OUT)
+    return logits if call.valid is None else logits.masked_fill_(~call.valid[:, None, None], _OUT)
 
 
 def shares_of(logits: Tensor) -> Tensor:
     """Attention of rows [..., k]: their softmax, 0 for a row that sees no key."""
-    shares: Tensor = logits.softmax(dim=-1)
-    return shares.nan_to_num(0.0)
+    shares: Tensor = logits.softmax(dim=-1).nan_to_num_(0.0)
+    return shares

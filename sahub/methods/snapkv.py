@@ -43,11 +43,15 @@ class SnapKV(ObservingByHead):
         given = shares_of(observed.logits)[..., : observed.start] * counts
         means = observed.summed("shares", given) / observed.summed("number", counts).clamp(min=1)
         known = observed.served(means, lambda own: shares_of(own)[..., : observed.start])
-        if observed.start:
-            flat, half = known.flatten(0, 2)[:, None], self.kernel_size // 2
-            if self.pooling == "avg":
-                flat = torch.nn.functional.avg_pool1d(flat, self.kernel_size, stride=1, padding=half)
-            else:
-                flat = torch.nn.functional.max_pool1d(flat, self.kernel_size, stride=1, padding=half)
-            known = flat[:, 0].view(known.shape)
-        return known.clamp(min=_LEAST).log()
+        return (self._pooled(known) if observed.start else known).clamp_(min=_LEAST).log_()
+
+    def _pooled(self, known: Tensor) -> Tensor:
+        half = self.kernel_size // 2
+        if self.pooling == "max":
+            flat = torch.nn.functional.max_pool1d(known.flatten(0, 2), self.kernel_size, stride=1, padding=half)
+            return flat.view(known.shape)
+        padded = torch.nn.functional.pad(known, (half, half))
+        total = torch.zeros_like(known)  # torch's avg_pool1d adds in this order, too, in six times the time
+        for first in range(self.kernel_size):
+            total += padded[..., first : first + known.shape[-1]]
+        return total.div_(self.kernel_size)
