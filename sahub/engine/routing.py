@@ -51,7 +51,7 @@ class _Route:
 
 
 _routes: WeakKeyDictionary[nn.Module, _Route] = WeakKeyDictionary()
-_sparse_layers: WeakKeyDictionary[PreTrainedModel, tuple[int, ...]] = WeakKeyDictionary()
+_attention: WeakKeyDictionary[PreTrainedModel, dict[int, nn.Module]] = WeakKeyDictionary()
 
 
 def _forward(  # noqa: PLR0917  (transformers' signature)
@@ -126,8 +126,18 @@ def layer_of(module: nn.Module) -> int:
 
 
 def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
-    """The attention of every layer that can be sparse. Raises UnsupportedModel where it is not transformers' own."""
-    wanted = _layers(model)
+    """The attention of every layer that can be sparse, looked up once: that takes longer than all else a request does
+    to be routed.
+
+    Raises UnsupportedModel where it is not transformers' own.
+    """
+    if model not in _attention:
+        _attention[model] = _found(model)
+    return _attention[model]
+
+
+def _found(model: PreTrainedModel) -> dict[int, nn.Module]:
+    wanted = geometry(model.config).layers
     found = {
         layer_of(module): module
         for module in model.get_decoder().modules()
@@ -144,24 +154,18 @@ def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
     return found
 
 
-def _layers(model: PreTrainedModel) -> tuple[int, ...]:
-    """Those that can be sparse, read once: that takes longer than all else a request does to be routed."""
-    if model not in _sparse_layers:
-        _sparse_layers[model] = geometry(model.config).layers
-    return _sparse_layers[model]
-
-
 @contextmanager
 def attached(model: PreTrainedModel, attends: Attends) -> Iterator[None]:
     """Route the layers with full attention to `attends`; whatever happens inside, the model leaves as it came."""
     modules, route = attention_modules(model), _Route(attends)
     before: dict[nn.Module, Any] = {module: module.config for module in modules.values()}
+    routed = {id(config): copy.copy(config) for config in before.values()}
+    for config in routed.values():
+        config._attn_implementation_internal = NAME
     try:
         for module, config in before.items():
             _routes[module] = route
-            routed = copy.copy(config)
-            routed._attn_implementation_internal = NAME
-            module.config = routed
+            module.config = routed[id(config)]
         yield
     finally:
         for module, config in before.items():

@@ -18,6 +18,7 @@ from sahub.index.page_labels import decoded, label
 
 _OUT = float("-inf")
 _LARGE = 1 << 23  # multiplications from which a first look at less costs less than to look once
+_HEADS = 8  # of a KV head, at most, where it is kept what that look takes
 
 
 class PageBounds:
@@ -115,7 +116,7 @@ class PageBounds:
         if call.rows.single and self._first is None and self._closed[0].length:
             closed = self._bounds(self._closed[0].length, signed.shape[-1])
             last = None if self._open is None else self._open.float()[:, :, None]
-            if self._coarse.length and signed.numel() * closed.shape[2] >= _LARGE:
+            if self._coarse.length == closed.shape[2] and signed.numel() * closed.shape[2] >= _LARGE:
                 found = self._coarse.products(signed, closed, last)
                 if found is not None:
                     return Scores(logits=found[0], page_size=self._page_size, exact=found[1])
@@ -234,6 +235,8 @@ class PageBounds:
         if bounds is not labels[0]:
             self._read.append(bounds)
         if free_to_read(bounds) and at_hand():
-            self._coarse.append(bounds)
+            closed = self._bounds(self._closed[0].length, width)
+            if closed.numel() * _HEADS >= _LARGE:
+                self._coarse.append(closed[:, :, self._coarse.length :])
         longest = torch.linalg.vector_norm(bounds, dim=-1).amax(-1)
         self._longest = longest if self._longest is None else torch.maximum(self._longest, longest)
