@@ -23,15 +23,20 @@ class Packed(nn.Linear):
 
 
 def pack(model: nn.Module) -> None:
-    """Replace the large linear layers of a model on the CPU, where the CPU gains by it; one tied to the embedding too.
+    """Replace the large linear layers of a model on the CPU, where the CPU gains by it.
 
-    A tied layer gets a weight of its own.
+    A head that is tied to the embedding stays: its weight would be held twice.
     """
     if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return
+    embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     for name, layer in list(model.named_modules()):
-        if type(layer) is nn.Linear and layer.weight.dtype in _KINDS and layer.weight.numel() >= _LEAST:
+        if type(layer) is nn.Linear and _gains(layer) and id(layer.weight) not in embeddings:
             model.set_submodule(name, _packed(layer))
+
+
+def _gains(layer: nn.Linear) -> bool:
+    return layer.weight.dtype in _KINDS and layer.weight.numel() >= _LEAST
 
 
 def _packed(layer: nn.Linear) -> Packed:

@@ -16,7 +16,7 @@ from sahub.search.trial import Limits, attention_of
 
 _HIDDEN, _INNER = 9, 4  # vectors of a token that are held in a pass: of the model's width, and of its MLP's
 _COPIES = 3  # of an index: that of the context, and the copy that a question appends to, which has room for as much
-_TRIED = 1024  # keys of which an index is made to see what it takes
+_TRIED = 8192  # keys, at most, of which an index is made to see what it takes
 _LOOPS = 90 << 20  # bytes: the compiler of the loops, and what it made
 
 
@@ -49,7 +49,7 @@ def memory_of(cell: Cell) -> Memory:
     each = [(max(1, one.max_requests or 1000), longest(cell, one)) for one in limits]
     cap, most = settings.compute.prefix_mib << 20, max(length for _, length in each)
     held = max(max(length * token, min(cap, num * length * token)) for num, length in each)  # always the one in use
-    index = int(layers * most * _index_bytes(cell, shape, width))
+    index = int(layers * most * _index_bytes(cell, shape, width, min(most, _TRIED)))
     trace = min(most * token, settings.protocol.trace_mib << 20)
     work = _LOOPS + _COPIES * index + trace + _passing(config) * min(most, AT_ONCE) * width
     return Memory(weights=_weights(cell, config), contexts=held, work=work)
@@ -74,8 +74,8 @@ def _passing(config: Any) -> int:
     return int(_HIDDEN * text.hidden_size + _INNER * inner)
 
 
-def _index_bytes(cell: Cell, shape: Geometry, width: int) -> float:
-    """Of a layer for each key, by the stack as the builder has it; 0 where that cannot be built before a search."""
+def _index_bytes(cell: Cell, shape: Geometry, width: int, length: int) -> float:
+    """Of a layer for each of so many keys, by the stack as the builder has it; 0 where that cannot be built before."""
     import torch  # only where it is asked
 
     try:
@@ -85,12 +85,12 @@ def _index_bytes(cell: Cell, shape: Geometry, width: int) -> float:
     if stack is None:
         return 0.0
     state, noise = stack.new_state(layer=0), torch.Generator().manual_seed(0)
-    keys = torch.randn(1, shape.num_kv_heads, _TRIED, shape.head_dim, generator=noise)
+    keys = torch.randn(1, shape.num_kv_heads, length, shape.head_dim, generator=noise)
     keys = keys.to({4: torch.float32, 8: torch.float64}.get(width, torch.bfloat16))
     state.append(keys, keys)
     state.freeze()
     held = {id(index): getattr(index, "nbytes", 0) for index in state.indexes}
-    return sum(held.values()) / _TRIED
+    return sum(held.values()) / length
 
 
 def _weights(cell: Cell, config: Any) -> int:

@@ -29,8 +29,8 @@ def test_the_context_in_use_is_held_whatever_it_takes():
 def test_an_index_a_trace_and_the_type_of_numbers_count():
     dense = memory_of(cell(builder="streaming_llm")).work
     quest = memory_of(cell("builder.stages.quest.page_size=16", "builder.stages.quest.label_bits=16")).work
-    pages, heads = 3 * 1024 / 16, 16  # as many pages twice for a copy that grows; KV heads of all layers
-    assert quest - dense == pages * (TOKEN + TOKEN / 2 + 8 * heads)  # two bounds, in 16 bits too, with low and step
+    pages = 3 * 1024 / 16  # as many pages twice for a copy that grows
+    assert quest - dense == pages * TOKEN  # two bounds
     assert dense - memory_of(cell("protocol.trace_mib=1", builder="streaming_llm")).work == 1024 * TOKEN - 2**20
     narrow = memory_of(cell("model.dtype=bfloat16"))
     assert narrow.contexts == memory_of(cell()).contexts / 2
