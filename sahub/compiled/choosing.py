@@ -6,64 +6,11 @@ from typing import Any
 import numpy as np
 
 from sahub.compiled.jit import PLAIN, Function, compiled, inner
+from sahub.compiled.splitting import BUCKETS, split
 
-_MANY, _FEW, _EVERY = 256, 2, 16  # units from which a sample of every 16th tells where to cut, for half or less
+_MANY, _FEW = 256, 2  # units from which a sample tells where to cut, where half of them or less are taken
+_EVERY, _SAMPLE = 16, 512  # of the units one is in the sample, or so many of all
 _OUT = np.float32(-np.inf)
-
-
-@inner
-def _before(scores: Any, units: Any, a: Any, b: Any) -> Any:
-    """Whether unit a comes before unit b: the higher score first, then the larger number."""
-    return scores[a] > scores[b] or (scores[a] == scores[b] and units[a] > units[b])
-
-
-@inner
-def _divide(scores: Any, units: Any, low: Any, high: Any) -> Any:
-    """Order the units from low to high by the median of three of them: (left, right), what is at right or before it is
-    no worse than what is at left or behind it; between the two lies at most one."""
-    a, b, c = low, (low + high) // 2, high - 1
-    if _before(scores, units, b, a):
-        a, b = b, a
-    if _before(scores, units, c, b):
-        b = a if _before(scores, units, c, a) else c
-    score, unit = scores[b], units[b]
-    left, right = low, high - 1
-    while left <= right:
-        while scores[left] > score or (scores[left] == score and units[left] > unit):
-            left += 1
-        while scores[right] < score or (scores[right] == score and units[right] < unit):
-            right -= 1
-        if left <= right:
-            scores[left], scores[right] = scores[right], scores[left]
-            units[left], units[right] = units[right], units[left]
-            left += 1
-            right -= 1
-    return left, right
-
-
-@inner
-def _split(scores: Any, units: Any, sizes: Any, end: Any, need: Any) -> Any:
-    """Order the first `end` units: those before place `at` are the best, and with unit `at` `need` keys are full.
-
-    (at, the keys that are needed of unit `at`). Together they must hold `need` keys at least.
-    """
-    low, high = 0, end
-    while high - low > 1:
-        left, right = _divide(scores, units, low, high)
-        better = 0
-        for place in range(low, right + 1):
-            better += sizes[units[place]]
-        if better >= need:
-            high = right + 1
-        else:
-            need -= better
-            low = right + 1
-            if left - low == 1 and sizes[units[low]] >= need:
-                high = left
-            elif left - low == 1:
-                need -= sizes[units[low]]
-                low = left
-    return low, need
 
 
 @inner
@@ -82,19 +29,19 @@ def _free(held: Any, weights: Any, size: Any, keys: Any, marks: Any, free: Any) 
 
 
 @inner
-def _sampled(logits: Any, free: Any, need: Any, size: Any, scores: Any, units: Any) -> Any:
-    """A score that `need` keys most likely lie above, from every 16th of many units."""
-    count = 0
-    for j in range(0, logits.shape[0], _EVERY):
+def _sampled(logits: Any, free: Any, need: Any, size: Any, scores: Any, units: Any, room: Any) -> Any:
+    """A score that `need` keys most likely lie above, from a sample of many units."""
+    count, every = 0, max(_EVERY, logits.shape[0] // _SAMPLE)
+    for j in range(0, logits.shape[0], every):
         if free[j] > 0:
             scores[count], units[count] = logits[j], j
             count += 1
-    mean = need / (size * _EVERY)
+    mean = need / (size * every)
     rank = (int(mean + 4 * mean**0.5) + 4) * size
     held = 0
     for place in range(count):
         held += free[units[place]]
-    return scores[_split(scores, units, free, count, rank)[0]] if rank < held else _OUT
+    return scores[split(scores, units, free, count, rank, *room)[0]] if rank < held else _OUT
 
 
 @inner
@@ -137,17 +84,32 @@ def _note(scores: Any, units: Any, at: Any, near: Any, row: Any, unsure: Any, nu
 
 
 @inner
+def _write_keys(listed: Any, taken: Any, most: Any, slots: Any) -> Any:
+    """Write the listed keys that are taken, `most` of them: how many. None is taken any more."""
+    count = 0
+    for j in listed:  # without a branch that would go wrong too often
+        if count == most:
+            break
+        slots[count] = j
+        count += taken[j]
+        taken[j] = False
+    return count
+
+
+@inner
 def _write(
     listed: Any, taken: Any, last: Any, left: Any, size: Any, keys: Any, marks: Any, free: Any, slots: Any
 ) -> Any:
-    """Write the free keys of the listed units that are taken, of the last one the `left` most recent: how many.
-
-    None is taken any more.
-    """
+    """The same of the free keys of the listed units that are taken, of the last one the `left` most recent."""
     count = 0
     for j in listed:
         if taken[j]:
             taken[j] = False
+            if free[j] == size and j != last:
+                for key in range(size):
+                    slots[count + key] = j * size + key
+                count += size
+                continue
             skip = free[j] - left if j == last else 0
             for key in range(j * size, min(j * size + size, keys)):
                 if not marks[key]:
@@ -168,20 +130,22 @@ def _odd(logits: Any) -> Any:
 
 
 @inner
-def _best(logits: Any, near: Any, free: Any, need: Any, scores: Any, units: Any, listed: Any, size: Any) -> Any:
+def _best(
+    logits: Any, near: Any, free: Any, need: Any, scores: Any, units: Any, listed: Any, size: Any, room: Any
+) -> Any:
     """Order units, the best first: (units that are taken whole, keys of the next one, units, whether it is open)."""
     many = logits.shape[0] >= _MANY and need * _FEW <= logits.shape[0] * size
-    cut = _sampled(logits, free, need, size, scores, units) - near if many else _OUT
+    cut = _sampled(logits, free, need, size, scores, units, room) - near if many else _OUT
     count, total = _list(logits, free, cut, scores, units, listed)
     if total > need:
-        at, left = _split(scores, units, free, count, need)
+        at, left = split(scores, units, free, count, need, *room)
         if scores[at] - near >= cut:  # so that all are listed that are as near
             return at, left, count, _open(scores, at, count, left == free[units[at]], near)
     if cut > _OUT:  # the sample told wrong
         count, total = _list(logits, free, _OUT, scores, units, listed)
     if total <= need:
         return count, 0, count, False
-    at, left = _split(scores, units, free, count, need)
+    at, left = split(scores, units, free, count, need, *room)
     return at, left, count, _open(scores, at, count, left == free[units[at]], near)
 
 
@@ -204,6 +168,7 @@ def _choose(
     open_units = unsure[first * most : end * most]
     scores, units = np.empty(num_units, np.float32), np.empty(num_units, np.int64)
     free, listed = np.empty(num_units, np.int64), np.empty(num_units, np.int64)
+    room = np.empty(num_units, np.float32), np.empty(num_units, np.int64), np.empty(BUCKETS, np.int64)
     taken, marks = np.zeros(num_units, np.bool_), np.empty(num_units * size, np.bool_)
     for r in range(first, end):
         at, known = r // share, r > first and r % share > 0 and ends[r] == ends[r - 1]
@@ -216,16 +181,19 @@ def _choose(
             continue
         if _odd(logits[r]):
             return -1
-        at, left, count, is_open = _best(logits[r], near[r], free, need[r], scores, units, listed, size)
+        at, left, count, is_open = _best(logits[r], near[r], free, need[r], scores, units, listed, size, room)
         if is_open:
             num_open = _note(scores[:count], units, at, near[r], r, open_units, num_open)
             if num_open < 0:
                 return -1
-        for place in range(at + (left > 0)):
+        most = at + (left > 0)
+        for place in range(most):
             taken[units[place]] = True
-        counts[r] = _write(
-            listed[:count], taken, units[at] if left > 0 else -1, left, size, ends[r], marks, free, slots[r]
-        )
+        if size == 1:
+            counts[r] = _write_keys(listed[:count], taken, most, slots[r])
+        else:
+            last = units[at] if left > 0 else -1
+            counts[r] = _write(listed[:count], taken, last, left, size, ends[r], marks, free, slots[r])
     return num_open
 
 

@@ -23,7 +23,7 @@ SUMS = {**PLAIN, "fastmath": {"reassoc", "contract", "nsz"}}  # in any order; Na
 _UNKEPT = (  # nowhere to keep it, a full disk, a damaged file
     AttributeError, EOFError, ImportError, LookupError, OSError, PickleError, RuntimeError, TypeError, ValueError
 )  # fmt: skip
-_SHARED = [Path(__file__), Path(__file__).with_name("vectors.py")]  # code that functions have from elsewhere
+_SHARED = [Path(__file__).with_name(f"{name}.py") for name in ("jit", "splitting", "vectors")]  # others call these
 _VERSION = sha256(b"".join(one.read_bytes() for one in _SHARED)).hexdigest()[:8]
 inner, inner_sums = numba.njit(**PLAIN), numba.njit(**SUMS)  # what compiled functions call
 
