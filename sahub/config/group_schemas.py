@@ -116,7 +116,7 @@ class Objective:
     )
     aux_bits: float | None = key(None, "most index bits (null: no target)", unit="bits per key and KV head", at_least=0)
     measure: str = key(
-        "tokens_changed",
+        "answer_left",
         "what is minimised, and the cheapest fidelity that has it: "
         + ", ".join(f"{name} ({measure.fidelity})" for name, measure in MEASURES.items())
         + "; combined_score is e + penalty * (1 - benchmark_score)",
