@@ -183,7 +183,7 @@ MADE_BY = {"sahub", "torch", "transformers"}
 
 
 def _figures(figures: Mapping[str, Any]) -> str:
-    names = ("value", "density", "aux_bits", "tokens_changed", "answer_kl", "attention_error", "benchmark_score")
+    names = ("value", "density", "aux_bits", "answer_left", "answer_kl", "attention_error", "benchmark_score")
     return ", ".join(f"{name} {figures[name]:.4g}" for name in names if name in figures)
 
 
