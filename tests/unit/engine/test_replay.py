@@ -1,5 +1,7 @@
 """Replay gives what the model gives when one layer alone is sparse, for every builder."""
 
+from collections import OrderedDict
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -36,8 +38,8 @@ def traced(make_model, tokenizer):
 
 
 @cache
-def stack_of(builder):
-    return attention_of(compose_cell([f"builder={builder}", "objective=sparsity_20"]), ()).stack
+def stack_of(builder, objective="sparsity_20"):
+    return attention_of(compose_cell([f"builder={builder}", f"objective={objective}"]), ()).stack
 
 
 def total(tallies, name):
@@ -66,6 +68,16 @@ def test_layers_as_a_batch_have_what_each_has_alone(builder, traced):
         for (layer, phase), tally in alone.items():
             for name in ("error", "norm", "density", "kv_density", "mass_lost", "top1_missed", "rows", "elements"):
                 assert getattr(every[layer, phase], name) == pytest.approx(getattr(tally, name), rel=1e-6), name
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_what_stacks_share_changes_none(builder, traced):
+    *_, trace = traced["embedded" if "hash" in builder else "tiny"]
+    shared = replace(trace, indexes=OrderedDict(), seen={})
+    for objective in ("sparsity_20", "sparsity_10", "sparsity_20"):
+        alone = replace(trace, indexes=OrderedDict(), seen={})
+        stack = stack_of(builder, objective)
+        assert replay(shared, stack) == replay(alone, stack)
 
 
 def test_layers_with_budgets_of_their_own_are_no_batch(traced):
