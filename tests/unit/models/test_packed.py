@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from families import FAMILIES, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sahub.engine.model import load_model
+from sahub.models import packed as packing
 from sahub.models.packed import Packed, pack
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
@@ -18,7 +20,7 @@ def any_cpu(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
 
 
-def packed(layer: nn.Linear) -> Packed:
+def packed_of(layer: nn.Linear) -> Packed:
     model = nn.Sequential(layer)
     pack(model)
     assert type(model[0]) is Packed
@@ -38,7 +40,7 @@ def test_products_are_those_of_the_layer(lead, sizes, bias, kind, seed):
     rows = torch.randn(*lead, sizes[1], dtype=kind)
     with torch.inference_mode():
         exact = nn.functional.linear(rows.double(), layer.weight.double(), layer.bias.double() if bias else None)
-        found = packed(layer)(rows)
+        found = packed_of(layer)(rows)
     assert found.dtype == kind
     assert found.shape == exact.shape
     close = 1e-5 if kind == torch.float32 else 1e-2
@@ -48,7 +50,7 @@ def test_products_are_those_of_the_layer(lead, sizes, bias, kind, seed):
 def test_rows_of_a_transposed_batch_are_read_as_they_lie():
     layer, rows = nn.Linear(400, 300), torch.randn(5, 400, 3).transpose(1, 2)
     with torch.inference_mode():
-        torch.testing.assert_close(packed(layer)(rows), layer(rows))
+        torch.testing.assert_close(packed_of(layer)(rows), layer(rows))
 
 
 def test_a_model_answers_as_before_and_holds_no_weight_twice():
@@ -68,6 +70,17 @@ def test_a_model_answers_as_before_and_holds_no_weight_twice():
     assert kinds == {**large, **small, "lm_head": nn.Linear}
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert sum(part.numel() for part in model.parameters()) == model.num_parameters()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_with_other_layers_answer_as_before(family, monkeypatch):
+    monkeypatch.setattr(packing, "_LEAST", 1)
+    model, ids = tiny(family), torch.arange(3, 26)[None]
+    with torch.inference_mode():
+        before = model(ids).logits
+        pack(model)
+        torch.testing.assert_close(model(ids).logits, before, rtol=1e-3, atol=1e-3)
+    assert any(isinstance(part, Packed) for part in model.modules())
 
 
 def test_layers_that_do_not_gain_stay():
