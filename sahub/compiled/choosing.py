@@ -84,11 +84,11 @@ def _note(scores: Any, units: Any, at: Any, near: Any, row: Any, unsure: Any, nu
 
 
 @inner
-def _write_keys(listed: Any, taken: Any, most: Any, slots: Any) -> Any:
-    """Write the listed keys that are taken, `most` of them: how many. None is taken any more."""
+def _write_keys(listed: Any, taken: Any, num_taken: Any, slots: Any) -> Any:
+    """Write the listed keys that are taken: how many. None is taken any more."""
     count = 0
     for j in listed:  # without a branch that would go wrong too often
-        if count == most:
+        if count == num_taken:
             break
         slots[count] = j
         count += taken[j]
@@ -186,11 +186,11 @@ def _choose(
             num_open = _note(scores[:count], units, at, near[r], r, open_units, num_open)
             if num_open < 0:
                 return -1
-        most = at + (left > 0)
-        for place in range(most):
+        num_taken = at + (left > 0)
+        for place in range(num_taken):
             taken[units[place]] = True
         if size == 1:
-            counts[r] = _write_keys(listed[:count], taken, most, slots[r])
+            counts[r] = _write_keys(listed[:count], taken, num_taken, slots[r])
         else:
             last = units[at] if left > 0 else -1
             counts[r] = _write(listed[:count], taken, last, left, size, ends[r], marks, free, slots[r])

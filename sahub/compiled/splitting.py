@@ -7,7 +7,7 @@ import numpy as np
 from sahub.compiled.jit import inner
 
 BUCKETS = 128  # of equal width, from the best score to the worst
-_FEW = 48  # units that are not worth buckets
+_SMALL = 48  # units that are not worth buckets
 _TIMES = 3  # how often those of one bucket are put into buckets again
 _LAST, _OUT = np.float32(BUCKETS - 1), np.float32(np.inf)
 
@@ -21,7 +21,7 @@ def split(scores: Any, units: Any, sizes: Any, end: Any, need: Any, spare: Any, 
     """
     low, high = 0, end
     for _ in range(_TIMES):
-        if high - low > _FEW:
+        if high - low > _SMALL:
             low, high, need = _narrow(scores, units, sizes, low, high, need, spare, other, keys)
     while high - low > 1:
         left, right = _divide(scores, units, low, high)

@@ -118,10 +118,10 @@ class Worker:
 
 
 def _arithmetic(device: torch.device) -> str:
-    """What the last digits of a number depend on: the kind of GPU, or the threads that share a sum."""
+    """What the last digits of a number depend on: the kind of GPU, or of CPU, and the threads that share a sum."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    return f"{device.type}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def drive(work: Work[T], evaluate: Callable[[Batch], list[Outcome]]) -> T:

@@ -132,11 +132,14 @@ def load_model(
     template: str = "auto",
     date: str = Protocol.date,
     thinking: str = Protocol.thinking,
+    packed: bool = True,
 ) -> Model:
     """Load a model from a folder or the local cache, never from the network.
 
     `device` auto: the first GPU, else the CPU. `dtype` auto: fp32 on the CPU, the stored one on a GPU. `template` auto
-    (use the tokenizer's chat template where it has one) or none; `date` and `thinking` as in conf/protocol.
+    (use the tokenizer's chat template where it has one) or none; `date` and `thinking` as in conf/protocol. `packed`
+    False: linear layers keep their weights as they are stored, for who saves, copies or trains `hf`; on a CPU with
+    AVX-512 they are slower then.
 
     Raises MissingFiles, ConfigError and UnsupportedModel.
     """
@@ -169,7 +172,7 @@ def load_model(
         thinking=thinking,
         stored=gguf.stored(Path(locate(name_or_path))) if at else None,
     )
-    if target == "cpu" and not device_map:
+    if packed and torch.device(target).type == "cpu" and not device_map:
         pack(hf)
     return model
 

@@ -61,7 +61,7 @@ def probe(model: PreTrainedModel) -> None:
 
 def _source_of_nan(model: PreTrainedModel) -> str:
     for name, weight in model.named_parameters():
-        if not weight.isfinite().all():
+        if not (weight.to_dense() if weight.is_mkldnn else weight).isfinite().all():
             return f"the weight {name} holds NaN or infinity; the file is damaged, fetch it again"
     if model.dtype in {torch.float32, torch.float64}:
         return "its weights are finite, so a value in its config.json cannot be (rope_theta, scales)"

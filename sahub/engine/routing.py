@@ -1,6 +1,6 @@
 """The way from a transformers model's attention to ours and back, through its public attention interface.
 
-Only the layers that attend to every past key are routed, each by a copy of its configuration: all others, and the masks
+Only the layers that attend to every past key are routed, by a copy of their configuration: all others, and the masks
 of all, stay the model's own.
 """
 
@@ -51,7 +51,7 @@ class _Route:
 
 
 _routes: WeakKeyDictionary[nn.Module, _Route] = WeakKeyDictionary()
-_attention: WeakKeyDictionary[PreTrainedModel, dict[int, nn.Module]] = WeakKeyDictionary()
+_attention: WeakKeyDictionary[PreTrainedModel, dict[str, nn.Module]] = WeakKeyDictionary()
 
 
 def _forward(  # noqa: PLR0917  (transformers' signature)
@@ -126,21 +126,26 @@ def layer_of(module: nn.Module) -> int:
 
 
 def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
-    """The attention of every layer that can be sparse, looked up once: that takes longer than all else a request does
-    to be routed.
-
-    Raises UnsupportedModel where it is not transformers' own.
-    """
-    if model not in _attention:
-        _attention[model] = _found(model)
-    return _attention[model]
+    """The attention of every layer that can be sparse. Raises UnsupportedModel where it is not transformers' own."""
+    decoder, known = model.get_decoder(), _attention.get(model, {})
+    if not known or any(_at(decoder, name) is not module for name, module in known.items()):
+        known = _attention[model] = _found(model)  # to look for them takes longer than all else a request does here
+    return {layer_of(module): module for module in known.values()}
 
 
-def _found(model: PreTrainedModel) -> dict[int, nn.Module]:
+def _at(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _found(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The same by the names that they have in the decoder."""
     wanted = geometry(model.config).layers
     found = {
-        layer_of(module): module
-        for module in model.get_decoder().modules()
+        name: module
+        for name, module in model.get_decoder().named_modules()
         if hasattr(module, "layer_idx") and hasattr(module, "num_key_value_groups") and layer_of(module) in wanted
     }
     if len(found) < len(wanted):

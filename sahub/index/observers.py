@@ -13,7 +13,7 @@ from sahub.attention.call import Call
 from sahub.attention.products import of_single_rows, product
 from sahub.attention.shared import whole
 
-_ORDERS = 8  # kept: those of the stacks that share observers
+_ORDERS = 2  # kept: those of the stacks that share observers
 _OUT = float("-inf")
 
 
@@ -153,12 +153,14 @@ class Observers:
 
     def order(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """What `make` says once for all rows after the last observer."""
-        if key not in self._orders:
-            if len(self._orders) >= _ORDERS:
-                del self._orders[next(iter(self._orders))]
-            self._orders[key] = make()
+        order = self._orders.get(key)
+        if order is None:
+            order = make()
+            for oldest in list(self._orders)[: 1 - _ORDERS]:
+                self._orders.pop(oldest, None)
+            self._orders[key] = order
             self._said.pop(key, None)
-        return self._orders[key]
+        return order
 
     def of(self, call: Call, key: Hashable) -> Observed:
         """What the observers say of all keys. Before the prefix ended, it is as if it had ended before the rows.

@@ -18,7 +18,7 @@ from sahub.index.page_labels import decoded, label
 
 _OUT = float("-inf")
 _LARGE = 1 << 23  # multiplications from which a first look at less costs less than to look once
-_HEADS = 8  # of a KV head, at most, where it is kept what that look takes
+_HEADS = 8  # that share a KV head, at most: by them it is told whether such a look will come
 
 
 class PageBounds:

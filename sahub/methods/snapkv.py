@@ -51,7 +51,7 @@ class SnapKV(ObservingByHead):
             flat = torch.nn.functional.max_pool1d(known.flatten(0, 2), self.kernel_size, stride=1, padding=half)
             return flat.view(known.shape)
         padded = torch.nn.functional.pad(known, (half, half))
-        total = torch.zeros_like(known)  # torch's avg_pool1d adds in this order, too, in six times the time
+        total = torch.zeros_like(known)  # as torch's avg_pool1d adds, which is slow on long rows
         for first in range(self.kernel_size):
             total += padded[..., first : first + known.shape[-1]]
         return total.div_(self.kernel_size)

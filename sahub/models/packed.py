@@ -5,12 +5,15 @@ reads one in blocks: at 8 to 50 rows, a question and its answer, in half to thre
 AVX-512. Sums are in the same precision, in another order.
 """
 
+import ctypes
+import sys
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
 _LEAST = 100_000  # weights of a layer: below it the call costs more than the blocks save
-_ROWS = 64  # that blocks are chosen for; they serve any number, from 8 on as well
-_KINDS = (torch.float32, torch.bfloat16)
+_ROWS = 64  # that blocks are chosen for; any number reads them
 
 
 class Packed(nn.Linear):
@@ -18,28 +21,40 @@ class Packed(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """input [..., in_features] -> [..., out_features], of the weight's dtype."""
+        if torch.is_grad_enabled() and input.requires_grad:  # the other has no derivative
+            return nn.functional.linear(input, self.weight.to_dense(), self.bias)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
         return result
 
 
 def pack(model: nn.Module) -> None:
-    """Replace the large linear layers of a model on the CPU, where the CPU gains by it.
+    """Replace the large linear layers of a model on the CPU, one after the other, where the CPU gains by it.
 
-    A head that is tied to the embedding stays: its weight would be held twice.
+    Weights that several layers share stay, as those of a head that is tied to the embedding: they would be held twice.
     """
     if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return
-    embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    for name, layer in list(model.named_modules()):
-        if type(layer) is nn.Linear and _gains(layer) and id(layer.weight) not in embeddings:
-            model.set_submodule(name, _packed(layer))
+    weights = (getattr(part, "weight", None) for _, part in model.named_modules(remove_duplicate=False))
+    holders = Counter(id(weight) for weight in weights if weight is not None)
+    names = [
+        name
+        for name, layer in model.named_modules()
+        if type(layer) is nn.Linear and _gains(layer.weight) and holders[id(layer.weight)] == 1
+    ]
+    for name in names:
+        model.set_submodule(name, _packed(model.get_submodule(name)))
+    if names and sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # what the weights left is in pieces that would stay with the process
 
 
-def _gains(layer: nn.Linear) -> bool:
-    return layer.weight.dtype in _KINDS and layer.weight.numel() >= _LEAST
+def _gains(weight: Tensor) -> bool:
+    known = weight.dtype == torch.float32
+    known |= weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return known and weight.numel() >= _LEAST
 
 
-def _packed(layer: nn.Linear) -> Packed:
+def _packed(layer: nn.Module) -> Packed:
+    assert isinstance(layer, nn.Linear)
     with torch.device("meta"):
         packed = Packed(layer.in_features, layer.out_features, bias=False)
     weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), _ROWS)

@@ -16,7 +16,7 @@ from sahub.search.trial import Limits, attention_of
 
 _HIDDEN, _INNER = 9, 4  # vectors of a token that are held in a pass: of the model's width, and of its MLP's
 _COPIES = 3  # of an index: that of the context, and the copy that a question appends to, which has room for as much
-_TRIED = 8192  # keys, at most, of which an index is made to see what it takes
+_TRIED = 1 << 23  # numbers in keys, at most, of which an index is made to see what it takes
 _LOOPS = 90 << 20  # bytes: the compiler of the loops, and what it made
 
 
@@ -49,7 +49,8 @@ def memory_of(cell: Cell) -> Memory:
     each = [(max(1, one.max_requests or 1000), longest(cell, one)) for one in limits]
     cap, most = settings.compute.prefix_mib << 20, max(length for _, length in each)
     held = max(max(length * token, min(cap, num * length * token)) for num, length in each)  # always the one in use
-    index = int(layers * most * _index_bytes(cell, shape, width, min(most, _TRIED)))
+    tried = min(most, _TRIED // (shape.num_kv_heads * shape.head_dim))
+    index = int(layers * most * _index_bytes(cell, shape, width, tried))
     trace = min(most * token, settings.protocol.trace_mib << 20)
     work = _LOOPS + _COPIES * index + trace + _passing(config) * min(most, AT_ONCE) * width
     return Memory(weights=_weights(cell, config), contexts=held, work=work)

@@ -2,7 +2,9 @@
 
 import pytest
 
+from sahub.attention.call import Geometry
 from sahub.config.cell import compose_cell
+from sahub.run import memory
 from sahub.run.memory import longest, memory_of
 
 TOKEN = 2 * 4 * 4 * 32 * 4  # bytes of the packaged model: keys and values, layers, KV heads, channels, fp32
@@ -35,6 +37,14 @@ def test_an_index_a_trace_and_the_type_of_numbers_count():
     narrow = memory_of(cell("model.dtype=bfloat16"))
     assert narrow.contexts == memory_of(cell()).contexts / 2
     assert narrow.weights == memory_of(cell()).weights / 2
+
+
+def test_bounds_in_16_bits_count_where_contexts_are_long_enough_for_them():
+    shape = Geometry(num_layers=1, num_heads=32, num_kv_heads=8, head_dim=128)
+    quest = cell("builder.stages.quest.page_size=16", "builder.stages.quest.label_bits=16")
+    page = 2 * 128 * 8  # numbers: two bounds of each KV head
+    assert memory._index_bytes(quest, shape, 4, 1024) == 4 * page / 16
+    assert memory._index_bytes(quest, shape, 4, 8192) == (4 * page + 2 * page + 8 * 8) / 16  # with low and step
 
 
 def test_no_context_is_longer_than_the_model_reads():

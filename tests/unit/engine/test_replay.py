@@ -80,6 +80,21 @@ def test_what_stacks_share_changes_none(builder, traced):
         assert replay(shared, stack) == replay(alone, stack)
 
 
+@pytest.mark.parametrize("name", ["snapkv", "tova", "expected_attention"])
+def test_what_observers_say_to_one_stack_is_no_other_stacks(name, traced):
+    *_, trace = traced["tiny"]
+    groups = [{}] if name == "tova" else [{"group": group} for group in ("none", "sum", "max", "union")]
+    own = [{"kernel_size": size} for size in (1, 5)] if name == "snapkv" else [{}]
+    stages = [
+        {"name": name, "window_size": 4, "density": density, **group, **one}
+        for density in (0.1, 0.2) for group in groups for one in own
+    ]  # fmt: skip
+    stacks = [build_stack([{"name": "sink", "sink_size": 2}, stage]) for stage in stages]
+    shared = replace(trace, indexes=OrderedDict(), seen={})
+    for stack in [*stacks, *stacks]:
+        assert replay(shared, stack) == replay(replace(trace, indexes=OrderedDict(), seen={}), stack)
+
+
 def test_layers_with_budgets_of_their_own_are_no_batch(traced):
     *_, trace = traced["tiny"]
     budgets = [0.1, 0.1, 0.3]

@@ -1,5 +1,6 @@
 """Nothing that a layer asks of its attention is ignored: masks are read, arguments are computed or refused."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -137,6 +138,19 @@ def test_a_model_whose_layers_lose_their_state_between_passes_is_refused(kind: s
     config = getattr(transformers, kind)(**{**SHAPE, **own, **layers[kind], "num_hidden_layers": 2})
     with pytest.raises(UnsupportedModel, match="its layers do not continue a cached text"):
         wrap_model(seeded(config), tokenizer)
+
+
+def test_attention_that_was_replaced_is_found() -> None:
+    hf = tiny("olmo3")
+    found = attention_modules(hf)
+    assert attention_modules(hf) == found
+    layer = max(found)
+    new = copy.deepcopy(hf.model.layers[layer].self_attn)
+    hf.model.layers[layer].self_attn = new
+    assert attention_modules(hf)[layer] is new
+    del hf.model.layers[layer].self_attn
+    with pytest.raises(UnsupportedModel, match=f"only {len(found) - 1} of {len(found)} layers have"):
+        attention_modules(hf)
 
 
 def test_models_that_view_the_output_in_another_shape_get_it_whole() -> None:

@@ -103,6 +103,38 @@ def test_an_observer_reads_the_keys_once(name, monkeypatch):
     assert asked == []
 
 
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("again", [False, True])
+def test_forks_with_other_questions_do_not_hear_each_other(name, again):
+    q, k, v = tensors(1)
+    both = [Rows(stack_of(name), q, k, v, None), Rows(stack_of(name), q.flip(1), k, v, None)]
+    alone = [Rows(stack_of(name), rows.q, k, v, None) for rows in both]
+    both[1].state = both[0].state.fork()
+    if again:  # from a state that has observers of its own
+        both[0].feed(WINDOW + 1)
+        both[1].state = both[0].state.fork()
+        both[1].state.truncate(PREFIX, k, v)
+        both[0].state.truncate(PREFIX, k, v)
+    for num in (WINDOW, 1, 1, 2):
+        for rows, lone in zip(both, alone, strict=True):
+            assert torch.equal(rows.feed(num), lone.feed(num))
+
+
+def test_forks_of_one_question_say_it_once(monkeypatch):
+    rows, asked, logits = Rows(stack_of("snapkv"), *tensors(1), None), [], observers._logits
+    end = PREFIX + WINDOW
+    rows.append(end)
+    rows.state.observe(rows.q[:, :, PREFIX:end], rows.k[:, :, :end], rows.v[:, :, :end])
+    forks = [rows.state.fork() for _ in range(3)]
+    monkeypatch.setattr(observers, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
+    found = []
+    for rows.state in forks:
+        found.append(rows.feed(1))
+    assert len(asked) == 1
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_stages_that_share_observers_read_the_keys_once_each(monkeypatch):
     asked, logits = [], observers._logits
     monkeypatch.setattr(observers, "_logits", lambda *given: asked.append(given[2]) or logits(*given))

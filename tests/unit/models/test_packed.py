@@ -1,5 +1,7 @@
 """Linear layers whose weights lie in blocks: the same products, and the layers that have them."""
 
+import weakref
+
 import pytest
 import torch
 from families import FAMILIES, tiny
@@ -9,9 +11,12 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sahub.engine.model import load_model
+from sahub.engine.probe import probe
+from sahub.errors import UnsupportedModel
 from sahub.models import packed as packing
 from sahub.models.packed import Packed, pack
 
+KINDS = [torch.float32] + [torch.bfloat16] * torch.ops.mkldnn._is_mkldnn_bf16_supported()
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
 
 
@@ -31,7 +36,7 @@ def packed_of(layer: nn.Linear) -> Packed:
     lead=st.sampled_from([(1,), (7,), (64,), (1, 1), (1, 43), (3, 5), (2, 0)]),
     sizes=st.sampled_from([(333, 301), (512, 224), (100, 1000), (1, 100_000)]),
     bias=st.booleans(),
-    kind=st.sampled_from([torch.float32, torch.bfloat16]),
+    kind=st.sampled_from(KINDS),
     seed=st.integers(0, 2**31),
 )
 def test_products_are_those_of_the_layer(lead, sizes, bias, kind, seed):
@@ -81,6 +86,51 @@ def test_families_with_other_layers_answer_as_before(family, monkeypatch):
         pack(model)
         torch.testing.assert_close(model(ids).logits, before, rtol=1e-3, atol=1e-3)
     assert any(isinstance(part, Packed) for part in model.modules())
+
+
+def test_what_asks_for_gradients_gets_them():
+    layer, rows = nn.Linear(400, 300), torch.randn(3, 400, requires_grad=True)
+    layer(rows).square().sum().backward()
+    expected, rows.grad = rows.grad, None
+    packed_of(layer)(rows).square().sum().backward()
+    torch.testing.assert_close(rows.grad, expected)
+
+
+def test_layers_that_share_a_weight_stay():
+    one, other, alone = nn.Linear(400, 300), nn.Linear(400, 300), nn.Linear(400, 300)
+    other.weight = one.weight
+    model = nn.ModuleDict({"one": one, "other": other, "alone": alone, "twice": one})
+    pack(model)
+    assert [type(part) for part in model.values()] == [nn.Linear, nn.Linear, Packed, nn.Linear]
+
+
+def test_one_layer_after_the_other_is_held_twice():
+    model, seen = nn.Sequential(*[nn.Linear(400, 300) for _ in range(4)]), []
+    watched = [weakref.ref(layer.weight) for layer in model]
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+
+    def noted(weight, rows):
+        seen.append(sum(one() is not None for one in watched))
+        return reorder(weight, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", noted)
+        pack(model)
+    assert seen == [4, 3, 2, 1]
+
+
+def test_a_model_that_is_to_be_saved_keeps_its_layers(tmp_path):
+    model = load_model("embedded", device="cpu", packed=False)
+    assert not any(isinstance(part, Packed) for part in model.hf.modules())
+    model.hf.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_weight_that_is_damaged_later_is_named():
+    model = load_model("embedded", device="cpu")
+    model.hf.model.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(UnsupportedModel, match=r"model\.norm\.weight holds NaN"):
+        probe(model.hf)
 
 
 def test_layers_that_do_not_gain_stay():
