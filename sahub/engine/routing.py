@@ -51,7 +51,7 @@ class _Route:
 
 
 _routes: WeakKeyDictionary[nn.Module, _Route] = WeakKeyDictionary()
-_attention: WeakKeyDictionary[PreTrainedModel, dict[str, nn.Module]] = WeakKeyDictionary()
+_attention: WeakKeyDictionary[PreTrainedModel, dict[int, tuple[str, nn.Module]]] = WeakKeyDictionary()
 
 
 def _forward(  # noqa: PLR0917  (transformers' signature)
@@ -128,9 +128,9 @@ def layer_of(module: nn.Module) -> int:
 def attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
     """The attention of every layer that can be sparse. Raises UnsupportedModel where it is not transformers' own."""
     decoder, known = model.get_decoder(), _attention.get(model, {})
-    if not known or any(_at(decoder, name) is not module for name, module in known.items()):
+    if not known or any(_at(decoder, name) is not module for name, module in known.values()):
         known = _attention[model] = _found(model)  # to look for them takes longer than all else a request does here
-    return {layer_of(module): module for module in known.values()}
+    return {layer: module for layer, (_, module) in known.items()}
 
 
 def _at(model: nn.Module, name: str) -> nn.Module | None:
@@ -140,11 +140,11 @@ def _at(model: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-def _found(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The same by the names that they have in the decoder."""
+def _found(model: PreTrainedModel) -> dict[int, tuple[str, nn.Module]]:
+    """The same with the names that they have in the decoder."""
     wanted = geometry(model.config).layers
     found = {
-        name: module
+        layer_of(module): (name, module)
         for name, module in model.get_decoder().named_modules()
         if hasattr(module, "layer_idx") and hasattr(module, "num_key_value_groups") and layer_of(module) in wanted
     }

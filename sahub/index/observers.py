@@ -13,7 +13,7 @@ from sahub.attention.call import Call
 from sahub.attention.products import of_single_rows, product
 from sahub.attention.shared import whole
 
-_ORDERS = 2  # kept: those of the stacks that share observers
+_ORDERS = 4  # kept for stacks that share observers; one that asks for more is told anew at every row
 _OUT = float("-inf")
 
 

@@ -151,6 +151,9 @@ def test_attention_that_was_replaced_is_found() -> None:
     del hf.model.layers[layer].self_attn
     with pytest.raises(UnsupportedModel, match=f"only {len(found) - 1} of {len(found)} layers have"):
         attention_modules(hf)
+    hf.model.layers[0].twin = copy.deepcopy(found[min(found)])  # a second one of a layer stands for no other
+    with pytest.raises(UnsupportedModel, match=f"only {len(found) - 1} of {len(found)} layers have"):
+        attention_modules(hf)
 
 
 def test_models_that_view_the_output_in_another_shape_get_it_whole() -> None:

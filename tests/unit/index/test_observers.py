@@ -135,6 +135,19 @@ def test_forks_of_one_question_say_it_once(monkeypatch):
     assert torch.equal(found[0], found[2])
 
 
+def test_every_stage_of_a_stack_is_told_once(monkeypatch):
+    names = ("snapkv", "tova", "expected_attention")
+    stages = [{"name": name, "heavy_size": 2, "window_size": WINDOW} for name in names]
+    stages.append({**stages[0], "kernel_size": 1})
+    rows, asked, logits = Rows(build_stack(stages), *tensors(1), None), [], observers._logits
+    rows.feed(WINDOW)
+    rows.feed(1)
+    monkeypatch.setattr(observers, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
+    monkeypatch.setattr(observers.Observers, "of", lambda *given: asked.append(given))
+    rows.feed(1)
+    assert asked == []
+
+
 def test_stages_that_share_observers_read_the_keys_once_each(monkeypatch):
     asked, logits = [], observers._logits
     monkeypatch.setattr(observers, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
