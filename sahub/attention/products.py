@@ -42,6 +42,13 @@ def product(rows: Tensor, keys: Tensor) -> Tensor:
     return (rows.double() @ keys.double()).to(torch.float32)
 
 
+def in_pairs(rows: Tensor, keys: Tensor) -> Tensor:
+    """Each row's product with a key of its own, [..., d] both, in fp32, rounded once."""
+    if rows.device.type == "mps":
+        return (rows.float() * keys.float()).sum(-1)
+    return (rows.double() * keys.double()).sum(-1, dtype=torch.float64).to(torch.float32)
+
+
 def scored(
     rows: Tensor, keys: Tensor, *, longest: Tensor | None = None, scale: float = 1.0
 ) -> tuple[Tensor, Exact | None]:

@@ -10,6 +10,7 @@ from sahub.compiled.jit import SUMS, Function, compiled, inner, inner_sums, pref
 from sahub.compiled.vectors import WIDE, add_scaled_four, dot_four, number
 
 _AHEAD = 16  # keys that are asked of memory before they are needed
+_NEAR = 1 << 19  # bytes: what is no larger stays in a core's cache from row to row, where asking takes a third of all
 _LINE = 64  # bytes
 _TOGETHER = 4  # keys
 _EMPTY = np.float32(-np.inf)
@@ -39,11 +40,12 @@ def _attend(
         if sinks.shape[0]:
             sink[:] = sinks[u * heads : (u + 1) * heads]
         k_at, v_at = _place(k_place, b, u, units), _place(v_place, b, u, units)
-        if not _dots(q[b, u, r], k, k_at, slots[b, u, r], weights[b, u, r], formula, shares):
+        k_ahead, v_ahead = _ahead(k, k_at[4], slots[b, u]), _ahead(v, v_at[4], slots[b, u])
+        if not _dots(q[b, u, r], k, k_at, k_ahead, slots[b, u, r], weights[b, u, r], formula, shares):
             return False
         for i in range(heads):
             _softmax(shares[i], sink[i], powers)
-        _sums(shares, v, v_at, slots[b, u, r], weights[b, u, r], out[b, u, r])
+        _sums(shares, v, v_at, v_ahead, slots[b, u, r], weights[b, u, r], out[b, u, r])
     return True
 
 
@@ -60,6 +62,13 @@ def _row(slot: Any, at: Any) -> Any:
 
 
 @inner
+def _ahead(memory: Any, num_keys: Any, slots: Any) -> Any:
+    """How many slots to ask ahead; as many as there are = nothing. slots: [q, s], of all rows of a unit."""
+    near = num_keys * memory.shape[1] * memory.itemsize <= _NEAR and slots.size > num_keys
+    return slots.shape[1] if near else _AHEAD
+
+
+@inner
 def _ask(memory: Any, row: Any) -> None:
     """Ask memory for a row that will be needed."""
     for j in range(0, memory.shape[1], _LINE // memory.itemsize):
@@ -67,43 +76,33 @@ def _ask(memory: Any, row: Any) -> None:
 
 
 @inner_sums
-def _dots(q: Any, k: Any, at: Any, slots: Any, weights: Any, formula: Any, logits: Any) -> Any:
+def _dots(q: Any, k: Any, at: Any, ahead: Any, slots: Any, weights: Any, formula: Any, logits: Any) -> Any:
     """Logits fp32 [n, s] of queries [n, d]; formula: scale and bound. Whether all lie inside."""
     heads, dim = q.shape
     size, whole, num = slots.shape[0], dim - dim % WIDE, 0
-    waiting, found = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.float32)
+    waiting, rows = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.int64)
+    found = np.empty(_TOGETHER, np.float32)
     for s in range(size):
-        if s + _AHEAD < size:
-            _ask(k, _row(slots[s + _AHEAD], at))
+        if s + ahead < size:
+            _ask(k, _row(slots[s + ahead], at))
         if weights[s] == _EMPTY:
             logits[:, s] = _EMPTY
         elif not 0 <= slots[s] < at[4]:
             return False
         else:
-            waiting[num] = s
+            waiting[num], rows[num] = s, _row(slots[s], at)
             num += 1
         if num == 0 or (num < _TOGETHER and s + 1 < size):
             continue
-        a, b, c, d = _rows(k, at, slots, waiting, num)
+        rows[num:] = rows[0]
         for i in range(heads):
-            dot_four(q, i * dim, a, b, c, d, whole, found)
-            for j in range(whole, dim):
-                found[0] += q[i, j] * number(a[j])
-                found[1] += q[i, j] * number(b[j])
-                found[2] += q[i, j] * number(c[j])
-                found[3] += q[i, j] * number(d[j])
+            dot_four(q, i * dim, k, rows, whole, found)
             for n in range(num):
+                for j in range(whole, dim):
+                    found[n] += q[i, j] * number(k[rows[n], j])
                 logits[i, waiting[n]] = _logit(found[n], formula) + weights[waiting[n]]
         num = 0
     return True
-
-
-@inner
-def _rows(memory: Any, at: Any, slots: Any, waiting: Any, num: Any) -> Any:
-    """Four rows, of which the first `num` are those of slots that wait."""
-    a, b = memory[_row(slots[waiting[0]], at)], memory[_row(slots[waiting[min(1, num - 1)]], at)]
-    c, d = memory[_row(slots[waiting[min(2, num - 1)]], at)], memory[_row(slots[waiting[num - 1]], at)]
-    return a, b, c, d
 
 
 @inner
@@ -157,38 +156,31 @@ def _exp(x: Any, top: Any, powers: Any) -> None:
 
 
 @inner_sums
-def _sums(shares: Any, v: Any, at: Any, slots: Any, weights: Any, out: Any) -> None:
+def _sums(shares: Any, v: Any, at: Any, ahead: Any, slots: Any, weights: Any, out: Any) -> None:
     """Sums fp32 [n, dv] of the values, each times its share [n, s]."""
     size, (heads, wide) = slots.shape[0], out.shape
-    whole = wide - wide % WIDE
-    waiting, by, num = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.float32), 0
+    whole, num = wide - wide % WIDE, 0
+    waiting, rows = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.int64)
+    by = np.empty(_TOGETHER, np.float32)
     out[:] = 0
     for s in range(size):
-        if s + _AHEAD < size:
-            _ask(v, _row(slots[s + _AHEAD], at))
+        if s + ahead < size:
+            _ask(v, _row(slots[s + ahead], at))
         if weights[s] != _EMPTY:
-            waiting[num] = s
+            waiting[num], rows[num] = s, _row(slots[s], at)
             num += 1
-        if num < _TOGETHER:
+        if num == 0 or (num < _TOGETHER and s + 1 < size):
             continue
-        a, b, c, d = _rows(v, at, slots, waiting, num)
+        rows[num:] = rows[0]
         for i in range(heads):
-            for n in range(_TOGETHER):
+            by[:] = 0
+            for n in range(num):
                 by[n] = shares[i, waiting[n]]
-            add_scaled_four(out, i * wide, a, b, c, d, whole, by)
-            for j in range(whole, wide):
-                out[i, j] += by[0] * number(a[j]) + by[1] * number(b[j])
-                out[i, j] += by[2] * number(c[j]) + by[3] * number(d[j])
+            add_scaled_four(out, i * wide, v, rows, whole, by)
+            for n in range(num):
+                for j in range(whole, wide):
+                    out[i, j] += by[n] * number(v[rows[n], j])
         num = 0
-    for n in range(num):
-        _add_one(shares[:, waiting[n]], v[_row(slots[waiting[n]], at)], out)
-
-
-@inner_sums
-def _add_one(shares: Any, value: Any, out: Any) -> None:
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] += shares[i] * number(value[j])
 
 
 @cache

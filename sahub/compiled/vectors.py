@@ -90,50 +90,60 @@ def _fused(builder: Any) -> Any:
     return cgutils.get_or_insert_function(builder.module, kinds, f"llvm.fma.v{WIDE}f32")
 
 
+def _rows_at(context: Any, builder: Any, signature: Any, arguments: Any) -> list[Any]:
+    """Where the four rows of memory, the third argument, begin that the fourth names."""
+    memory = arrayobj.make_array(signature.args[2])(context, builder, arguments[2])
+    stride, rows = cgutils.unpack_tuple(builder, memory.shape)[1], _data(context, builder, signature, arguments, 3)
+    places = [builder.load(builder.gep(rows, [ir.Constant(_INT, i)])) for i in range(4)]
+    return [builder.gep(memory.data, [builder.mul(place, stride)]) for place in places]
+
+
 @intrinsic
-def dot_four(typing: Any, x: Any, at: Any, a: Any, b: Any, c: Any, d: Any, width: Any, out: Any) -> Any:
-    """dot_four(x, i, a, b, c, d, n, out): out[0] is the product of n numbers of x, from element i on, with the first of
-    a, out[1] with those of b, and so on; n a multiple of WIDE."""
+def dot_four(typing: Any, x: Any, at: Any, memory: Any, rows: Any, width: Any, out: Any) -> Any:
+    """dot_four(x, i, memory, rows, n, out): out[0] is the product of n numbers of x, from element i on, with the first
+    of memory[rows[0]], out[1] with those of memory[rows[1]], and so on; n a multiple of WIDE."""
     del typing, at, width
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = [_data(context, builder, signature, arguments, place) for place in (0, 2, 3, 4, 5, 7)]
-        none, num = ir.Constant(_WIDE, [0.0] * WIDE), arguments[6]
+        data, out = (_data(context, builder, signature, arguments, place) for place in (0, 5))
+        none, num = ir.Constant(_WIDE, [0.0] * WIDE), arguments[4]
+        places = _rows_at(context, builder, signature, arguments)
         sums = [cgutils.alloca_once(builder, _WIDE) for _ in range(4)]
         for one in sums:
             builder.store(none, one)
         with cgutils.for_range_slice(builder, ir.Constant(num.type, 0), num, ir.Constant(num.type, WIDE)) as (j, _):
-            asked = _read(builder, data[0], builder.add(arguments[1], j))
-            for one, row in zip(sums, data[1:5], strict=True):
+            asked = _read(builder, data, builder.add(arguments[1], j))
+            for one, row in zip(sums, places, strict=True):
                 builder.store(builder.call(_fused(builder), [asked, _read(builder, row, j), builder.load(one)]), one)
         kinds = ir.FunctionType(_FLOAT, [_FLOAT, _WIDE])
         added = cgutils.get_or_insert_function(builder.module, kinds, f"llvm.vector.reduce.fadd.v{WIDE}f32")
         for i, one in enumerate(sums):
             total = builder.call(added, [ir.Constant(_FLOAT, -0.0), builder.load(one)], fastmath=("reassoc",))
-            builder.store(total, builder.gep(data[5], [ir.Constant(_INT, i)]))
+            builder.store(total, builder.gep(out, [ir.Constant(_INT, i)]))
 
-    return types.void(x, types.intp, a, b, c, d, types.intp, out), code
+    return types.void(x, types.intp, memory, rows, types.intp, out), code
 
 
 @intrinsic
-def add_scaled_four(typing: Any, out: Any, to: Any, a: Any, b: Any, c: Any, d: Any, width: Any, by: Any) -> Any:
-    """add_scaled_four(out, i, a, b, c, d, n, by): add the first n numbers of a, times by[0], of b, times by[1], and so
-    on to those of out from element i on; n a multiple of WIDE."""
+def add_scaled_four(typing: Any, out: Any, to: Any, memory: Any, rows: Any, width: Any, by: Any) -> Any:
+    """add_scaled_four(out, i, memory, rows, n, by): add the first n numbers of memory[rows[0]], times by[0], of
+    memory[rows[1]], times by[1], and so on to those of out from element i on; n a multiple of WIDE."""
     del typing, to, width
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = [_data(context, builder, signature, arguments, place) for place in (0, 2, 3, 4, 5, 7)]
-        num, anything = arguments[6], ir.Constant(_WIDE, ir.Undefined)
+        data, by = (_data(context, builder, signature, arguments, place) for place in (0, 5))
+        num, anything = arguments[4], ir.Constant(_WIDE, ir.Undefined)
         first, scales = ir.Constant(ir.VectorType(_INT, WIDE), [0] * WIDE), []
         for i in range(4):
-            scale = builder.load(builder.gep(data[5], [ir.Constant(_INT, i)]))
+            scale = builder.load(builder.gep(by, [ir.Constant(_INT, i)]))
             alone = builder.insert_element(anything, scale, ir.Constant(_INT, 0))
             scales.append(builder.shuffle_vector(alone, anything, first))
+        places = _rows_at(context, builder, signature, arguments)
         with cgutils.for_range_slice(builder, ir.Constant(num.type, 0), num, ir.Constant(num.type, WIDE)) as (j, _):
-            at = _wide(builder, data[0], builder.add(arguments[1], j))
+            at = _wide(builder, data, builder.add(arguments[1], j))
             total = builder.load(at, align=4)
-            for row, scale in zip(data[1:5], scales, strict=True):
+            for row, scale in zip(places, scales, strict=True):
                 total = builder.call(_fused(builder), [_read(builder, row, j), scale, total])
             builder.store(total, at, align=4)
 
-    return types.void(out, types.intp, a, b, c, d, types.intp, by), code
+    return types.void(out, types.intp, memory, rows, types.intp, by), code

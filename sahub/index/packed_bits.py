@@ -71,9 +71,14 @@ def to_bits(codes: Tensor, width: int) -> Tensor:
 
 def pack(codes: Tensor, width: int) -> Tensor:
     """Whole numbers [..., n] below 2 ** width side by side: uint8 [..., n * width / 8 rounded up]."""
-    bits = ((codes.unsqueeze(-1) >> torch.arange(width, dtype=codes.dtype, device=codes.device)) & 1).flatten(-2)
-    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[-1] % 8)).unflatten(-1, (-1, 8))
-    packed: Tensor = (padded << _places(8, padded)).sum(-1, dtype=torch.uint8)
+    if 8 % width == 0:  # none of them is in two bytes
+        each, count = codes.to(torch.uint8), 8 // width
+    else:
+        bits = (codes.unsqueeze(-1) >> torch.arange(width, dtype=codes.dtype, device=codes.device)) & 1
+        each, count, width = bits.flatten(-2).to(torch.uint8), 8, 1
+    padded = torch.nn.functional.pad(each, (0, -each.shape[-1] % count)).unflatten(-1, (-1, count))
+    places = torch.arange(0, 8, width, dtype=torch.uint8, device=codes.device)
+    packed: Tensor = (padded << places).sum(-1, dtype=torch.uint8)
     return packed
 
 

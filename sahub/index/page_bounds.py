@@ -8,12 +8,12 @@ from torch import Tensor
 
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Scores
-from sahub.attention.products import of_single_rows, product, scored
+from sahub.attention.products import in_pairs, of_single_rows, scored
 from sahub.attention.rows import free_to_read
 from sahub.attention.shared import Keys, whole
 from sahub.compiled.present import at_hand
 from sahub.index.coarse import Coarse
-from sahub.index.own_pages import OwnPages
+from sahub.index.own_pages import OwnPages, running_max
 from sahub.index.page_labels import decoded, label
 
 _OUT = float("-inf")
@@ -139,13 +139,13 @@ class PageBounds:
         start, num = call.rows.num_keys - call.rows.num_rows, call.rows.num_rows
         page = self._page_at(start)
         touched = self._windows(call.k, call.valid, 0, page, self._touched(start, num))
-        running = touched.float().cummax(dim=3).values.flatten(2, 3)
+        running = running_max(touched.float()).flatten(2, 3)
         first = 0 if self._first is None else self._first[:, None]
         offset = (call.rows.last - first).view(-1, num)  # [b or 1, q], from the first valid key
         begin = page * self._page_size if isinstance(page, int) else page[:, None] * self._page_size
         at = (offset - begin).clamp(min=0).expand(running.shape[0], -1)[:, None, :, None]
         bounds = running.gather(2, at.expand(-1, running.shape[1], -1, running.shape[3]))  # [b, g, q, 2d]
-        value = product(signed[..., None, :], bounds[:, :, None, :, :, None])[..., 0].flatten(1, 2)
+        value = in_pairs(signed, bounds[:, :, None]).flatten(1, 2)[..., None]
         unit = offset.div(self._page_size, rounding_mode="floor").clamp(min=0)[:, None, :, None].expand_as(value)
         is_open = ((offset + 1) % self._page_size != 0)[:, None, :, None].expand_as(value)
         return OwnPages(unit=unit, value=value, is_open=is_open)

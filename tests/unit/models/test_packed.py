@@ -72,7 +72,7 @@ def test_a_model_answers_as_before_and_holds_no_weight_twice():
     kinds = {name.rpartition(".")[2]: type(part) for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     large = dict.fromkeys(("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), Packed)
     small = dict.fromkeys(("k_proj", "v_proj"), nn.Linear)
-    assert kinds == {**large, **small, "lm_head": nn.Linear}
+    assert kinds == {**large, **small, "lm_head": Packed}
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert sum(part.numel() for part in model.parameters()) == model.num_parameters()
 
@@ -96,12 +96,27 @@ def test_what_asks_for_gradients_gets_them():
     torch.testing.assert_close(rows.grad, expected)
 
 
-def test_layers_that_share_a_weight_stay():
+def test_layers_that_share_a_weight_read_it_as_it_lies():
     one, other, alone = nn.Linear(400, 300), nn.Linear(400, 300), nn.Linear(400, 300)
     other.weight = one.weight
-    model = nn.ModuleDict({"one": one, "other": other, "alone": alone, "twice": one})
+    model, rows = nn.ModuleDict({"one": one, "other": other, "alone": alone, "twice": one}), torch.randn(5, 400)
+    with torch.inference_mode():
+        before = [part(rows) for part in model.values()]
+        pack(model)
+        for part, expected in zip(model.values(), before, strict=True):
+            torch.testing.assert_close(part(rows), expected)
+    assert all(type(model[name]) is Packed for name in ("one", "other", "alone"))
+    assert all(model[name].weight is one.weight for name in ("one", "other", "twice"))
+
+
+def test_a_shared_weight_gives_gradients():
+    model, rows = nn.ModuleList([nn.Linear(400, 300), nn.Linear(400, 300)]), torch.randn(3, 400, requires_grad=True)
+    model[1].weight = model[0].weight
+    model[0](rows).square().sum().backward()
+    expected, rows.grad = rows.grad, None
     pack(model)
-    assert [type(part) for part in model.values()] == [nn.Linear, nn.Linear, Packed, nn.Linear]
+    model[0](rows).square().sum().backward()
+    torch.testing.assert_close(rows.grad, expected)
 
 
 def test_one_layer_after_the_other_is_held_twice():
