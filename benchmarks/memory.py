@@ -1,8 +1,9 @@
 """What a run was predicted to hold in memory, and what it held: `python benchmarks/memory.py models=embedded`.
 
-Validation of the builder's default on contexts of `tokens=4096`, inline, each case in a process of its own: the most
-that it held, less what it held once the model was loaded, beside what `dry_run` says of contexts and work.
-`models=embedded,smollm2 builders=quest,pqcache,snapkv contexts=1,4`.
+Contexts of `tokens=4096`, inline, each case in a process of its own: the most that it held, less what it held once the
+model was loaded, beside what `dry_run` says of contexts and work. `models=embedded,smollm2 contexts=1,4
+builders=quest,pqcache,snapkv`; `phases=validate` validates the builder's default, `phases=search,validate` searches
+before, 8 trials on as many contexts, and half as many that decide. Further arguments with a dot are overrides.
 """
 
 import gc
@@ -23,10 +24,12 @@ from sahub.timing.clock import Peak, peak
 TASK = "ruler/niah_single_1"
 
 
-def limits(tokens: str, contexts: str) -> list[str]:
+def limits(tokens: str, contexts: str, phases: str, *rest: str) -> list[str]:
     """Overrides of one case."""
-    sizes = [f"task.length={tokens}", f"validate.max_context_length={tokens}", f"validate.max_requests={contexts}"]
-    return [*sizes, "validate.max_new_tokens=16", "phases=[validate]", "compute=inline", "force=true"]
+    sizes = {"max_context_length": tokens, "max_requests": contexts, "max_new_tokens": "16"}
+    each = [f"{phase}.{name}={size}" for phase in ("search", "validate") for name, size in sizes.items()]
+    trials = ["search.num_samples=8", f"search.decide={int(contexts) // 2}"]
+    return [f"task.length={tokens}", *each, *trials, f"phases=[{phases}]", "compute=inline", "force=true", *rest]
 
 
 def child(*case: str) -> None:
@@ -43,7 +46,7 @@ def child(*case: str) -> None:
         [result] = sahub.optimize_matrix(
             models=[case[0]], tasks=[TASK], builders=[case[1]], objectives=["sparsity_10"], overrides=limits(*case[2:])
         )
-        assert result.validation is not None, result.message
+        assert result.validation is not None or result.study is not None, result.message
     [since] = found
     sys.stdout.write(f"{since.added}\n")
 
@@ -57,11 +60,13 @@ def measured(*case: str) -> int:
 def main(*arguments: str) -> None:
     """Print a line for every case."""
     given = {"models": "embedded", "builders": "quest,pqcache,snapkv", "tokens": "4096", "contexts": "1,4"}
-    given |= dict(argument.split("=", 1) for argument in arguments)
+    given |= {"phases": "validate"}
+    rest = [argument for argument in arguments if "." in argument.partition("=")[0]]
+    given |= dict(argument.split("=", 1) for argument in arguments if argument not in rest)
     for model in given["models"].split(","):
         for builder in given["builders"].split(","):
             for contexts in given["contexts"].split(","):
-                case = model, builder, given["tokens"], contexts
+                case = model, builder, given["tokens"], contexts, given["phases"], *rest
                 names = [f"model={model}", f"task={TASK}", f"builder={builder}", "objective=sparsity_10"]
                 known = memory_of(compose_cell([*names, *limits(*case[2:])]))
                 took, said = measured(*case), known.contexts + known.work

@@ -1,6 +1,5 @@
 """Where the gold answer stands in a context, and which layers and heads of a stack lost their attention to it."""
 
-import logging
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -14,10 +13,8 @@ from sahub.attention.stack import Stack
 from sahub.engine.replay import selections
 from sahub.engine.session import Session
 from sahub.engine.trace import Trace
-from sahub.errors import ConfigError
 from sahub.fidelities import Asked
 
-log = logging.getLogger(__name__)
 MOST_PLACES = 8  # of one gold answer: what stands in more of them is too common to be where the answer is from
 _OUT = float("-inf")
 
@@ -50,30 +47,26 @@ def dropped(
 ) -> dict[str, Any] | None:
     """What the stack lost of the gold answer at one question, by `lost_weight`, with the `spans` of it in tokens.
 
-    None where the answer does not stand in the context, and where no layer of it fits in a trace.
+    None where the answer does not stand in the context.
     """
     spans = token_spans(session.model.tokenizer, context_ids, references)
     if not spans:
         return None
-    attention, dense = asked.attention, asked.dense.ids
-    try:
-        trace = session.record(asked.prefix, asked.question, dense, attention.trace_bytes)
-    except ConfigError as error:  # this is told beside a result, which must not fail of it
-        log.info("which heads dropped the gold answer is not told: %s", error)
-        return None
-    told = lost_weight(
-        trace,
-        attention.stack,
-        [at for span in spans for at in range(*span)],
-        seed=attention.seed,
-        dense_layers=attention.dense_layers,
-        dense_question=attention.dense_question,
-    )
+    attention, keys = asked.attention, [at for span in spans for at in range(*span)]
+    assert attention.stack is not None
+    protocol = {name: getattr(attention, name) for name in ("seed", "dense_layers", "dense_question")}
+    told: dict[str, list[Any]] = {"layers": [], "weight": [], "lost": []}
+
+    def note(trace: Trace) -> None:
+        for name, found in lost_weight(trace, attention.stack, keys, **protocol).items():
+            told[name] += found
+
+    session.record_each(asked.prefix, asked.question, asked.dense.ids, note)
     return {"spans": [list(span) for span in spans], **told}
 
 
 @torch.inference_mode()
-def lost_weight(trace: Trace, stack: Stack, keys: Sequence[int], **protocol: Any) -> dict[str, Any]:
+def lost_weight(trace: Trace, stack: Stack, keys: Sequence[int], **protocol: Any) -> dict[str, list[Any]]:
     """Dense attention to some keys, and the part of it on those that the stack did not keep.
 
     Of every traced layer, [l], and head: the largest `weight` [l, h] and the largest `lost` [l, h] of the rows that

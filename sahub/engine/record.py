@@ -1,7 +1,7 @@
 """Making traces: one dense run of a question and its answer, and what fits."""
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,11 +41,10 @@ def spread(layers: Sequence[int], bytes_each: int, most_bytes: int) -> tuple[int
 
 
 class _Recorder:
-    """Dense attention that keeps what replay needs."""
+    """Dense attention that hands on what replay needs of some layers, as it lies."""
 
-    def __init__(self, rows: list[int], layers: tuple[int, ...]) -> None:
-        self._rows, self._layers = torch.tensor(rows), layers
-        self.layers: dict[int, Layers] = {}
+    def __init__(self, rows: list[int], layers: Sequence[int], take: Callable[[Layers], None]) -> None:
+        self._rows, self._layers, self._take = torch.tensor(rows), layers, take
 
     def attend(self, layer: int, call: Inputs) -> Tensor:
         """See sahub.engine.routing.Attends."""
@@ -53,7 +52,7 @@ class _Recorder:
         if layer not in self._layers:
             return output
         rows = self._rows.to(output.device)
-        self.layers[layer] = Layers(
+        one = Layers(
             numbers=(layer,),
             scale=call.scale,
             softcap=call.softcap,
@@ -63,6 +62,7 @@ class _Recorder:
             outputs=output[:, rows].float(),
             sinks=None if call.sinks is None else call.sinks[None],
         )
+        self._take(one)
         return output
 
 
@@ -74,17 +74,34 @@ def record(
 
     Layers beyond `most_bytes` are left out. Raises ConfigError where not one fits.
     """
-    prefix.rewind()
-    ids = question + answer[:-1]
-    last = len(question) - 1
-    rows = [row for row in range(len(ids)) if not FIRST <= row < last - LAST]
-    shape, tokens = model.geometry, prefix.length + len(ids)
+    shape, rows, tokens = model.geometry, _rows(question, answer), prefix.length + len(question) + len(answer) - 1
     keys, values = prefix.keys_values(shape.layers[0])
     widths, heads = (keys.shape[3], values.shape[3]), (shape.num_heads, keys.shape[1])
     layers = spread(shape.layers, bytes_of_layer(tokens, len(rows), heads, widths, keys.itemsize), most_bytes)
     if len(layers) < len(shape.layers):
         log.info("a trace of %d tokens holds %d of %d layers: %s", tokens, len(layers), len(shape.layers), list(layers))
-    recorder = _Recorder(rows, layers)
+    found: list[Layers] = []
+    _run(model, prefix, question + answer[:-1], _Recorder(rows, layers, found.append))
+    return _trace(prefix, question, rows, _grouped(found))
+
+
+@torch.inference_mode()
+def record_each(
+    model: Model, prefix: Prefix, question: list[int], answer: list[int], take: Callable[[Trace], None]
+) -> None:
+    """The same run; `take` is given a trace of each layer alone, good until it returns: nothing is copied or kept."""
+    rows = _rows(question, answer)
+    recorder = _Recorder(rows, model.geometry.layers, lambda one: take(_trace(prefix, question, rows, [one])))
+    _run(model, prefix, question + answer[:-1], recorder)
+
+
+def _rows(question: list[int], answer: list[int]) -> list[int]:
+    last = len(question) - 1
+    return [row for row in range(len(question) + len(answer) - 1) if not FIRST <= row < last - LAST]
+
+
+def _run(model: Model, prefix: Prefix, ids: list[int], recorder: _Recorder) -> None:
+    prefix.rewind()
     with attached(model.hf, recorder):
         model.hf(
             input_ids=torch.tensor([ids], device=model.device),
@@ -92,21 +109,17 @@ def record(
             use_cache=True,
             logits_to_keep=1,
         )
-    trace = Trace(
-        length=prefix.length,
-        example=prefix.example,
-        question=len(question),
-        rows=tuple(rows),
-        groups=_grouped(recorder.layers),
-    )
     prefix.rewind()
-    return trace
 
 
-def _grouped(layers: dict[int, Layers]) -> list[Layers]:
+def _trace(prefix: Prefix, question: list[int], rows: list[int], groups: list[Layers]) -> Trace:
+    return Trace(length=prefix.length, example=prefix.example, question=len(question), rows=tuple(rows), groups=groups)
+
+
+def _grouped(layers: list[Layers]) -> list[Layers]:
     """Copies of the layers of each shape as one, by number."""
     kinds: dict[Hashable, list[Layers]] = {}
-    for _, one in sorted(layers.items()):
+    for one in sorted(layers, key=lambda one: one.numbers):
         tensors = (one.keys, one.values, one.queries, one.sinks)
         shape = tuple(None if x is None else (x.shape, x.dtype, x.device) for x in tensors)
         kinds.setdefault((one.scale, one.softcap, shape), []).append(one)

@@ -16,7 +16,7 @@ from sahub.engine.forward import Answered, Forward, OutOfTime, Run, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill, trim
-from sahub.engine.record import TRACE_BYTES, record
+from sahub.engine.record import TRACE_BYTES, record, record_each
 from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached
 from sahub.engine.together.batch import Together, batches, decode
@@ -28,6 +28,8 @@ from sahub.files.journal import numbers_version
 from sahub.models.rope import fixed_frequencies, frequencies
 
 log = logging.getLogger(__name__)
+
+TRACES_BYTES = 2 << 30  # of all that a session holds of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class Session:
         self.model = model
         self.fingerprint = fingerprint  # of its files and of how they are run; None: unknown, traces get no files
         self._prefixes = PrefixStore(prefix_bytes, offload, folder)
-        self._traces = TraceStore(2 << 30, traces if fingerprint else None)
+        self._traces = TraceStore(TRACES_BYTES, traces if fingerprint else None)
         self._seen: set[tuple[int, ...]] = set()
         self._answers = Recent[Run](answer_bytes)
 
@@ -196,9 +198,21 @@ class Session:
 
     def record(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
         """The same, made now and kept by nobody."""
+        with self._recording(prefix, question) as prefix:
+            return record(self.model, prefix, question, answer, most)
+
+    def record_each(
+        self, prefix: Prefix, question: list[int], answer: list[int], take: Callable[[Trace], None]
+    ) -> None:
+        """The same layer by layer: a trace of each alone, which holds nothing once `take` returns."""
+        with self._recording(prefix, question) as prefix:
+            record_each(self.model, prefix, question, answer, take)
+
+    @contextmanager
+    def _recording(self, prefix: Prefix, question: list[int]) -> Iterator[Prefix]:
         trim()
         with fixed_frequencies(self.model.hf, prefix.length + len(question)):
-            return record(self.model, self._right(prefix, len(question)), question, answer, most)
+            yield self._right(prefix, len(question))
 
     def replay(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Replayed:
         """The stack on the trace of question and `answer`, without the model. Raises as `force`."""

@@ -22,7 +22,8 @@ PLANNED = 4  # entries of a plan in the keys of the journal
 RULE = (
     "seconds: those of contexts of the same model, task and length (half to twice) in the cache, times contexts and "
     "stacks, over the workers; what the cache holds already costs none. memory: of each worker, the weights as they "
-    "are run, keys and values of the contexts that are held, a pass over the longest one, its trace and its indexes."
+    "are run, keys and values of the contexts that are held, a pass over the longest one, its indexes, and its trace "
+    "where stacks are replayed."
 )
 
 

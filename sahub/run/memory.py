@@ -6,18 +6,25 @@ from typing import Any
 
 from sahub.attention.call import Geometry
 from sahub.config.cell import Cell
-from sahub.engine.prefix import AT_ONCE
+from sahub.engine.prefix import AT_ONCE, INDEX_SETS
+from sahub.engine.session import TRACES_BYTES
 from sahub.errors import SahubError
+from sahub.fidelities import dearest
 from sahub.models import gguf
 from sahub.models.reading import read_config
 from sahub.models.supported import geometry, reads_at_most, shared_keys, text_of
 from sahub.models.weights import GGUF, files_of
+from sahub.search.objective import needs, reads_traces
 from sahub.search.trial import Limits, attention_of
 
 _HIDDEN, _INNER = 9, 4  # vectors of a token that are held in a pass: of the model's width, and of its MLP's
 _COPIES = 3  # of an index: that of the context, and the copy that a question appends to, which has room for as much
+_MANY = 1000  # contexts, where their number is not limited
 _TRIED = 1 << 23  # numbers in keys, at most, of which an index is made to see what it takes
-_LOOPS = 90 << 20  # bytes: the compiler of the loops, and what it made
+_LOOPS = 104 << 20  # bytes: the compiler of the loops, and what it made
+_WRITING = 50 << 20  # bytes: what answers leave behind, and results and their pictures take at the end
+_SEARCHING = 40 << 20  # bytes: the sampler, and what batches of trials leave behind
+_SEEN = 2  # times a trace: it, what its dense softmax said, and indexes that are larger than the builder's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +32,9 @@ class Memory:
     """Bytes of a worker.
 
     weights   as they are run
-    contexts  keys and values of the longest contexts, as many as are held
-    work      activations of a pass over a context, a trace of one, and indexes of the builder's own stack over it
+    contexts  keys and values of all contexts, of the greatest length, as far as there is room
+    work      indexes of the builder's own stack, and traces where the cell replays; beside them what is more: a pass
+              over a context, or the writing of results
     """
 
     weights: int
@@ -45,15 +53,33 @@ def memory_of(cell: Cell) -> Memory:
     shape, width = geometry(config), _width(_kind(cell, config))
     layers = len(shape.layers) - len(shared_keys(config).keys() & set(shape.layers))
     token = 2 * layers * shape.num_kv_heads * shape.head_dim * width
-    limits = [getattr(settings, phase) for phase in settings.phases]
-    each = [(max(1, one.max_requests or 1000), longest(cell, one)) for one in limits]
-    cap, most = settings.compute.prefix_mib << 20, max(length for _, length in each)
-    held = max(max(length * token, min(cap, num * length * token)) for num, length in each)  # always the one in use
+    each = [(_contexts(cell, phase), longest(cell, getattr(settings, phase))) for phase in settings.phases]
+    num, most, cap = sum(one for one, _ in each), max(length for _, length in each), settings.compute.prefix_mib << 20
+    held = max(most * token, min(cap, sum(one * length * token for one, length in each)))  # always the one in use
     tried = min(most, _TRIED // (shape.num_kv_heads * shape.head_dim))
     index = int(layers * most * _index_bytes(cell, shape, width, tried))
-    trace = min(most * token, settings.protocol.trace_mib << 20)
-    work = _LOOPS + _COPIES * index + trace + _passing(config) * min(most, AT_ONCE) * width
+    searches = "search" in settings.phases
+    sets = INDEX_SETS * searches or 1
+    stays = _LOOPS + _SEARCHING * searches + (_COPIES - 1 + sets) * index
+    if _replays(cell):
+        trace = min(most * token, settings.protocol.trace_mib << 20)
+        stays += min(TRACES_BYTES, num * (_SEEN * trace + sets * index))
+    passing = _passing(config) * min(most, AT_ONCE) * width
+    work = max(passing, stays + max(_WRITING, passing * (num > 1)))  # the loops come after the first pass
     return Memory(weights=_weights(cell, config), contexts=held, work=work)
+
+
+def _contexts(cell: Cell, phase: str) -> int:
+    """How many a phase reads, those of the last decision among them."""
+    limits = getattr(cell.settings, phase)
+    return max(1, limits.max_requests or _MANY) + (limits.decide if phase == "search" else 0)
+
+
+def _replays(cell: Cell) -> bool:
+    """Whether traces are made: its measures or its trials are those of a replay."""
+    settings = cell.settings
+    trials = dearest(settings.search.fidelity, needs(settings.objective))
+    return reads_traces(settings.objective) or ("search" in settings.phases and trials == "replay")
 
 
 def config_of(cell: Cell) -> Any:

@@ -28,12 +28,40 @@ def test_the_context_in_use_is_held_whatever_it_takes():
     assert memory_of(cell("validate.max_requests=9", "compute.prefix_mib=1")).contexts == 1024 * TOKEN
 
 
-def test_an_index_a_trace_and_the_type_of_numbers_count():
+def test_contexts_of_all_phases_are_held_and_those_that_decide():
+    search = ["search.max_context_length=512", "search.max_requests=6", "search.decide=4"]
+    both = cell("phases=[search,validate]", *search, "validate.max_requests=2")
+    assert memory_of(both).contexts == (10 * 512 + 2 * 1024) * TOKEN
+
+
+def test_a_second_context_passes_beside_what_the_first_left():
+    one, two = (memory_of(cell(f"validate.max_requests={num}", "model.max_context_length=2048",
+                               "validate.max_context_length=2048")) for num in (1, 2))  # fmt: skip
+    passing = (9 * 256 + 4 * 512) * 2048 * 4
+    assert two.work - one.work == max(0, passing - memory._WRITING)
+    long = cell("validate.max_requests=2", "model.max_context_length=8192", "validate.max_context_length=8192")
+    assert memory_of(long).work > memory._LOOPS + (9 * 256 + 4 * 512) * 8192 * 4
+
+
+def test_a_trace_counts_where_stacks_are_replayed():
+    one, two, replays = "validate.max_requests=1", "validate.max_requests=2", "objective.measure=mass_lost"
+    trace = memory._SEEN * 1024 * TOKEN
+    bare = memory_of(cell(one, builder="streaming_llm")).work
+    assert memory_of(cell(one, replays, builder="streaming_llm")).work - bare == trace
+    assert memory_of(cell(two, replays, builder="streaming_llm")).work - bare == 2 * trace
+    small = cell(one, replays, "protocol.trace_mib=1", builder="streaming_llm")
+    assert memory_of(small).work - bare == memory._SEEN * 2**20
+    search = ["phases=[search]", "search.max_context_length=1024", "objective.measure=attention_error"]
+    forced, replayed = (memory_of(cell(*search, f"search.fidelity={name}")).work for name in ("teacher", "replay"))
+    assert replayed > forced
+    assert forced > memory_of(cell()).work  # a set of indexes for each stack of a batch
+
+
+def test_an_index_and_the_type_of_numbers_count():
     dense = memory_of(cell(builder="streaming_llm")).work
     quest = memory_of(cell("builder.stages.quest.page_size=16", "builder.stages.quest.label_bits=16")).work
     pages = 3 * 1024 / 16  # as many pages twice for a copy that grows
     assert quest - dense == pages * TOKEN  # two bounds
-    assert dense - memory_of(cell("protocol.trace_mib=1", builder="streaming_llm")).work == 1024 * TOKEN - 2**20
     narrow = memory_of(cell("model.dtype=bfloat16"))
     assert narrow.contexts == memory_of(cell()).contexts / 2
     assert narrow.weights == memory_of(cell()).weights / 2

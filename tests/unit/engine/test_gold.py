@@ -1,5 +1,7 @@
 """Where a gold answer stands, and the attention to it that a stack loses."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
@@ -82,10 +84,28 @@ def test_what_is_kept_is_not_lost_and_what_is_dropped_is_all(session: Session, a
     assert all(lost < 0.1 for lost, _ in sharp)
 
 
-def test_no_trace_no_place_and_no_answer_tell_nothing(session: Session, asked: Asked) -> None:
+def test_layer_by_layer_is_what_a_trace_of_all_tells_and_holds_nothing(session: Session, asked: Asked) -> None:
+    stages = {"sink": {"sink_size": 4}, "quest": {"density": 0.1}}
+    trace = session.record(asked.prefix, asked.question, asked.dense.ids)
+    apart = told(session, asked, stages)
+    [(first, end)] = apart.pop("spans")
+    protocol = {"seed": 0, "dense_layers": (), "dense_question": False}
+    assert gold.lost_weight(trace, build_stack(stages), range(first, end), **protocol) == apart
+    held: list[weakref.ref] = []
+    session.record_each(asked.prefix, asked.question, asked.dense.ids, lambda one: held.append(weakref.ref(one)))
+    assert len(held) == session.model.geometry.num_layers
+    assert not any(one() for one in held)
+
+
+def test_layers_that_stay_dense_are_not_told(session: Session, asked: Asked) -> None:
+    attention = Attention(stack=asked.attention.stack, dense_layers=(0, 2))
+    found = gold.dropped(session, Asked(**{**vars(asked), "attention": attention}), asked.prefix.context_ids, ("9321",))
+    assert found is not None
+    assert found["layers"] == [1, 3]
+
+
+def test_no_place_and_no_answer_tell_nothing(session: Session, asked: Asked) -> None:
     ids = asked.prefix.context_ids
-    small = Asked(**{**vars(asked), "attention": Attention(stack=asked.attention.stack, trace_bytes=1)})
-    assert gold.dropped(session, small, ids, ("9321",)) is None
     assert gold.dropped(session, asked, ids, ("12345678",)) is None
     assert gold.dropped(session, asked, ids, ("", "magic")) is None  # stands everywhere
 
