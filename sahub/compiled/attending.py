@@ -155,13 +155,22 @@ def _exp(x: Any, top: Any, powers: Any) -> None:
         x[s] *= scales[s]
 
 
+@inner
+def _repeat(waiting: Any, rows: Any, part: Any, num: Any) -> None:
+    """The last few again until they are four, each in equal parts, which is exact: 0 times infinity would be NaN."""
+    for n in range(num, _TOGETHER):
+        waiting[n], rows[n] = waiting[n - num], rows[n - num]
+    for n in range(_TOGETHER):
+        part[n] = np.float32(1) / np.float32((_TOGETHER - 1 - n % num) // num + 1)
+
+
 @inner_sums
 def _sums(shares: Any, v: Any, at: Any, ahead: Any, slots: Any, weights: Any, out: Any) -> None:
     """Sums fp32 [n, dv] of the values, each times its share [n, s]."""
     size, (heads, wide) = slots.shape[0], out.shape
     whole, num = wide - wide % WIDE, 0
     waiting, rows = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.int64)
-    by = np.empty(_TOGETHER, np.float32)
+    by, part = np.empty(_TOGETHER, np.float32), np.ones(_TOGETHER, np.float32)
     out[:] = 0
     for s in range(size):
         if s + ahead < size:
@@ -171,13 +180,13 @@ def _sums(shares: Any, v: Any, at: Any, ahead: Any, slots: Any, weights: Any, ou
             num += 1
         if num == 0 or (num < _TOGETHER and s + 1 < size):
             continue
-        rows[num:] = rows[0]
+        if num < _TOGETHER:
+            _repeat(waiting, rows, part, num)
         for i in range(heads):
-            by[:] = 0
-            for n in range(num):
-                by[n] = shares[i, waiting[n]]
+            for n in range(_TOGETHER):
+                by[n] = shares[i, waiting[n]] * part[n]
             add_scaled_four(out, i * wide, v, rows, whole, by)
-            for n in range(num):
+            for n in range(_TOGETHER if whole < wide else 0):
                 for j in range(whole, wide):
                     out[i, j] += by[n] * number(v[rows[n], j])
         num = 0

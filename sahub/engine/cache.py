@@ -3,8 +3,11 @@
 All other layers (windows, chunks, linear attention, state spaces) keep what transformers' own cache keeps for them.
 """
 
+import math
+import mmap
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.cache_utils import (
@@ -31,8 +34,9 @@ class BufferLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers for the shape and dtype of the first keys and values."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = key_states.new_empty((*key_states.shape[:2], self.room, key_states.shape[3]))
-        self.values = value_states.new_empty((*value_states.shape[:2], self.room, value_states.shape[3]))
+        self.keys, self.values = (
+            _apart(one, (*one.shape[:2], self.room, one.shape[3])) for one in (key_states, value_states)
+        )
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -84,6 +88,15 @@ class BufferLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Forget everything."""
         self.length = 0
+
+
+def _apart(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """An empty tensor; on a CPU in memory of its own, not between what passes and goes: that leaves holes there."""
+    num = math.prod(shape)
+    if like.device.type != "cpu" or not num or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return like.new_empty(shape)
+    memory = mmap.mmap(-1, num * like.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=like.dtype, count=num).view(shape)
 
 
 class HybridLayer(BufferLayer, LinearAttentionAndFullAttentionLayer):

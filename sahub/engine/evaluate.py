@@ -32,6 +32,7 @@ from sahub.files.journal import Journal, numbers_version
 from sahub.measures import of_answer, of_trace
 
 OVER = "time_budget_s: the search's time was over"
+PLANNED = ("task", "metric", "fidelity", "traced", "explained")  # of a plan, in the keys of the journal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ def _key(session: Session, request: Request, attention: Attention, plan: Plan) -
         "line_stop": request.line_stop,
         "attention": repr(attention),
         "stages": [_source(cast(Any, type(one))) for one in stages],
-        "plan": [plan.task, plan.metric, plan.fidelity, plan.traced, plan.explained],
+        "plan": [getattr(plan, name) for name in PLANNED],
     }
 
 

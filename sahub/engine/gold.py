@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sahub.attention.selection import Kind, Selection
+from sahub.attention.selection import Kind, Selection, spread
 from sahub.attention.stack import Stack
 from sahub.engine.replay import selections
 from sahub.engine.session import Session
@@ -76,7 +76,7 @@ def lost_weight(trace: Trace, stack: Stack, keys: Sequence[int], **protocol: Any
     found: dict[int, Tensor] = {}
     for layers, _, selection, seen in selections(trace, stack, **protocol):
         weight = seen.logs[..., at.to(seen.logs.device)].exp()
-        lost = weight.masked_fill(_kept(selection, at), 0.0)
+        lost = weight.masked_fill(spread(_kept(selection, at), weight.shape[1]), 0.0)
         both = torch.stack([weight.sum(-1), lost.sum(-1)], dim=1).amax(-1).cpu()  # [l, 2, h]
         for number, one in zip(layers.numbers, both, strict=True):
             found[number] = torch.maximum(one, found.get(number, one))
@@ -85,9 +85,9 @@ def lost_weight(trace: Trace, stack: Stack, keys: Sequence[int], **protocol: Any
 
 
 def _kept(selection: Selection, at: Tensor) -> Tensor:
-    """Whether each row keeps these keys: bool [l, h or 1, q, s]."""
+    """Whether each row keeps these keys: bool [l, u, q, s], u as of the selection's slots."""
     if selection.kind is Kind.ALL:
-        return torch.ones(1, dtype=torch.bool, device=selection.rows.device)
+        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=selection.rows.device)
     return selection.dense_log_weight(slice(None), _OUT)[..., at.to(selection.rows.device)] > _OUT
 
 

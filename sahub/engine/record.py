@@ -12,6 +12,7 @@ from sahub.engine.prefix import Prefix
 from sahub.engine.routing import attached
 from sahub.engine.trace import Layers, Trace
 from sahub.errors import ConfigError
+from sahub.models.supported import shared_keys
 
 log = logging.getLogger(__name__)
 FIRST, LAST = 64, 64  # rows of a question that are traced: its beginning, and its end
@@ -107,7 +108,7 @@ def _run(model: Model, prefix: Prefix, ids: list[int], recorder: _Recorder) -> N
             input_ids=torch.tensor([ids], device=model.device),
             past_key_values=prefix.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=0 if shared_keys(model.hf.config) else 1,  # those may pass no more rows than that (0: all)
         )
     prefix.rewind()
 

@@ -98,7 +98,7 @@ class Trace:
         by_layer = stack.differs_by_layer
         for group in self.groups:
             elements = rows * group.queries.shape[1] * group.keys.shape[2]
-            most = 1 if by_layer else max(1, BATCH_ELEMENTS // elements)
+            most = 1 if by_layer else max(1, BATCH_ELEMENTS // max(1, elements))  # no rows: an answer of one token
             start = 0
             for is_left_out, same in groupby(number in without for number in group.numbers):
                 stop = start + len(list(same))

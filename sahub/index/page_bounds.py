@@ -51,7 +51,7 @@ class PageBounds:
             one = whole(k_new)
             block = torch.cat([one, -one], dim=-1)
         else:
-            block = self._windows(k_new, valid_new, start, page, self._touched(start, num)).amax(dim=3)
+            block = self._block(k_new, valid_new, start, page)
         if self._open is not None:
             block[:, :, 0] = torch.maximum(block[:, :, 0], self._open)
         self.length += num
@@ -129,8 +129,7 @@ class PageBounds:
             logits = own.put(signed.new_zeros(*own.unit.shape[:3], num_pages))
             return Scores(logits=logits, page_size=self._page_size, first=self._first)
         logits, exact = scored(signed, self._bounds(num_pages, signed.shape[-1]), longest=self._longest)
-        if exact is not None:
-            exact = own.settling(exact, logits.shape[-1], num_pages)
+        exact = None if exact is None else own.settling(exact, logits.shape[-1], num_pages)
         logits = own.put(torch.nn.functional.pad(logits, (0, num_pages - logits.shape[-1])))
         return Scores(logits=logits, page_size=self._page_size, first=self._first, exact=exact)
 
@@ -173,6 +172,15 @@ class PageBounds:
         """How many pages `num` keys from `start` on can lie in."""
         inside = start % self._page_size if self._first is None else self._page_size - 1
         return (inside + num - 1) // self._page_size + 1
+
+    def _block(self, k: Tensor, valid: Tensor | None, start: int, page: int | Tensor) -> Tensor:
+        """Bounds of the new keys of each page that they lie in: [b, g, pages, 2 * d]."""
+        num_pages, full = self._touched(start, k.shape[2]), k.shape[2] // self._page_size
+        if not isinstance(page, int) or valid is not None or start % self._page_size or not full:
+            return self._windows(k, valid, start, page, num_pages).amax(dim=3)
+        pages = whole(k[:, :, : full * self._page_size]).unflatten(2, (full, -1))  # a context is not copied
+        rest = self._windows(k, None, start, page + full, num_pages - full).amax(dim=3)
+        return torch.cat([torch.cat([pages.amax(dim=3), -pages.amin(dim=3)], dim=-1), rest], dim=2)
 
     def _windows(self, k: Keys, valid: Tensor | None, start: int, page: int | Tensor, num_pages: int) -> Tensor:
         """(key, -key) of `num_pages` pages from `page` on: [b, g, pages, page_size, 2 * d], the keys' dtype.

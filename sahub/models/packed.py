@@ -21,7 +21,7 @@ class Packed(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """input [..., in_features] -> [..., out_features], of the weight's dtype."""
-        if torch.is_grad_enabled() and input.requires_grad:  # the other has no derivative
+        if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):  # the other has none
             return nn.functional.linear(input, self.weight.to_dense(), self.bias)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
         return result

@@ -10,15 +10,15 @@ from statistics import fmean
 from sahub.compute.devices import number_of_workers
 from sahub.config.cell import Cell
 from sahub.config.settings import PHASES
+from sahub.engine.evaluate import PLANNED
 from sahub.errors import SahubError
 from sahub.fidelities import dearest, is_last
 from sahub.files.journal import Journal
 from sahub.models.weights import digest_of_model
-from sahub.run.memory import longest, memory_of
+from sahub.run.memory import contexts_of, longest, memory_of
 from sahub.search.objective import needs
 from sahub.search.trial import Limits, space_of_cell
 
-PLANNED = 4  # entries of a plan in the keys of the journal
 RULE = (
     "seconds: those of contexts of the same model, task and length (half to twice) in the cache, times contexts and "
     "stacks, over the workers; what the cache holds already costs none. memory: of each worker, the weights as they "
@@ -106,7 +106,7 @@ def seconds_of(cell: Cell) -> float | None:
             return None
         total += search.max_requests * points * one + answers * dear
     if "validate" in settings.phases:
-        contexts = settings.validate.max_requests or settings.task.options.get("num_examples")
+        contexts = contexts_of(cell, "validate")
         one = _per_context(cell, settings.validate, generated=True)
         if one is None or contexts is None:
             return None
@@ -140,9 +140,10 @@ def _read(journal: Journal, most: int = 2000) -> Iterator[tuple[str, str, bool, 
     }
     for entry in journal.newest(most, shape):
         key, value = entry["key"], entry["value"]
-        if len(key["plan"]) == PLANNED and value["answers"]:
-            task, _, fidelity, _ = key["plan"]
-            yield key["model"]["files"], task, is_last(fidelity), value["answers"][0]["n_context"], value["seconds"]
+        plan = dict(zip(PLANNED, key["plan"], strict=False))
+        if len(plan) == len(key["plan"]) == len(PLANNED) and value["answers"]:
+            tokens, seconds = value["answers"][0]["n_context"], value["seconds"]
+            yield key["model"]["files"], plan["task"], is_last(plan["fidelity"]), tokens, seconds
 
 
 def _digest(cell: Cell) -> str:

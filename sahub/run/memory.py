@@ -32,7 +32,7 @@ class Memory:
     """Bytes of a worker.
 
     weights   as they are run
-    contexts  keys and values of all contexts, of the greatest length, as far as there is room
+    contexts  keys and values of the contexts of all phases, as far as there is room
     work      indexes of the builder's own stack, and traces where the cell replays; beside them what is more: a pass
               over a context, or the writing of results
     """
@@ -53,33 +53,38 @@ def memory_of(cell: Cell) -> Memory:
     shape, width = geometry(config), _width(_kind(cell, config))
     layers = len(shape.layers) - len(shared_keys(config).keys() & set(shape.layers))
     token = 2 * layers * shape.num_kv_heads * shape.head_dim * width
-    each = [(_contexts(cell, phase), longest(cell, getattr(settings, phase))) for phase in settings.phases]
+    each = [(contexts_of(cell, phase) or _MANY, longest(cell, getattr(settings, phase))) for phase in settings.phases]
     num, most, cap = sum(one for one, _ in each), max(length for _, length in each), settings.compute.prefix_mib << 20
     held = max(most * token, min(cap, sum(one * length * token for one, length in each)))  # always the one in use
     tried = min(most, _TRIED // (shape.num_kv_heads * shape.head_dim))
-    index = int(layers * most * _index_bytes(cell, shape, width, tried))
+    index = layers * _index_bytes(cell, shape, width, tried)  # of a token
     searches = "search" in settings.phases
     sets = INDEX_SETS * searches or 1
-    stays = _LOOPS + _SEARCHING * searches + (_COPIES - 1 + sets) * index
-    if _replays(cell):
-        trace = min(most * token, settings.protocol.trace_mib << 20)
-        stays += min(TRACES_BYTES, num * (_SEEN * trace + sets * index))
+    stays = _LOOPS + _SEARCHING * searches + int((_COPIES - 1 + sets) * most * index)
+    traces = [(num, min(length * token, settings.protocol.trace_mib << 20), length) for num, length in _traced(cell)]
+    every = sum(num * (_SEEN * trace + int(sets * index * length)) for num, trace, length in traces)
+    stays += max(min(TRACES_BYTES, every), max((trace for _, trace, _ in traces), default=0))  # one is always held
     passing = _passing(config) * min(most, AT_ONCE) * width
     work = max(passing, stays + max(_WRITING, passing * (num > 1)))  # the loops come after the first pass
     return Memory(weights=_weights(cell, config), contexts=held, work=work)
 
 
-def _contexts(cell: Cell, phase: str) -> int:
-    """How many a phase reads, those of the last decision among them."""
-    limits = getattr(cell.settings, phase)
-    return max(1, limits.max_requests or _MANY) + (limits.decide if phase == "search" else 0)
+def contexts_of(cell: Cell, phase: str) -> int | None:
+    """How many a phase reads at most, those of the last decision among them; None where nobody says."""
+    if phase == "search":
+        return int(cell.settings.search.max_requests + cell.settings.search.decide)
+    return cell.settings.validate.max_requests or cell.settings.task.options.get("num_examples")
 
 
-def _replays(cell: Cell) -> bool:
-    """Whether traces are made: its measures or its trials are those of a replay."""
+def _traced(cell: Cell) -> list[tuple[int, int]]:
+    """How many contexts of each phase leave traces, and their tokens: all, or those of a search by replay."""
     settings = cell.settings
-    trials = dearest(settings.search.fidelity, needs(settings.objective))
-    return reads_traces(settings.objective) or ("search" in settings.phases and trials == "replay")
+    if reads_traces(settings.objective):
+        phases = {phase: contexts_of(cell, phase) or _MANY for phase in settings.phases}
+    else:
+        trials = dearest(settings.search.fidelity, needs(settings.objective))
+        phases = {"search": settings.search.max_requests} if "search" in settings.phases and trials == "replay" else {}
+    return [(num, longest(cell, getattr(settings, phase))) for phase, num in phases.items()]
 
 
 def config_of(cell: Cell) -> Any:

@@ -24,6 +24,11 @@ def test_contexts_are_held_as_far_as_there_is_room(contexts, cap, held):
     assert found.together == found.weights + found.contexts + found.work
 
 
+def test_as_many_contexts_as_the_task_has():
+    known = memory_of(cell("validate.max_requests=null", "task.options.num_examples=2"))
+    assert known.contexts == 2 * 1024 * TOKEN
+
+
 def test_the_context_in_use_is_held_whatever_it_takes():
     assert memory_of(cell("validate.max_requests=9", "compute.prefix_mib=1")).contexts == 1024 * TOKEN
 
@@ -51,9 +56,16 @@ def test_a_trace_counts_where_stacks_are_replayed():
     assert memory_of(cell(two, replays, builder="streaming_llm")).work - bare == 2 * trace
     small = cell(one, replays, "protocol.trace_mib=1", builder="streaming_llm")
     assert memory_of(small).work - bare == memory._SEEN * 2**20
+    large = cell(
+        one, replays, "validate.max_context_length=2000000", "model.max_context_length=2000000",
+        "protocol.trace_mib=100000", builder="streaming_llm",
+    )  # fmt: skip
+    assert memory_of(large).work > 2_000_000 * TOKEN  # the one in use is held whatever it takes
     search = ["phases=[search]", "search.max_context_length=1024", "objective.measure=attention_error"]
     forced, replayed = (memory_of(cell(*search, f"search.fidelity={name}")).work for name in ("teacher", "replay"))
     assert replayed > forced
+    search[0] = "phases=[search,validate]"
+    assert memory_of(cell(*search, "search.fidelity=replay", "validate.max_requests=64")).work == replayed
     assert forced > memory_of(cell()).work  # a set of indexes for each stack of a batch
 
 

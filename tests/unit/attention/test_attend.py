@@ -241,3 +241,17 @@ def test_a_further_mask_only_takes_keys_away():
     for backend in ("gather", "reference"):
         again = attend(q, k, k, everything, mask=torch.ones(1, 10, dtype=torch.bool), backend=backend)
         assert torch.allclose(again, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kept", range(1, 9))
+@pytest.mark.parametrize("width", [16, 20])
+def test_an_infinite_value_is_infinite_wherever_it_stands(kept, width):
+    q, k = torch.zeros(1, 1, 1, 16), torch.randn(1, 1, 12, 16)
+    selection = Selection.none(rows_of(q, k, None), 1, 1).of(
+        torch.arange(kept).view(1, 1, 1, -1), torch.zeros(1, 1, 1, kept)
+    )
+    for at in range(12):
+        v = torch.ones(1, 1, 12, width)
+        v[0, 0, at] = float("inf")
+        expected = float("inf") if at < kept else 1.0
+        assert attend(q, k, v, selection).flatten().tolist() == pytest.approx([expected] * width)

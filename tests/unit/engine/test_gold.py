@@ -97,6 +97,24 @@ def test_layer_by_layer_is_what_a_trace_of_all_tells_and_holds_nothing(session: 
     assert not any(one() for one in held)
 
 
+@pytest.mark.parametrize("group", ["max", "sum", "union"])
+def test_heads_that_choose_together_lose_together(session: Session, asked: Asked, group: str) -> None:
+    found = told(session, asked, {"sink": {"sink_size": 4}, "quest": {"density": 0.03, "group": group}})
+    assert [len(heads) for heads in found["lost"]] == [session.model.geometry.num_heads] * len(found["layers"])
+    lost, weight = (torch.tensor(found[name]) for name in ("lost", "weight"))
+    assert bool((lost <= weight).all())
+    assert bool((lost > 0).any())
+
+
+def test_an_answer_of_one_token_after_a_dense_question_has_nothing_to_lose(session: Session, asked: Asked) -> None:
+    ids = asked.prefix.context_ids
+    dense = session.dense_answer(asked.prefix, ids, tuple(asked.question), max_new_tokens=1)
+    attention = Attention(stack=build_stack({"sink": {"sink_size": 4}}), dense_question=True)
+    own = Asked(**{**vars(asked), "dense": dense, "attention": attention})
+    assert gold.dropped(session, own, ids, ("9321",))["layers"] == []
+    assert session.replay(asked.prefix, asked.question, dense.ids, attention).tallies == {}
+
+
 def test_layers_that_stay_dense_are_not_told(session: Session, asked: Asked) -> None:
     attention = Attention(stack=asked.attention.stack, dense_layers=(0, 2))
     found = gold.dropped(session, Asked(**{**vars(asked), "attention": attention}), asked.prefix.context_ids, ("9321",))

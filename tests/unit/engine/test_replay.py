@@ -180,3 +180,11 @@ def test_bounded_logits_sinks_and_shared_keys_are_replayed(family):
         rows = replay(trace, stack, dense_layers=others, rows="all")
         for name in ("error", "norm", "density"):
             assert total(rows, name) == pytest.approx(total(forced, name), rel=1e-4, abs=1e-7), (layer, name)
+
+
+def test_layers_that_read_the_keys_of_others_are_traced():
+    session = session_of(tiny("gemma4"))
+    prefix, answer, stack = session.prefix(CONTEXT[:80], 64), list(range(5, 12)), stack_of("quest")
+    trace = session.record(prefix, QUESTION, answer)
+    found = replay(trace, stack, rows="all")
+    assert {layer for layer, _ in found} == {*session.model.geometry.layers}
