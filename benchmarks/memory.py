@@ -1,9 +1,10 @@
 """What a run was predicted to hold in memory, and what it held: `python benchmarks/memory.py models=embedded`.
 
-Contexts of `tokens=4096`, inline, each case in a process of its own: the most that it held, less what it held once the
-model was loaded, beside what `dry_run` says of contexts and work. `models=embedded,smollm2 contexts=1,4
-builders=quest,pqcache,snapkv`; `phases=validate` validates the builder's default, `phases=search,validate` searches
-before, 8 trials on as many contexts, and half as many that decide. Further arguments with a dot are overrides.
+Contexts of `tokens=4096`, inline on one thread (with two, what a pass leaves is at times 150 MiB more), each case in a
+process of its own: the most that it held, less what it held once the model was loaded, beside what `dry_run` says of
+contexts and work. `models=embedded,smollm2 builders=quest,pqcache,snapkv contexts=1,4`; `phases=validate` validates the
+builder's default, `phases=search,validate` searches before, 8 trials on as many contexts, and half as many that decide.
+Further arguments with a dot are overrides.
 """
 
 import gc
@@ -29,7 +30,8 @@ def limits(tokens: str, contexts: str, phases: str, *rest: str) -> list[str]:
     sizes = {"max_context_length": tokens, "max_requests": contexts, "max_new_tokens": "16"}
     each = [f"{phase}.{name}={size}" for phase in ("search", "validate") for name, size in sizes.items()]
     trials = ["search.num_samples=8", f"search.decide={int(contexts) // 2}"]
-    return [f"task.length={tokens}", *each, *trials, f"phases=[{phases}]", "compute=inline", "force=true", *rest]
+    how = ["compute=inline", "compute.threads=1", "force=true"]
+    return [f"task.length={tokens}", *each, *trials, f"phases=[{phases}]", *how, *rest]
 
 
 def child(*case: str) -> None:
