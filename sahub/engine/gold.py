@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sahub.attention.selection import Kind, Selection, spread
 from sahub.attention.stack import Stack
+from sahub.engine.record import record_each
 from sahub.engine.replay import selections
 from sahub.engine.session import Session
 from sahub.engine.trace import Trace
@@ -61,7 +62,8 @@ def dropped(
         for name, found in lost_weight(trace, attention.stack, keys, **protocol).items():
             told[name] += found
 
-    session.record_each(asked.prefix, asked.question, asked.dense.ids, note)
+    with session.recording(asked.prefix, len(asked.question)) as prefix:
+        record_each(session.model, prefix, asked.question, asked.dense.ids, note)
     return {"spans": [list(span) for span in spans], **told}
 
 

@@ -16,20 +16,18 @@ from sahub.engine.forward import Answered, Forward, OutOfTime, Run, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
 from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill, trim
-from sahub.engine.record import TRACE_BYTES, record, record_each
+from sahub.engine.record import TRACE_BYTES, record
 from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached
 from sahub.engine.together.batch import Together, batches, decode
 from sahub.engine.together.cache import is_shareable
 from sahub.engine.trace import Trace
-from sahub.engine.traces import Recent, TraceStore
+from sahub.engine.traces import TRACES_BYTES, Recent, TraceStore
 from sahub.errors import ConfigError, memory_trouble
 from sahub.files.journal import numbers_version
 from sahub.models.rope import fixed_frequencies, frequencies
 
 log = logging.getLogger(__name__)
-
-TRACES_BYTES = 2 << 30  # of all that a session holds of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +86,7 @@ class Session:
             self._seen.add(context_ids)
             counters.prefills += 1
             counters.prefill_tokens += len(context_ids)
-            ids = torch.tensor([context_ids], device=self.model.device)
-            made = prefill(self.model.hf, ids, room=room, asked=asked)
+            made = prefill(self.model.hf, torch.tensor([context_ids], device=self.model.device), room=room, asked=asked)
             made.example = number_of(context_ids)
             return made
 
@@ -190,47 +187,35 @@ class Session:
 
     def trace_of(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
         """What a dense run of question and `answer` leaves for replay, made once and kept while there is room."""
-        asks = (
-            prefix.context_ids, question, answer, most, frequencies(self.model.hf.config, prefix.length + len(question))
-        )  # fmt: skip
-        key = repr((numbers_version(), self.fingerprint, asks))
+        turning = frequencies(self.model.hf.config, prefix.length + len(question))
+        key = repr((numbers_version(), self.fingerprint, (prefix.context_ids, question, answer, most, turning)))
         return self._traces.get(key, self.model.device, lambda: self.record(prefix, question, answer, most))
 
     def record(self, prefix: Prefix, question: list[int], answer: list[int], most: int = TRACE_BYTES) -> Trace:
         """The same, made now and kept by nobody."""
-        with self._recording(prefix, question) as prefix:
+        with self.recording(prefix, len(question)) as prefix:
             return record(self.model, prefix, question, answer, most)
 
-    def record_each(
-        self, prefix: Prefix, question: list[int], answer: list[int], take: Callable[[Trace], None]
-    ) -> None:
-        """The same layer by layer: a trace of each alone, which holds nothing once `take` returns."""
-        with self._recording(prefix, question) as prefix:
-            record_each(self.model, prefix, question, answer, take)
-
     @contextmanager
-    def _recording(self, prefix: Prefix, question: list[int]) -> Iterator[Prefix]:
+    def recording(self, prefix: Prefix, asked: int) -> Iterator[Prefix]:
+        """The prefix as a dense run after it needs it, for a question of so many tokens."""
         trim()
-        with fixed_frequencies(self.model.hf, prefix.length + len(question)):
-            yield self._right(prefix, len(question))
+        with fixed_frequencies(self.model.hf, prefix.length + asked):
+            yield self._right(prefix, asked)
 
     def replay(self, prefix: Prefix, question: list[int], answer: list[int], attention: Attention) -> Replayed:
         """The stack on the trace of question and `answer`, without the model. Raises as `force`."""
         begin = time.perf_counter()
         attention.check(self.model.geometry)
         assert attention.stack is not None
-        trace = self.trace_of(prefix, question, answer, attention.trace_bytes)
-        asked = {name: getattr(attention, name) for name in ("seed", "dense_layers", "dense_question")}
-        how: dict[str, Any] = {"rows": attention.replay_rows, "measure_error": attention.measure > 0}
-        tallies = replay(trace, attention.stack, **asked, **how)
+        asked: dict[str, Any] = {name: getattr(attention, name) for name in ("seed", "dense_layers", "dense_question")}
+        asked |= {"rows": attention.replay_rows, "measure_error": attention.measure > 0}
+        tallies = replay(self.trace_of(prefix, question, answer, attention.trace_bytes), attention.stack, **asked)
         return Replayed(ids=answer, tallies=tallies, seconds=time.perf_counter() - begin)
 
     @contextmanager
     def _request(self, prefix: Prefix, asked: int, attention: Attention) -> Iterator[Forward]:
-        """Forward passes after a rewound prefix; the receipts are checked once they are done.
-
-        Rotary frequencies that follow the length are those of context and question, also while decoding.
-        """
+        """Forward passes after a rewound prefix, with frequencies for context and question; then the receipts."""
         hf, prefix = self.model.hf, self._right(prefix, asked)
         prefix.rewind()
         hook = self._hook(prefix, attention)

@@ -22,6 +22,7 @@ from sahub.engine.trace import TENSORS, Layers, Trace
 
 log = logging.getLogger(__name__)
 FOLDER_BYTES = 32 << 30  # of the files of all traces
+TRACES_BYTES = 2 << 30  # of all that a session holds
 
 
 class Sized(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 from sahub.attention.call import Geometry
 from sahub.config.cell import Cell
 from sahub.engine.prefix import AT_ONCE, INDEX_SETS
-from sahub.engine.session import TRACES_BYTES
+from sahub.engine.traces import TRACES_BYTES
 from sahub.errors import SahubError
 from sahub.fidelities import dearest
 from sahub.models import gguf

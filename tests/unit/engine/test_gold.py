@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sahub import build_stack, load_model
 from sahub.engine import gold
+from sahub.engine.record import record_each
 from sahub.engine.session import Attention, Session
 from sahub.fidelities import Asked
 
@@ -92,7 +93,8 @@ def test_layer_by_layer_is_what_a_trace_of_all_tells_and_holds_nothing(session: 
     protocol = {"seed": 0, "dense_layers": (), "dense_question": False}
     assert gold.lost_weight(trace, build_stack(stages), range(first, end), **protocol) == apart
     held: list[weakref.ref] = []
-    session.record_each(asked.prefix, asked.question, asked.dense.ids, lambda one: held.append(weakref.ref(one)))
+    given = session.model, asked.prefix, asked.question, asked.dense.ids
+    record_each(*given, lambda one: held.append(weakref.ref(one)))
     assert len(held) == session.model.geometry.num_layers
     assert not any(one() for one in held)
 
