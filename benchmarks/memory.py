@@ -62,7 +62,7 @@ def measured(*case: str) -> int:
 def main(*arguments: str) -> None:
     """Print a line for every case."""
     given = {"models": "embedded", "builders": "quest,pqcache,snapkv", "tokens": "4096", "contexts": "1,4"}
-    given |= {"phases": "validate"}
+    given["phases"] = "validate"
     rest = [argument for argument in arguments if "." in argument.partition("=")[0]]
     given |= dict(argument.split("=", 1) for argument in arguments if argument not in rest)
     for model in given["models"].split(","):

@@ -78,8 +78,7 @@ def scored(
     def at(row: Tensor, unit: Tensor) -> Tensor:
         """fp64 of each pair alone."""
         batch, head = row // (heads * num), row // num % heads
-        chosen = keys[batch, head // rows.shape[2], unit].double()
-        return (flat[row].double() * chosen).sum(-1).float() * scale
+        return in_pairs(flat[row], keys[batch, head // rows.shape[2], unit]) * scale
 
     return fast.view(-1, heads, num, keys.shape[2]), Exact(slack=slack, at=at, every=lambda: _exact(rows, keys, scale))
 

@@ -94,7 +94,8 @@ def _dots(q: Any, k: Any, at: Any, ahead: Any, slots: Any, weights: Any, formula
             num += 1
         if num == 0 or (num < _TOGETHER and s + 1 < size):
             continue
-        rows[num:] = rows[0]
+        if num < _TOGETHER:
+            rows[num:] = rows[0]
         for i in range(heads):
             dot_four(q, i * dim, k, rows, whole, found)
             for n in range(num):

@@ -5,6 +5,7 @@ All other layers (windows, chunks, linear attention, state spaces) keep what tra
 
 import math
 import mmap
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from transformers.cache_utils import (
 )
 
 from sahub.models.supported import layer_kinds, shared_keys, text_of
+
+_MAPPED = 1 << 18  # bytes of a buffer from which it is mapped
 
 
 class BufferLayer(CacheLayerMixin):
@@ -91,12 +94,17 @@ class BufferLayer(CacheLayerMixin):
 
 
 def _apart(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An empty tensor; on a CPU in memory of its own, not between what passes and goes: that leaves holes there."""
-    num = math.prod(shape)
-    if like.device.type != "cpu" or not num or not hasattr(mmap, "MAP_ANONYMOUS"):
-        return like.new_empty(shape)
-    memory = mmap.mmap(-1, num * like.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(memory, dtype=like.dtype, count=num).view(shape)
+    """An empty tensor; a large one on a CPU in memory of its own, not between what passes and goes: that leaves holes.
+
+    Small ones are not mapped, since a process may have tens of thousands of mappings only. Raises as torch does where
+    memory is out.
+    """
+    size = math.prod(shape) * like.itemsize
+    if like.device.type == "cpu" and size >= _MAPPED and hasattr(mmap, "MAP_ANONYMOUS"):
+        with suppress(OSError):
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            return torch.frombuffer(memory, dtype=like.dtype).view(shape)
+    return like.new_empty(shape)
 
 
 class HybridLayer(BufferLayer, LinearAttentionAndFullAttentionLayer):

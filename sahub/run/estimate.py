@@ -12,11 +12,11 @@ from sahub.config.cell import Cell
 from sahub.config.settings import PHASES
 from sahub.engine.evaluate import PLANNED
 from sahub.errors import SahubError
-from sahub.fidelities import dearest, is_last
+from sahub.fidelities import is_last
 from sahub.files.journal import Journal
 from sahub.models.weights import digest_of_model
 from sahub.run.memory import contexts_of, longest, memory_of
-from sahub.search.objective import needs
+from sahub.search.objective import fidelity_of
 from sahub.search.trial import Limits, space_of_cell
 
 RULE = (
@@ -90,7 +90,7 @@ def _promoted(cell: Cell) -> int:
 
 def _is_cheap(cell: Cell) -> bool:
     """Whether the search itself generates no answers."""
-    return not is_last(dearest(cell.settings.search.fidelity, needs(cell.settings.objective)))
+    return not is_last(fidelity_of(cell.settings))
 
 
 def seconds_of(cell: Cell) -> float | None:
@@ -140,8 +140,8 @@ def _read(journal: Journal, most: int = 2000) -> Iterator[tuple[str, str, bool, 
     }
     for entry in journal.newest(most, shape):
         key, value = entry["key"], entry["value"]
-        plan = dict(zip(PLANNED, key["plan"], strict=False))
-        if len(plan) == len(key["plan"]) == len(PLANNED) and value["answers"]:
+        if len(key["plan"]) == len(PLANNED) and value["answers"]:
+            plan = dict(zip(PLANNED, key["plan"], strict=True))
             tokens, seconds = value["answers"][0]["n_context"], value["seconds"]
             yield key["model"]["files"], plan["task"], is_last(plan["fidelity"]), tokens, seconds
 

@@ -1,5 +1,6 @@
 """What a worker would hold in memory: weights, contexts, and what is made of them on the way."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,11 @@ from sahub.config.cell import Cell
 from sahub.engine.prefix import AT_ONCE, INDEX_SETS
 from sahub.engine.traces import TRACES_BYTES
 from sahub.errors import SahubError
-from sahub.fidelities import dearest
 from sahub.models import gguf
 from sahub.models.reading import read_config
 from sahub.models.supported import geometry, reads_at_most, shared_keys, text_of
 from sahub.models.weights import GGUF, files_of
-from sahub.search.objective import needs, reads_traces
+from sahub.search.objective import fidelity_of, reads_traces
 from sahub.search.trial import Limits, attention_of
 
 _HIDDEN, _INNER = 9, 4  # vectors of a token that are held in a pass: of the model's width, and of its MLP's
@@ -53,17 +53,18 @@ def memory_of(cell: Cell) -> Memory:
     shape, width = geometry(config), _width(_kind(cell, config))
     layers = len(shape.layers) - len(shared_keys(config).keys() & set(shape.layers))
     token = 2 * layers * shape.num_kv_heads * shape.head_dim * width
-    each = [(contexts_of(cell, phase) or _MANY, longest(cell, getattr(settings, phase))) for phase in settings.phases]
-    num, most, cap = sum(one for one, _ in each), max(length for _, length in each), settings.compute.prefix_mib << 20
-    held = max(most * token, min(cap, sum(one * length * token for one, length in each)))  # always the one in use
+    each = {
+        phase: (contexts_of(cell, phase) or _MANY, longest(cell, getattr(settings, phase))) for phase in settings.phases
+    }
+    num, most = sum(one for one, _ in each.values()), max(length for _, length in each.values())
+    every = sum(one * length * token for one, length in each.values())
+    held = max(most * token, min(settings.compute.prefix_mib << 20, every))  # always the one in use
     tried = min(most, _TRIED // (shape.num_kv_heads * shape.head_dim))
     index = layers * _index_bytes(cell, shape, width, tried)  # of a token
-    searches = "search" in settings.phases
+    searches = "search" in each
     sets = INDEX_SETS * searches or 1
     stays = _LOOPS + _SEARCHING * searches + int((_COPIES - 1 + sets) * most * index)
-    traces = [(num, min(length * token, settings.protocol.trace_mib << 20), length) for num, length in _traced(cell)]
-    every = sum(num * (_SEEN * trace + int(sets * index * length)) for num, trace, length in traces)
-    stays += max(min(TRACES_BYTES, every), max((trace for _, trace, _ in traces), default=0))  # one is always held
+    stays += _traces(cell, each, token, sets * index)
     passing = _passing(config) * min(most, AT_ONCE) * width
     work = max(passing, stays + max(_WRITING, passing * (num > 1)))  # the loops come after the first pass
     return Memory(weights=_weights(cell, config), contexts=held, work=work)
@@ -76,15 +77,18 @@ def contexts_of(cell: Cell, phase: str) -> int | None:
     return cell.settings.validate.max_requests or cell.settings.task.options.get("num_examples")
 
 
-def _traced(cell: Cell) -> list[tuple[int, int]]:
-    """How many contexts of each phase leave traces, and their tokens: all, or those of a search by replay."""
-    settings = cell.settings
-    if reads_traces(settings.objective):
-        phases = {phase: contexts_of(cell, phase) or _MANY for phase in settings.phases}
-    else:
-        trials = dearest(settings.search.fidelity, needs(settings.objective))
-        phases = {"search": settings.search.max_requests} if "search" in settings.phases and trials == "replay" else {}
-    return [(num, longest(cell, getattr(settings, phase))) for phase, num in phases.items()]
+def _traces(cell: Cell, each: Mapping[str, tuple[int, int]], token: int, index: float) -> int:
+    """Bytes of the traces of contexts, of which there are (num, length) by phase, and of what is built from them.
+
+    All leave one where the objective reads traces, else those that a search replays; one is held whatever it takes.
+    """
+    settings, traced = cell.settings, [*each.values()]
+    if not reads_traces(settings.objective):
+        replays = "search" in each and fidelity_of(settings) == "replay"
+        traced = [(settings.search.max_requests, each["search"][1])] if replays else []
+    known = [(num, length, min(length * token, settings.protocol.trace_mib << 20)) for num, length in traced]
+    every = sum(num * (_SEEN * trace + int(index * length)) for num, length, trace in known)
+    return max(min(TRACES_BYTES, every), max((trace for _, _, trace in known), default=0))
 
 
 def config_of(cell: Cell) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sahub.config.group_schemas import SHARES, Objective
+from sahub.config.settings import Settings
 from sahub.errors import ConfigError, RunError
 from sahub.fidelities import dearest
 from sahub.measures import MEASURES
@@ -26,6 +27,11 @@ def needs(objective: Objective) -> str:
     """The cheapest fidelity that has all that the objective reads."""
     own = [objective.needs] if objective.function else []
     return dearest(*own, *(MEASURES[name].fidelity for name in _read(objective)))
+
+
+def fidelity_of(settings: Settings) -> str:
+    """What the trials of a search are measured by first: as asked for, or as the objective needs."""
+    return dearest(settings.search.fidelity, needs(settings.objective))
 
 
 def reads_traces(objective: Objective) -> bool:

@@ -19,7 +19,7 @@ from sahub.search.decision import check_rows, deciding, promoting, why_default
 from sahub.search.frontier import costs, has_frontier, winners
 from sahub.search.generations import generations
 from sahub.search.limits import check_limits, limits_of, own_limit
-from sahub.search.objective import needs, reads_errors
+from sahub.search.objective import fidelity_of, reads_errors
 from sahub.search.rounds import Overrides, measured, no_losers
 from sahub.search.scope import Part
 from sahub.search.trial import Budgeted, Decision, Study, Trial, attention_of, by_rank, space_of_cell
@@ -42,7 +42,7 @@ class Search:
         self.end = math.inf  # of `time.monotonic()`
         self._built: dict[Overrides, Attention] = {}
         self.num_keys = min(len(request.context_ids) for part in self.parts for request in part.requests)
-        self.fidelity = dearest(self.settings.fidelity, needs(self.objective))
+        self.fidelity = fidelity_of(cell.settings)
         contexts = min(len(part.requests) for part in self.parts)
         # A loss is within its bound on all contexts together, or it is not: nobody ends early.
         self.rungs = [] if self.objective.loss else schedulers.rungs(cell.settings.scheduler, contexts)

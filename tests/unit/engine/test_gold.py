@@ -100,8 +100,9 @@ def test_layer_by_layer_is_what_a_trace_of_all_tells_and_holds_nothing(session: 
 
 
 @pytest.mark.parametrize("group", ["max", "sum", "union"])
-def test_heads_that_choose_together_lose_together(session: Session, asked: Asked, group: str) -> None:
-    found = told(session, asked, {"sink": {"sink_size": 4}, "quest": {"density": 0.03, "group": group}})
+@pytest.mark.parametrize("method", ["quest", "pqcache", "snapkv"])
+def test_heads_that_choose_together_lose_together(session: Session, asked: Asked, method: str, group: str) -> None:
+    found = told(session, asked, {"sink": {"sink_size": 4}, method: {"density": 0.03, "group": group}})
     assert [len(heads) for heads in found["lost"]] == [session.model.geometry.num_heads] * len(found["layers"])
     lost, weight = (torch.tensor(found[name]) for name in ("lost", "weight"))
     assert bool((lost <= weight).all())

@@ -1,5 +1,6 @@
 """Buffers that grow, rewind and keep nothing they should not; a store within its byte budget."""
 
+import mmap
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,24 @@ def test_what_is_no_buffer_is_made_again(tokenizer, tmp_path: Path) -> None:
     for ids in [tuple(range(10, 60)), tuple(range(20, 90))] * 2:
         session.generate(session.prefix(ids, 16), [7], Attention(), max_new_tokens=3)
     assert session.model.counters.prefills == 4
+
+
+@pytest.mark.parametrize("room", [10, 10_000])
+@pytest.mark.parametrize("is_out", [False, True])
+def test_buffers_are_the_same_where_memory_cannot_be_mapped(room, is_out, monkeypatch):
+    mapped = []
+
+    def mapping(*given, **rest):
+        mapped.append(given)
+        if is_out:
+            raise OSError(12, "Cannot allocate memory")
+        return anonymous(*given, **rest)
+
+    anonymous = mmap.mmap
+    monkeypatch.setattr(mmap, "mmap", mapping)
+    layer, keys, values = BufferLayer(room), torch.randn(1, 2, 9, 16), torch.randn(1, 2, 9, 8)
+    found = layer.update(keys, values)
+    assert torch.equal(found[0], keys)
+    assert torch.equal(found[1], values)
+    assert len(mapped) == (2 if room == 10_000 else 0)  # a process may have so many mappings only
+    layer.release()

@@ -182,8 +182,9 @@ def test_bounded_logits_sinks_and_shared_keys_are_replayed(family):
             assert total(rows, name) == pytest.approx(total(forced, name), rel=1e-4, abs=1e-7), (layer, name)
 
 
-def test_layers_that_read_the_keys_of_others_are_traced():
-    session = session_of(tiny("gemma4"))
+@pytest.mark.parametrize("family", ["gemma4", "gemma3n"])
+def test_layers_that_read_the_keys_of_others_are_traced(family):
+    session = session_of(tiny(family))
     prefix, answer, stack = session.prefix(CONTEXT[:80], 64), list(range(5, 12)), stack_of("quest")
     trace = session.record(prefix, QUESTION, answer)
     found = replay(trace, stack, rows="all")
