@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sahub.attention.buffers import apart
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack, StackState
 from sahub.builders.build import build_stack
@@ -52,6 +53,7 @@ OURS = {
 WITHOUT_DENSITY = {"magic_pig", "adaptive_sampling"}
 
 
+@torch.inference_mode()
 def main(*arguments: str) -> None:
     """Print a table for every length."""
     given = {"methods": ",".join(OURS), "lengths": "32768", "runs": "5", "threads": "1", "dtype": "float32"}
@@ -77,8 +79,9 @@ class Keys:
     def __init__(self, length: int, dtype: torch.dtype, device: str = "cpu", *, room: int = 128) -> None:
         self.length, room, noise = length, length + room, torch.Generator().manual_seed(0)
         mean = torch.randn(1, KV_HEADS, 1, DIM, generator=noise)  # keys of a model have one
-        self.k = (torch.randn(1, KV_HEADS, room, DIM, generator=noise) + mean).to(device, dtype)
-        self.v = torch.randn(1, KV_HEADS, room, DIM, generator=noise).to(device, dtype)
+        keys = torch.randn(1, KV_HEADS, room, DIM, generator=noise) + mean
+        values = torch.randn(1, KV_HEADS, room, DIM, generator=noise)
+        self.k, self.v = (apart(one.shape, one).copy_(one) for one in (x.to(device, dtype) for x in (keys, values)))
         self.q = torch.randn(1, HEADS, room, DIM, generator=noise).to(device, dtype)
 
     def call(self, start: int, end: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -58,7 +58,7 @@ def attend(
         )
     if mask is not None and mask is not selection.rows.mask:
         selection = _restricted(selection, q, k, mask)
-    if selection.kind is Kind.PARTIAL and selection.indices.shape[-1] == 0:
+    if selection.kind is Kind.PARTIAL and selection.slots.shape[-1] == 0:
         selection.check()  # rows without a valid key give 0, others may not be empty
         return q.new_zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[-1])
     return _BACKENDS[backend](q, k, v, selection, softmax).to(q.dtype)

@@ -1,13 +1,38 @@
-"""A tensor that grows along one axis by amortised doubling, and is shared between forks until one of them writes."""
+"""Memory for what grows with a text: tensors in pages of their own, and one that grows along an axis."""
 
+import math
+import mmap
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Self
 
 import torch
 from torch import Tensor
 
+_MAPPED = 1 << 18  # bytes of a tensor from which it is mapped
+
+
+def apart(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros of this shape, with dtype and device of another; a large one on a CPU in memory of its own.
+
+    So it leaves no holes between what passes and goes; and where the system has larger pages, it lies in them: reading
+    rows here and there then costs half. Small ones are not mapped, since a process may have tens of thousands of
+    mappings only. Raises as torch does where memory is out.
+    """
+    size = math.prod(shape) * like.itemsize
+    if like.device.type == "cpu" and size >= _MAPPED and hasattr(mmap, "MAP_ANONYMOUS"):
+        with suppress(OSError):
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with suppress(AttributeError, OSError):  # of systems without such pages
+                memory.madvise(mmap.MADV_HUGEPAGE)
+            return torch.frombuffer(memory, dtype=like.dtype).view(shape)
+    return like.new_zeros(shape)
+
 
 class Growing:
-    """[b, n, ...] or [b, g, n, ...] with n growing: `data` is a view of the slots in use.
+    """[b, n, ...] or [b, g, n, ...] with n growing by doubling: `data` is a view of the slots in use.
+
+    Forks share it until one of them writes.
 
     fill  what slots hold before anything is written to them
     """
@@ -37,12 +62,12 @@ class Growing:
         if store is None or store.shape[self._axis] < length:
             shape = list(like.shape if store is None else store.shape)
             shape[self._axis] = max(length, 2 * shape[self._axis], 16) if store is not None else max(length, 16)
-            wider = torch.full(shape, self._fill, dtype=like.dtype, device=like.device)
+            wider = self._empty(shape, like)
             if store is not None:
                 wider.narrow(self._axis, 0, self.length).copy_(self.data)
             self._store, self._shared = wider, False
         elif self._shared:
-            self._store, self._shared = store.clone(), False
+            self._own()
         self.length = length
         return self.data
 
@@ -55,9 +80,18 @@ class Growing:
         """Forget the slots from `length` on; they hold `fill` when they come back."""
         if self._store is not None and length < self.length:
             if self._shared:
-                self._store, self._shared = self._store.clone(), False
+                self._own()
             self._store.narrow(self._axis, length, self.length - length).fill_(self._fill)
         self.length = min(self.length, length)
+
+    def _empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        made = apart(shape, like)
+        return made.fill_(self._fill) if self._fill else made
+
+    def _own(self) -> None:
+        """Write to a copy from here on."""
+        assert self._store is not None
+        self._store, self._shared = apart(self._store.shape, self._store).copy_(self._store), False
 
     def take(self, rows: Tensor) -> Self:
         """A copy of some sequences, int64 [n], also of one more than once."""

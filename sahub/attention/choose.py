@@ -149,9 +149,11 @@ def _shared(call: Call, taken: Selection, scores: Scores, group: str) -> Scores:
     inner, num = scores.exact, call.rows.num_rows
 
     def at(row: Tensor, unit: Tensor) -> Tensor:
-        of = row // num if one else row // num // heads  # number of sequence and KV head
-        each = (of[:, None] * heads + torch.arange(heads, device=row.device)) * num + row[:, None] % num
-        return join(inner.at(each.flatten(), unit.repeat_interleave(heads)).view(-1, heads), 1)
+        of, at_row = row.numpy() // num, row.numpy() % num
+        of = of if one else of // heads  # number of sequence and KV head
+        each = (of[:, None] * heads + np.arange(heads)) * num + at_row[:, None]
+        pairs = torch.from_numpy(each.ravel()), torch.from_numpy(unit.numpy().repeat(heads))
+        return join(inner.at(*pairs).view(-1, heads), 1)
 
     slack = joined(inner.slack) * (2 if group == "sum" else 1)  # adding rounds, too
     exact = Exact(slack=slack, at=at, every=lambda: joined(inner.every()))

@@ -43,10 +43,10 @@ class Leads:
 
 
 def _kept(call: Call, stages: Sequence[Stage]) -> Selection:
-    taken = Selection.none(call.rows, call.num_heads, call.num_kv_heads)
     if spans := _spans(call, stages):
         slots = torch.cat([torch.arange(one.start, one.stop, device=call.rows.device) for one in spans])
-        return taken.of(slots, torch.zeros(len(slots), device=slots.device))
+        return Selection.same(call.rows, call.num_heads, call.num_kv_heads, slots)
+    taken = Selection.none(call.rows, call.num_heads, call.num_kv_heads)
     for stage in stages:
         if taken.kind is not Kind.ALL:
             taken = taken.then(stage.add(call, taken, None))

@@ -47,6 +47,15 @@ class Selection:
         empty = torch.empty(rows.batch, 1, rows.num_rows, 0, device=rows.device)
         return cls(Kind.NONE, rows, num_heads, num_kv_heads, empty.long(), empty)
 
+    @classmethod
+    def same(cls, rows: Rows, num_heads: int, num_kv_heads: int, slots: Tensor) -> "Selection":
+        """The keys at `slots`, int64 [s], for every sequence, head and row: kept, each once."""
+        weights = torch.zeros(1, 1, 1, len(slots), device=slots.device)
+        shape = rows.batch, 1, rows.num_rows, -1
+        return cls(
+            Kind.PARTIAL, rows, num_heads, num_kv_heads, slots[None, None, None].expand(shape), weights.expand(shape)
+        )
+
     def all(self) -> "Selection":
         """Every valid key of the same rows."""
         return replace(Selection.none(self.rows, self.num_heads, self.num_kv_heads), kind=Kind.ALL)

@@ -45,10 +45,10 @@ def without_sorting(
     if min(left.values()) >= 0 and any(left.values()):
         assert exact is not None
         noted = np.concatenate([unsure[first * _UNSURE :][:many] for first, many in left.items()])
-        row, unit = torch.from_numpy(noted).unbind(1)
-        rows[row, unit] = exact.at(row, unit)
+        row, unit = noted.T
+        rows.numpy()[row, unit] = exact.at(*torch.from_numpy(noted).unbind(1)).numpy()
         near[:] = -1
-        near[row.numpy()] = 0  # only those anew
+        near[row] = 0  # only those anew
         left = over_units(choosing(), num, rows.numel(), *choice)
     if min(left.values()) < 0:
         return None

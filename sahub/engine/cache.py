@@ -3,12 +3,8 @@
 All other layers (windows, chunks, linear attention, state spaces) keep what transformers' own cache keeps for them.
 """
 
-import math
-import mmap
-from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.cache_utils import (
@@ -20,9 +16,8 @@ from transformers.cache_utils import (
     get_layer_types_and_kwargs,
 )
 
+from sahub.attention.buffers import apart
 from sahub.models.supported import layer_kinds, shared_keys, text_of
-
-_MAPPED = 1 << 18  # bytes of a buffer from which it is mapped
 
 
 class BufferLayer(CacheLayerMixin):
@@ -38,7 +33,7 @@ class BufferLayer(CacheLayerMixin):
         """Allocate the buffers for the shape and dtype of the first keys and values."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys, self.values = (
-            _apart(one, (*one.shape[:2], self.room, one.shape[3])) for one in (key_states, value_states)
+            apart((*one.shape[:2], self.room, one.shape[3]), one) for one in (key_states, value_states)
         )
         self.is_initialized = True
 
@@ -91,20 +86,6 @@ class BufferLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Forget everything."""
         self.length = 0
-
-
-def _apart(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An empty tensor; a large one on a CPU in memory of its own, not between what passes and goes: that leaves holes.
-
-    Small ones are not mapped, since a process may have tens of thousands of mappings only. Raises as torch does where
-    memory is out.
-    """
-    size = math.prod(shape) * like.itemsize
-    if like.device.type == "cpu" and size >= _MAPPED and hasattr(mmap, "MAP_ANONYMOUS"):
-        with suppress(OSError):
-            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            return torch.frombuffer(memory, dtype=like.dtype).view(shape)
-    return like.new_empty(shape)
 
 
 class HybridLayer(BufferLayer, LinearAttentionAndFullAttentionLayer):

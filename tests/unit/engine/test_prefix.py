@@ -127,21 +127,14 @@ def test_what_is_no_buffer_is_made_again(tokenizer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("room", [10, 10_000])
-@pytest.mark.parametrize("is_out", [False, True])
-def test_buffers_are_the_same_where_memory_cannot_be_mapped(room, is_out, monkeypatch):
+def test_only_large_buffers_are_mapped(room, monkeypatch):
     mapped = []
 
     def mapping(*given, **rest):
         mapped.append(given)
-        if is_out:
-            raise OSError(12, "Cannot allocate memory")
         return anonymous(*given, **rest)
 
     anonymous = mmap.mmap
     monkeypatch.setattr(mmap, "mmap", mapping)
-    layer, keys, values = BufferLayer(room), torch.randn(1, 2, 9, 16), torch.randn(1, 2, 9, 8)
-    found = layer.update(keys, values)
-    assert torch.equal(found[0], keys)
-    assert torch.equal(found[1], values)
+    BufferLayer(room).update(torch.randn(1, 2, 9, 16), torch.randn(1, 2, 9, 8))
     assert len(mapped) == (2 if room == 10_000 else 0)  # a process may have so many mappings only
-    layer.release()
