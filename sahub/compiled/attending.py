@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sahub.compiled.jit import SUMS, Function, compiled, inner, inner_sums, prefetch
-from sahub.compiled.vectors import WIDE, add_scaled_four, dot_four, number
+from sahub.compiled.vectors import WIDE, add_scaled, add_scaled_four, dot_four, number
 
 _AHEAD = 16  # keys that are asked of memory before they are needed
 _NEAR = 1 << 19  # bytes: what is no larger stays in a core's cache from row to row, where asking takes a third of all
@@ -33,19 +33,23 @@ def _attend(
     out: Any,
 ) -> Any:
     _, units, rows, heads, _ = q.shape
-    shares, powers = np.empty((heads, slots.shape[3]), np.float32), np.empty(slots.shape[3], np.int32)
+    room = max(slots.shape[3], _TOGETHER)
+    shares, powers = np.empty((heads, room), np.float32), np.empty(room, np.int32)
+    k_rows, v_rows, logs = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
     sink = np.full(heads, _EMPTY, np.float32)
     for one in range(first, end):
         b, u, r = one // (units * rows), one // rows % units, one % rows
         if sinks.shape[0]:
             sink[:] = sinks[u * heads : (u + 1) * heads]
         k_at, v_at = _place(k_place, b, u, units), _place(v_place, b, u, units)
-        k_ahead, v_ahead = _ahead(k, k_at[4], slots[b, u]), _ahead(v, v_at[4], slots[b, u])
-        if not _dots(q[b, u, r], k, k_at, k_ahead, slots[b, u, r], weights[b, u, r], formula, shares):
+        num = _kept(slots[b, u, r], weights[b, u, r], k_at, v_at, k_rows, v_rows, logs)
+        if num < 0:
             return False
+        k_ahead, v_ahead = _ahead(k, k_at[4], slots[b, u]), _ahead(v, v_at[4], slots[b, u])
+        _dots(q[b, u, r], k, k_rows, num, k_ahead, shares)
         for i in range(heads):
-            _softmax(shares[i], sink[i], powers)
-        _sums(shares, v, v_at, v_ahead, slots[b, u, r], weights[b, u, r], out[b, u, r])
+            _softmax(shares[i, :num], logs[:num], formula, sink[i], powers)
+        _sums(shares, v, v_rows[:num], v_ahead, out[b, u, r])
     return True
 
 
@@ -62,6 +66,21 @@ def _row(slot: Any, at: Any) -> Any:
 
 
 @inner
+def _kept(slots: Any, weights: Any, k_at: Any, v_at: Any, k_rows: Any, v_rows: Any, logs: Any) -> Any:
+    """Write where the keys and values of slots that are not empty lie, and their log-weights: how many; -1: outside."""
+    num = 0
+    for s in range(slots.shape[0]):
+        slot, logs[num] = slots[s], weights[s]
+        if logs[num] == _EMPTY:
+            continue
+        if not 0 <= slot < k_at[4]:
+            return -1
+        k_rows[num], v_rows[num] = _row(slot, k_at), _row(slot, v_at)
+        num += 1
+    return num
+
+
+@inner
 def _ahead(memory: Any, num_keys: Any, slots: Any) -> Any:
     """How many slots to ask ahead; as many as there are = nothing. slots: [q, s], of all rows of a unit."""
     near = num_keys * memory.shape[1] * memory.itemsize <= _NEAR and slots.size > num_keys
@@ -69,64 +88,50 @@ def _ahead(memory: Any, num_keys: Any, slots: Any) -> Any:
 
 
 @inner
-def _ask(memory: Any, row: Any) -> None:
-    """Ask memory for a row that will be needed."""
-    for j in range(0, memory.shape[1], _LINE // memory.itemsize):
-        prefetch(memory, row * memory.shape[1] + j)
+def _ask(memory: Any, rows: Any, first: Any, end: Any) -> None:
+    """Ask memory for some rows that will be needed."""
+    for s in range(first, min(end, rows.shape[0])):
+        for j in range(0, memory.shape[1], _LINE // memory.itemsize):
+            prefetch(memory, rows[s] * memory.shape[1] + j)
 
 
 @inner_sums
-def _dots(q: Any, k: Any, at: Any, ahead: Any, slots: Any, weights: Any, formula: Any, logits: Any) -> Any:
-    """Logits fp32 [n, s] of queries [n, d]; formula: scale and bound. Whether all lie inside."""
-    heads, dim = q.shape
-    size, whole, num = slots.shape[0], dim - dim % WIDE, 0
-    waiting, rows = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.int64)
-    found = np.empty(_TOGETHER, np.float32)
-    for s in range(size):
-        if s + ahead < size:
-            _ask(k, _row(slots[s + ahead], at))
-        if weights[s] == _EMPTY:
-            logits[:, s] = _EMPTY
-        elif not 0 <= slots[s] < at[4]:
-            return False
-        else:
-            waiting[num], rows[num] = s, _row(slots[s], at)
-            num += 1
-        if num == 0 or (num < _TOGETHER and s + 1 < size):
-            continue
-        if num < _TOGETHER:
-            rows[num:] = rows[0]
+def _dots(q: Any, k: Any, rows: Any, num: Any, ahead: Any, out: Any) -> None:
+    """Products fp32 [n, num or more] of queries [n, d] with the first `num` rows; there is room for four."""
+    (heads, dim), room = q.shape, out.shape[1]
+    whole = dim - dim % WIDE
+    for s in range(num, _TOGETHER if num else 0):
+        rows[s] = rows[0]
+    for start in range(0, num, _TOGETHER):
+        _ask(k, rows[:num], start + ahead, start + ahead + _TOGETHER)
+        at = max(0, min(start, num - _TOGETHER))  # the last are four again
         for i in range(heads):
-            dot_four(q, i * dim, k, rows, whole, found)
-            for n in range(num):
+            dot_four(q, i * dim, k, rows, at, whole, out, i * room + at)
+            for s in range(at, at + _TOGETHER if whole < dim else at):
                 for j in range(whole, dim):
-                    found[n] += q[i, j] * number(k[rows[n], j])
-                logits[i, waiting[n]] = _logit(found[n], formula) + weights[waiting[n]]
-        num = 0
-    return True
-
-
-@inner
-def _logit(dot: Any, formula: Any) -> Any:
-    scaled = dot * formula[0]
-    return formula[1] * np.float32(math.tanh(scaled / formula[1])) if formula[1] > 0 else scaled
+                    out[i, s] += q[i, j] * number(k[rows[s], j])
 
 
 @inner_sums
-def _softmax(logits: Any, sink: Any, powers: Any) -> None:
-    """In place, with one more logit that has no value; all -inf: 0."""
+def _softmax(dots: Any, logs: Any, formula: Any, sink: Any, powers: Any) -> None:
+    """Shares of products, in place; formula: scale and bound. Of one more logit that has no value; all -inf: 0."""
+    for s in range(dots.shape[0]):
+        dots[s] *= formula[0]
+    for s in range(dots.shape[0] if formula[1] > 0 else 0):
+        dots[s] = formula[1] * np.float32(math.tanh(dots[s] / formula[1]))
     top = sink
-    for s in range(logits.shape[0]):
-        top = max(top, logits[s])
+    for s in range(dots.shape[0]):
+        dots[s] += logs[s]
+        top = max(top, dots[s])
     if top == _EMPTY:
         top = np.float32(0)
-    _exp(logits, top, powers)
+    _exp(dots, top, powers)
     total = np.float32(math.exp(sink - top))
-    for s in range(logits.shape[0]):
-        total += logits[s]
+    for s in range(dots.shape[0]):
+        total += dots[s]
     share = np.float32(1) / total if total > 0 else np.float32(1)
-    for s in range(logits.shape[0]):
-        logits[s] *= share
+    for s in range(dots.shape[0]):
+        dots[s] *= share
 
 
 @inner
@@ -156,41 +161,23 @@ def _exp(x: Any, top: Any, powers: Any) -> None:
         x[s] *= scales[s]
 
 
-@inner
-def _repeat(waiting: Any, rows: Any, part: Any, num: Any) -> None:
-    """The last few again until they are four, each in equal parts, which is exact: 0 times infinity would be NaN."""
-    for n in range(num, _TOGETHER):
-        waiting[n], rows[n] = waiting[n - num], rows[n - num]
-    for n in range(_TOGETHER):
-        part[n] = np.float32(1) / np.float32((_TOGETHER - 1 - n % num) // num + 1)
-
-
 @inner_sums
-def _sums(shares: Any, v: Any, at: Any, ahead: Any, slots: Any, weights: Any, out: Any) -> None:
-    """Sums fp32 [n, dv] of the values, each times its share [n, s]."""
-    size, (heads, wide) = slots.shape[0], out.shape
-    whole, num = wide - wide % WIDE, 0
-    waiting, rows = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.int64)
-    by, part = np.empty(_TOGETHER, np.float32), np.ones(_TOGETHER, np.float32)
+def _sums(shares: Any, v: Any, rows: Any, ahead: Any, out: Any) -> None:
+    """Sums fp32 [n, dv] of the rows of values, each times its share [n, s]."""
+    (heads, wide), (size, room) = out.shape, (rows.shape[0], shares.shape[1])
+    whole, fours = wide - wide % WIDE, size - size % _TOGETHER
     out[:] = 0
-    for s in range(size):
-        if s + ahead < size:
-            _ask(v, _row(slots[s + ahead], at))
-        if weights[s] != _EMPTY:
-            waiting[num], rows[num] = s, _row(slots[s], at)
-            num += 1
-        if num == 0 or (num < _TOGETHER and s + 1 < size):
-            continue
-        if num < _TOGETHER:
-            _repeat(waiting, rows, part, num)
+    for start in range(0, fours, _TOGETHER):
+        _ask(v, rows, start + ahead, start + ahead + _TOGETHER)
         for i in range(heads):
-            for n in range(_TOGETHER):
-                by[n] = shares[i, waiting[n]] * part[n]
-            add_scaled_four(out, i * wide, v, rows, whole, by)
-            for n in range(_TOGETHER if whole < wide else 0):
-                for j in range(whole, wide):
-                    out[i, j] += by[n] * number(v[rows[n], j])
-        num = 0
+            add_scaled_four(out, i * wide, v, rows, start, whole, shares, i * room + start)
+    for s in range(fours, size):
+        for i in range(heads):
+            add_scaled(out, i * wide, v, rows, s, whole, shares, i * room + s)
+    for s in range(size if whole < wide else 0):
+        for i in range(heads):
+            for j in range(whole, wide):
+                out[i, j] += shares[i, s] * number(v[rows[s], j])
 
 
 @cache

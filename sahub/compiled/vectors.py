@@ -90,24 +90,46 @@ def _fused(builder: Any) -> Any:
     return cgutils.get_or_insert_function(builder.module, kinds, f"llvm.fma.v{WIDE}f32")
 
 
-def _rows_at(context: Any, builder: Any, signature: Any, arguments: Any) -> list[Any]:
-    """Where the four rows of memory, the third argument, begin that the fourth names."""
+def _rows_at(context: Any, builder: Any, signature: Any, arguments: Any, num: int) -> list[Any]:
+    """Where `num` rows of memory, the third argument, begin that the fourth names, from place `fifth` on."""
     memory = arrayobj.make_array(signature.args[2])(context, builder, arguments[2])
     stride, rows = cgutils.unpack_tuple(builder, memory.shape)[1], _data(context, builder, signature, arguments, 3)
-    places = [builder.load(builder.gep(rows, [ir.Constant(_INT, i)])) for i in range(4)]
-    return [builder.gep(memory.data, [builder.mul(place, stride)]) for place in places]
+    places = [builder.add(arguments[4], ir.Constant(arguments[4].type, i)) for i in range(num)]
+    named = [builder.load(builder.gep(rows, [place])) for place in places]
+    return [builder.gep(memory.data, [builder.mul(row, stride)]) for row in named]
+
+
+def _parts(builder: Any, one: Any, other: Any, places: list[int]) -> Any:
+    """Numbers of two vectors, counted through both."""
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_INT, len(places)), places))
+
+
+def _across(builder: Any, sums: list[Any]) -> Any:
+    """The four sums of the numbers of four vectors, by halves."""
+
+    def joined(one: Any, other: Any, *halves: list[int]) -> Any:
+        wide = [[at % 4 + begin + at // 4 * WIDE for begin in range(0, WIDE, 4) for at in half] for half in halves]
+        return builder.fadd(*(_parts(builder, one, other, half) for half in wide))
+
+    pairs = [joined(*sums[i : i + 2], [0, 4, 1, 5], [2, 6, 3, 7]) for i in (0, 2)]
+    found, width = joined(*pairs, [0, 1, 4, 5], [2, 3, 6, 7]), WIDE
+    while width > 4:
+        width //= 2
+        halves = [list(range(begin, begin + width)) for begin in (0, width)]
+        found = builder.fadd(*(_parts(builder, found, found, half) for half in halves))
+    return found
 
 
 @intrinsic
-def dot_four(typing: Any, x: Any, at: Any, memory: Any, rows: Any, width: Any, out: Any) -> Any:
-    """dot_four(x, i, memory, rows, n, out): out[0] is the product of n numbers of x, from element i on, with the first
-    of memory[rows[0]], out[1] with those of memory[rows[1]], and so on; n a multiple of WIDE."""
-    del typing, at, width
+def dot_four(typing: Any, x: Any, at: Any, memory: Any, rows: Any, first: Any, width: Any, out: Any, to: Any) -> Any:
+    """dot_four(x, i, memory, rows, r, n, out, o): out[o] is the product of n numbers of x, from element i on, with the
+    first of memory[rows[r]], the next with those of memory[rows[r + 1]], and so four; n a multiple of WIDE."""
+    del typing, at, first, width, to
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, out = (_data(context, builder, signature, arguments, place) for place in (0, 5))
-        none, num = ir.Constant(_WIDE, [0.0] * WIDE), arguments[4]
-        places = _rows_at(context, builder, signature, arguments)
+        data, out = (_data(context, builder, signature, arguments, place) for place in (0, 6))
+        none, num = ir.Constant(_WIDE, [0.0] * WIDE), arguments[5]
+        places = _rows_at(context, builder, signature, arguments, 4)
         sums = [cgutils.alloca_once(builder, _WIDE) for _ in range(4)]
         for one in sums:
             builder.store(none, one)
@@ -115,35 +137,46 @@ def dot_four(typing: Any, x: Any, at: Any, memory: Any, rows: Any, width: Any, o
             asked = _read(builder, data, builder.add(arguments[1], j))
             for one, row in zip(sums, places, strict=True):
                 builder.store(builder.call(_fused(builder), [asked, _read(builder, row, j), builder.load(one)]), one)
-        kinds = ir.FunctionType(_FLOAT, [_FLOAT, _WIDE])
-        added = cgutils.get_or_insert_function(builder.module, kinds, f"llvm.vector.reduce.fadd.v{WIDE}f32")
-        for i, one in enumerate(sums):
-            total = builder.call(added, [ir.Constant(_FLOAT, -0.0), builder.load(one)], fastmath=("reassoc",))
-            builder.store(total, builder.gep(out, [ir.Constant(_INT, i)]))
+        pointer = builder.bitcast(builder.gep(out, [arguments[7]]), _FOUR.as_pointer())
+        builder.store(_across(builder, [builder.load(one) for one in sums]), pointer, align=4)
 
-    return types.void(x, types.intp, memory, rows, types.intp, out), code
+    return types.void(x, types.intp, memory, rows, types.intp, types.intp, out, types.intp), code
 
 
-@intrinsic
-def add_scaled_four(typing: Any, out: Any, to: Any, memory: Any, rows: Any, width: Any, by: Any) -> Any:
-    """add_scaled_four(out, i, memory, rows, n, by): add the first n numbers of memory[rows[0]], times by[0], of
-    memory[rows[1]], times by[1], and so on to those of out from element i on; n a multiple of WIDE."""
-    del typing, to, width
+def _add_scaled(num: int, out: Any, memory: Any, rows: Any, by: Any) -> Any:
+    """Type and code of f(out, i, memory, rows, r, n, by, b), for `num` rows."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, by = (_data(context, builder, signature, arguments, place) for place in (0, 5))
-        num, anything = arguments[4], ir.Constant(_WIDE, ir.Undefined)
+        data, by = (_data(context, builder, signature, arguments, place) for place in (0, 6))
+        width, anything = arguments[5], ir.Constant(_WIDE, ir.Undefined)
         first, scales = ir.Constant(ir.VectorType(_INT, WIDE), [0] * WIDE), []
-        for i in range(4):
-            scale = builder.load(builder.gep(by, [ir.Constant(_INT, i)]))
-            alone = builder.insert_element(anything, scale, ir.Constant(_INT, 0))
+        for i in range(num):
+            place = builder.add(arguments[7], ir.Constant(arguments[7].type, i))
+            alone = builder.insert_element(anything, builder.load(builder.gep(by, [place])), ir.Constant(_INT, 0))
             scales.append(builder.shuffle_vector(alone, anything, first))
-        places = _rows_at(context, builder, signature, arguments)
-        with cgutils.for_range_slice(builder, ir.Constant(num.type, 0), num, ir.Constant(num.type, WIDE)) as (j, _):
+        places, step = _rows_at(context, builder, signature, arguments, num), ir.Constant(width.type, WIDE)
+        with cgutils.for_range_slice(builder, ir.Constant(width.type, 0), width, step) as (j, _):
             at = _wide(builder, data, builder.add(arguments[1], j))
             total = builder.load(at, align=4)
             for row, scale in zip(places, scales, strict=True):
                 total = builder.call(_fused(builder), [_read(builder, row, j), scale, total])
             builder.store(total, at, align=4)
 
-    return types.void(out, types.intp, memory, rows, types.intp, by), code
+    return types.void(out, types.intp, memory, rows, types.intp, types.intp, by, types.intp), code
+
+
+@intrinsic
+def add_scaled(typing: Any, out: Any, to: Any, memory: Any, rows: Any, first: Any, width: Any, by: Any, b: Any) -> Any:
+    """add_scaled(out, i, memory, rows, r, n, by, b): add the first n numbers of memory[rows[r]], times by[b], to those
+    of out from element i on; n a multiple of WIDE."""
+    del typing, to, first, width, b
+    return _add_scaled(1, out, memory, rows, by)
+
+
+@intrinsic
+def add_scaled_four(
+    typing: Any, out: Any, to: Any, memory: Any, rows: Any, first: Any, width: Any, by: Any, b: Any
+) -> Any:
+    """The same of four rows, rows[r] and the three behind, times by[b] and the three behind."""
+    del typing, to, first, width, b
+    return _add_scaled(4, out, memory, rows, by)
