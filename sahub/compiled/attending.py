@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from sahub.compiled.jit import SUMS, Function, compiled, inner, inner_sums, prefetch
-from sahub.compiled.vectors import WIDE, add_scaled, add_scaled_four, dot_four, number
+from sahub.compiled.vectors import (
+    WIDE,
+    add_scaled,
+    add_scaled_four,
+    add_scaled_four_twice,
+    dot_four,
+    dot_four_twice,
+    number,
+)
 
 _AHEAD = 16  # keys that are asked of memory before they are needed
 _NEAR = 1 << 19  # bytes: what is no larger stays in a core's cache from row to row, where asking takes a third of all
@@ -98,16 +106,19 @@ def _ask(memory: Any, rows: Any, first: Any, end: Any) -> None:
 @inner_sums
 def _dots(q: Any, k: Any, rows: Any, num: Any, ahead: Any, out: Any) -> None:
     """Products fp32 [n, num or more] of queries [n, d] with the first `num` rows; there is room for four."""
-    (heads, dim), room = q.shape, out.shape[1]
+    heads, dim = q.shape
     whole = dim - dim % WIDE
     for s in range(num, _TOGETHER if num else 0):
         rows[s] = rows[0]
     for start in range(0, num, _TOGETHER):
         _ask(k, rows[:num], start + ahead, start + ahead + _TOGETHER)
         at = max(0, min(start, num - _TOGETHER))  # the last are four again
-        for i in range(heads):
-            dot_four(q, i * dim, k, rows, at, whole, out, i * room + at)
-            for s in range(at, at + _TOGETHER if whole < dim else at):
+        for i in range(0, heads - 1, 2):
+            dot_four_twice(q, i, k, rows, at, whole, out)
+        if heads % 2:
+            dot_four(q, heads - 1, k, rows, at, whole, out)
+        for i in range(heads if whole < dim else 0):
+            for s in range(at, at + _TOGETHER):
                 for j in range(whole, dim):
                     out[i, s] += q[i, j] * number(k[rows[s], j])
 
@@ -164,16 +175,18 @@ def _exp(x: Any, top: Any, powers: Any) -> None:
 @inner_sums
 def _sums(shares: Any, v: Any, rows: Any, ahead: Any, out: Any) -> None:
     """Sums fp32 [n, dv] of the rows of values, each times its share [n, s]."""
-    (heads, wide), (size, room) = out.shape, (rows.shape[0], shares.shape[1])
+    (heads, wide), size = out.shape, rows.shape[0]
     whole, fours = wide - wide % WIDE, size - size % _TOGETHER
     out[:] = 0
     for start in range(0, fours, _TOGETHER):
         _ask(v, rows, start + ahead, start + ahead + _TOGETHER)
-        for i in range(heads):
-            add_scaled_four(out, i * wide, v, rows, start, whole, shares, i * room + start)
+        for i in range(0, heads - 1, 2):
+            add_scaled_four_twice(out, i, v, rows, start, whole, shares)
+        if heads % 2:
+            add_scaled_four(out, heads - 1, v, rows, start, whole, shares)
     for s in range(fours, size):
         for i in range(heads):
-            add_scaled(out, i * wide, v, rows, s, whole, shares, i * room + s)
+            add_scaled(out, i, v, rows, s, whole, shares)
     for s in range(size if whole < wide else 0):
         for i in range(heads):
             for j in range(whole, wide):

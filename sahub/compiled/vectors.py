@@ -91,12 +91,23 @@ def _fused(builder: Any) -> Any:
 
 
 def _rows_at(context: Any, builder: Any, signature: Any, arguments: Any, num: int) -> list[Any]:
-    """Where `num` rows of memory, the third argument, begin that the fourth names, from place `fifth` on."""
-    memory = arrayobj.make_array(signature.args[2])(context, builder, arguments[2])
-    stride, rows = cgutils.unpack_tuple(builder, memory.shape)[1], _data(context, builder, signature, arguments, 3)
+    """Where `num` rows of memory, the third argument, begin that the fourth names from place r, the fifth, on."""
+    rows = _data(context, builder, signature, arguments, 3)
     places = [builder.add(arguments[4], ir.Constant(arguments[4].type, i)) for i in range(num)]
     named = [builder.load(builder.gep(rows, [place])) for place in places]
-    return [builder.gep(memory.data, [builder.mul(row, stride)]) for row in named]
+    return [_row_at(context, builder, signature, arguments, 2, row) for row in named]
+
+
+def _row_at(context: Any, builder: Any, signature: Any, arguments: Any, place: int, row: Any) -> Any:
+    """Where a row of an argument begins."""
+    array = arrayobj.make_array(signature.args[place])(context, builder, arguments[place])
+    return builder.gep(array.data, [builder.mul(row, cgutils.unpack_tuple(builder, array.shape)[1])])
+
+
+def _next_rows(context: Any, builder: Any, signature: Any, arguments: Any, place: int, num: int) -> list[Any]:
+    """Where `num` rows of an argument begin, the first of which the second argument is."""
+    rows = [builder.add(arguments[1], ir.Constant(arguments[1].type, i)) for i in range(num)]
+    return [_row_at(context, builder, signature, arguments, place, row) for row in rows]
 
 
 def _parts(builder: Any, one: Any, other: Any, places: list[int]) -> Any:
@@ -120,63 +131,70 @@ def _across(builder: Any, sums: list[Any]) -> Any:
     return found
 
 
-@intrinsic
-def dot_four(typing: Any, x: Any, at: Any, memory: Any, rows: Any, first: Any, width: Any, out: Any, to: Any) -> Any:
-    """dot_four(x, i, memory, rows, r, n, out, o): out[o] is the product of n numbers of x, from element i on, with the
-    first of memory[rows[r]], the next with those of memory[rows[r + 1]], and so four; n a multiple of WIDE."""
-    del typing, at, first, width, to
+def _dots(num: int) -> Any:
+    """dots(x, i, memory, rows, r, n, out): out[i, r] is the product of the first n numbers of x[i] with those of
+    memory[rows[r]], out[i, r + 1] with those of memory[rows[r + 1]], and so four; for x[i] and as many as are `num`
+    with it, so that memory is read once for all. n a multiple of WIDE."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, out = (_data(context, builder, signature, arguments, place) for place in (0, 6))
-        none, num = ir.Constant(_WIDE, [0.0] * WIDE), arguments[5]
-        places = _rows_at(context, builder, signature, arguments, 4)
-        sums = [cgutils.alloca_once(builder, _WIDE) for _ in range(4)]
-        for one in sums:
+        given = context, builder, signature, arguments
+        none, width, places = ir.Constant(_WIDE, [0.0] * WIDE), arguments[5], _rows_at(*given, 4)
+        asked, found = (_next_rows(*given, place, num) for place in (0, 6))
+        sums = [[cgutils.alloca_once(builder, _WIDE) for _ in places] for _ in asked]
+        for one in (one for each in sums for one in each):
             builder.store(none, one)
-        with cgutils.for_range_slice(builder, ir.Constant(num.type, 0), num, ir.Constant(num.type, WIDE)) as (j, _):
-            asked = _read(builder, data, builder.add(arguments[1], j))
-            for one, row in zip(sums, places, strict=True):
-                builder.store(builder.call(_fused(builder), [asked, _read(builder, row, j), builder.load(one)]), one)
-        pointer = builder.bitcast(builder.gep(out, [arguments[7]]), _FOUR.as_pointer())
-        builder.store(_across(builder, [builder.load(one) for one in sums]), pointer, align=4)
+        step = ir.Constant(width.type, WIDE)
+        with cgutils.for_range_slice(builder, ir.Constant(width.type, 0), width, step) as (j, _):
+            read = [_read(builder, row, j) for row in places]
+            for x, each in zip(asked, sums, strict=True):
+                times = _read(builder, x, j)
+                for one, row in zip(each, read, strict=True):
+                    builder.store(builder.call(_fused(builder), [times, row, builder.load(one)]), one)
+        for out, each in zip(found, sums, strict=True):
+            pointer = builder.bitcast(builder.gep(out, [arguments[4]]), _FOUR.as_pointer())
+            builder.store(_across(builder, [builder.load(one) for one in each]), pointer, align=4)
 
-    return types.void(x, types.intp, memory, rows, types.intp, types.intp, out, types.intp), code
+    @intrinsic
+    def dots(typing: Any, x: Any, i: Any, memory: Any, rows: Any, r: Any, n: Any, out: Any) -> Any:
+        del typing, i, r, n
+        return types.void(x, types.intp, memory, rows, types.intp, types.intp, out), code
+
+    return dots
 
 
-def _add_scaled(num: int, out: Any, memory: Any, rows: Any, by: Any) -> Any:
-    """Type and code of f(out, i, memory, rows, r, n, by, b), for `num` rows."""
+def _add_scaled(heads: int, num: int) -> Any:
+    """add_scaled(out, i, memory, rows, r, n, by): add the first n numbers of memory[rows[r]], times by[i, r], to those
+    of out[i], and so of `num` rows; and so to as many of out as are `heads`. n a multiple of WIDE."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, by = (_data(context, builder, signature, arguments, place) for place in (0, 6))
-        width, anything = arguments[5], ir.Constant(_WIDE, ir.Undefined)
-        first, scales = ir.Constant(ir.VectorType(_INT, WIDE), [0] * WIDE), []
-        for i in range(num):
-            place = builder.add(arguments[7], ir.Constant(arguments[7].type, i))
-            alone = builder.insert_element(anything, builder.load(builder.gep(by, [place])), ir.Constant(_INT, 0))
-            scales.append(builder.shuffle_vector(alone, anything, first))
-        places, step = _rows_at(context, builder, signature, arguments, num), ir.Constant(width.type, WIDE)
+        given = context, builder, signature, arguments
+        width, places = arguments[5], _rows_at(*given, num)
+        sums, by = (_next_rows(*given, place, heads) for place in (0, 6))
+        scales = [[_spread(builder, one, arguments[4], i) for i in range(num)] for one in by]
+        step = ir.Constant(width.type, WIDE)
         with cgutils.for_range_slice(builder, ir.Constant(width.type, 0), width, step) as (j, _):
-            at = _wide(builder, data, builder.add(arguments[1], j))
-            total = builder.load(at, align=4)
-            for row, scale in zip(places, scales, strict=True):
-                total = builder.call(_fused(builder), [_read(builder, row, j), scale, total])
-            builder.store(total, at, align=4)
+            read = [_read(builder, row, j) for row in places]
+            for out, each in zip(sums, scales, strict=True):
+                at = _wide(builder, out, j)
+                total = builder.load(at, align=4)
+                for row, scale in zip(read, each, strict=True):
+                    total = builder.call(_fused(builder), [row, scale, total])
+                builder.store(total, at, align=4)
 
-    return types.void(out, types.intp, memory, rows, types.intp, types.intp, by, types.intp), code
+    @intrinsic
+    def add_scaled(typing: Any, out: Any, i: Any, memory: Any, rows: Any, r: Any, n: Any, by: Any) -> Any:
+        del typing, i, r, n
+        return types.void(out, types.intp, memory, rows, types.intp, types.intp, by), code
+
+    return add_scaled
 
 
-@intrinsic
-def add_scaled(typing: Any, out: Any, to: Any, memory: Any, rows: Any, first: Any, width: Any, by: Any, b: Any) -> Any:
-    """add_scaled(out, i, memory, rows, r, n, by, b): add the first n numbers of memory[rows[r]], times by[b], to those
-    of out from element i on; n a multiple of WIDE."""
-    del typing, to, first, width, b
-    return _add_scaled(1, out, memory, rows, by)
+def _spread(builder: Any, data: Any, at: Any, i: int) -> Any:
+    """The number i places behind one, as often as vectors are wide."""
+    found = builder.load(builder.gep(data, [builder.add(at, ir.Constant(at.type, i))]))
+    anything, first = ir.Constant(_WIDE, ir.Undefined), ir.Constant(ir.VectorType(_INT, WIDE), [0] * WIDE)
+    return builder.shuffle_vector(builder.insert_element(anything, found, ir.Constant(_INT, 0)), anything, first)
 
 
-@intrinsic
-def add_scaled_four(
-    typing: Any, out: Any, to: Any, memory: Any, rows: Any, first: Any, width: Any, by: Any, b: Any
-) -> Any:
-    """The same of four rows, rows[r] and the three behind, times by[b] and the three behind."""
-    del typing, to, first, width, b
-    return _add_scaled(4, out, memory, rows, by)
+dot_four, dot_four_twice = map(_dots, (1, 2))
+add_scaled, add_scaled_four, add_scaled_four_twice = _add_scaled(1, 1), _add_scaled(1, 4), _add_scaled(2, 4)
