@@ -1,7 +1,7 @@
 """What a decoding step costs beside dense attention: `python benchmarks/decode_step.py lengths=32768 methods=quest`.
 
 One layer of 32 query and 8 KV heads of 128 channels, 5 % of the keys, one thread unless `threads=`, `dtype=float32`;
-after `watched=33` rows, which observers of kept sets see; keys and values lie in memory as a context of the engine does.
+after `watched=33` rows, which observers of kept sets see; keys and values lie as in a context of the engine.
 A row per stack: milliseconds of append, select and attend, medians of `runs=5` steps that alternate with dense ones;
 megabytes that a step has to read; and how many times as fast as the best way to attend to everything it is. With one
 thread, milliseconds are the thread's own: other work on the machine is not counted.
