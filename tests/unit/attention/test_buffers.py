@@ -49,6 +49,8 @@ def test_memory_apart_is_zeros_of_the_kind_that_was_asked_for(length, dtype):
 
 @pytest.mark.parametrize("refused", ["mmap", "madvise"])
 def test_systems_that_do_not_map_or_have_no_large_pages_hold_the_same(refused, monkeypatch):
+    asked = []
+
     class Refusing(mmap.mmap):
         def __new__(cls, *given, **rest):
             if refused == "mmap":
@@ -56,6 +58,7 @@ def test_systems_that_do_not_map_or_have_no_large_pages_hold_the_same(refused, m
             return super().__new__(cls, *given, **rest)
 
         def madvise(self, *given):
+            asked.append(given)
             raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(mmap, "mmap", Refusing)
@@ -63,3 +66,4 @@ def test_systems_that_do_not_map_or_have_no_large_pages_hold_the_same(refused, m
     assert int(found.count_nonzero()) == 0
     found[-1] = 1
     assert float(found[-1]) == 1
+    assert asked == ([(mmap.MADV_HUGEPAGE,)] if refused == "madvise" else [])
