@@ -134,6 +134,7 @@ def prefilled(stack: Stack, keys: Keys, watched: int = WATCHED) -> StackState:
     state = stack.new_state(layer=0)
     state.append(keys.k[:, :, : keys.length], keys.v[:, :, : keys.length])
     state.freeze()
+    state = state.fork()  # as for a question of the engine, which appends to a copy
     for end in range(keys.length + 1, keys.length + watched):
         state.append(keys.k[:, :, end - 1 : end], keys.v[:, :, end - 1 : end])
         state.observe(*keys.call(end - 1, end))

@@ -26,7 +26,8 @@ class Exact:
     """What settles an order of fp32 scores [b, h, q, m].
 
     slack  fp32 [b, h, q, 1]: how far a score may lie from the exact one
-    at     the exact scores, fp32 [n], of n pairs of a row, int64 [n] and flat over (b, h, q), and a unit, int64 [n]
+    at     the exact scores, fp32 [n], of n pairs of a row, int64 [n] and flat over (b, h, q), and a unit, int64 [n];
+           asked only where reading is free
     every  the exact scores of all units, fp32 [b, h, q, m]
     """
 
