@@ -26,8 +26,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sahub.attention.attend import attend
 from sahub.attention.stack import Stack, StackState
+from sahub.engine.contexts.prefill import prefill
+from sahub.engine.contexts.prefix import Prefix
 from sahub.engine.hook import Hook
-from sahub.engine.prefix import Prefix, prefill
 from sahub.engine.routing import attached
 from sahub.models.supported import geometry
 from sahub.timing.clock import wait as wait_for

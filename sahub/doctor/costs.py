@@ -12,8 +12,8 @@ import torch
 
 from sahub.doctor.report import Rows, bytes_text
 from sahub.doctor.selfcheck import endless
+from sahub.engine.contexts.prefill import prefill
 from sahub.engine.model import Model
-from sahub.engine.prefix import prefill
 from sahub.engine.session import Attention
 from sahub.timing.clock import wait
 from sahub.timing.filled import prompt

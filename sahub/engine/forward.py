@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sahub.engine.contexts.prefix import Prefix
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
-from sahub.engine.prefix import Prefix
 from sahub.errors import RunError
 
 

@@ -11,7 +11,7 @@ from sahub.attention.call import Geometry
 from sahub.attention.selection import Selection
 from sahub.attention.stack import Stack, StackState
 from sahub.engine.call_stats import Inputs, Tally
-from sahub.engine.prefix import Prefix
+from sahub.engine.contexts.prefix import Prefix
 from sahub.errors import SahubError, SparseNeverRan
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from sahub.engine.cache import new_cache
 from sahub.engine.call_stats import Inputs
+from sahub.engine.contexts.cache import new_cache
 from sahub.engine.routing import attached, attention_modules
 from sahub.errors import SahubError, UnsupportedModel
 from sahub.models.supported import layer_kinds

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sahub.engine.call_stats import Inputs
+from sahub.engine.contexts.prefix import Prefix
 from sahub.engine.model import Model
-from sahub.engine.prefix import Prefix
 from sahub.engine.routing import attached
 from sahub.engine.trace import Layers, Trace
 from sahub.errors import ConfigError

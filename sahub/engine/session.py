@@ -12,10 +12,12 @@ import torch
 
 from sahub.attention.call import Geometry
 from sahub.attention.stack import Stack
+from sahub.engine.contexts.prefill import prefill
+from sahub.engine.contexts.prefix import Prefix, number_of
+from sahub.engine.contexts.store import PrefixStore, trim
 from sahub.engine.forward import Answered, Forward, OutOfTime, Run, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
-from sahub.engine.prefix import Prefix, PrefixStore, number_of, prefill, trim
 from sahub.engine.record import TRACE_BYTES, record
 from sahub.engine.replay import Replayed, replay
 from sahub.engine.routing import attached

@@ -58,12 +58,14 @@ class Observing(Stage):
         observed = index.of(call, self._key)
         wanted = self.joined(call, self.wanted(call, observed))
         index.keep(self._key, observed)
+        start = observed.start
+        del observed  # its logits are as large as what follows
         wanted = spread(wanted, max(wanted.shape[1], taken.slots.shape[1]))
-        largest = wanted.amax(dim=-1, keepdim=True).clamp(min=0) if observed.start else 0
-        num_later = call.rows.num_keys - observed.start
+        largest = wanted.amax(dim=-1, keepdim=True).clamp(min=0) if start else 0
+        num_later = call.rows.num_keys - start
         later = torch.arange(1, num_later + 1, device=wanted.device, dtype=wanted.dtype) + largest
-        logits = torch.cat([wanted, later.expand(*wanted.shape[:3], -1)], dim=-1)
-        return choose(call, taken, Scores(logits=logits), self.selector)
+        wanted = torch.cat([wanted, later.expand(*wanted.shape[:3], -1)], dim=-1)
+        return choose(call, taken, Scores(logits=wanted), self.selector)
 
     @property
     def _key(self) -> Hashable:

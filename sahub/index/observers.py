@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from sahub.attention.buffers import apart
 from sahub.attention.call import Call
 from sahub.attention.products import of_single_rows, product
 from sahub.attention.shared import whole
@@ -45,7 +46,9 @@ class Observed:
     def summed(self, name: str, said: Tensor) -> Tensor:
         """Sums of what is said [b, h or 1, num, m], in fp64: [b, h or 1, s, m] at the steps that rows ask for."""
         shape, kind = (*said.shape[:2], said.shape[3]), torch.float32 if said.device.type == "mps" else torch.float64
-        total = self.before[name].clone() if self.before else said.new_zeros(shape, dtype=kind)
+        total = apart(shape, said.new_empty(0, dtype=kind))  # it stays, between what passes
+        if self.before:
+            total.copy_(self.before[name])
         sums = said.new_empty(*shape[:2], len(self.steps), shape[2])
         for number in range(1 + said.shape[2]):
             if number:
@@ -117,7 +120,9 @@ class Observers:
         if self._ended is not None and (seen := self._among(call, self._ended)):
             if self._queries and min(seen) <= max(self._queries):
                 self._said = {}
-            self._queries |= {at: query.clone() for at, query in seen.items()}
+            heard = torch.stack([*seen.values()])
+            held = apart(heard.shape, heard, 1 << 12).copy_(heard).unbind()
+            self._queries |= dict(zip(seen, held, strict=True))
             self._orders = {}
 
     def truncate(self, length: int, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
@@ -155,7 +160,8 @@ class Observers:
         """What `make` says once for all rows after the last observer."""
         order = self._orders.get(key)
         if order is None:
-            order = make()
+            made = make()
+            order = apart(made.shape, made).copy_(made)
             for oldest in list(self._orders)[: 1 - _ORDERS]:
                 self._orders.pop(oldest, None)
             self._orders[key] = order

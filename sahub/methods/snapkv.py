@@ -38,11 +38,11 @@ class SnapKV(ObservingByHead):
 
     def wanted(self, call: Call, observed: Observed) -> Tensor:
         """Log of the pooled mean attention."""
-        del call
         counts = observed.counted[:, None, :, None]
-        given = shares_of(observed.logits)[..., : observed.start] * counts
-        means = observed.summed("shares", given) / observed.summed("number", counts).clamp(min=1)
-        known = observed.served(means, lambda own: shares_of(own)[..., : observed.start])
+        known = shares_of(observed.logits)[..., : observed.start]
+        known = observed.summed("shares", known if call.valid is None else known * counts)
+        known.div_(observed.summed("number", counts).clamp(min=1))
+        known = observed.served(known, lambda own: shares_of(own)[..., : observed.start])
         return (self._pooled(known) if observed.start else known).clamp_(min=_LEAST).log_()
 
     def _pooled(self, known: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class SnapKV(ObservingByHead):
             flat = torch.nn.functional.max_pool1d(known.flatten(0, 2), self.kernel_size, stride=1, padding=half)
             return flat.view(known.shape)
         padded = torch.nn.functional.pad(known, (half, half))
-        total = torch.zeros_like(known)  # as torch's avg_pool1d adds, which is slow on long rows
+        total = known.zero_()  # as torch's avg_pool1d adds, which is slow on long rows
         for first in range(self.kernel_size):
             total += padded[..., first : first + known.shape[-1]]
         return total.div_(self.kernel_size)

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from sahub.engine.cache import BufferLayer
+from sahub.engine.contexts.cache import BufferLayer
+from sahub.engine.contexts.prefill import prefill
+from sahub.engine.contexts.prefix import Prefix
 from sahub.engine.model import Model
-from sahub.engine.prefix import Prefix, prefill
 
 TEXT = 512  # tokens that are read, or more where a window is wider
 

@@ -7,7 +7,7 @@ from statistics import fmean, median
 import torch
 
 from sahub.attention.stack import Stack, StackState
-from sahub.engine.cache import State, held, restore
+from sahub.engine.contexts.cache import State, held, restore
 from sahub.engine.model import Model
 from sahub.engine.outcome import bytes_per_step
 from sahub.engine.routing import attached

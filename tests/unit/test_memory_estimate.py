@@ -40,12 +40,20 @@ def test_contexts_of_all_phases_are_held_and_those_that_decide():
 
 
 def test_a_second_context_passes_beside_what_the_first_left():
-    one, two = (memory_of(cell(f"validate.max_requests={num}", "model.max_context_length=2048",
-                               "validate.max_context_length=2048")) for num in (1, 2))  # fmt: skip
-    passing = (9 * 256 + 4 * 512) * 2048 * 4
-    assert two.work - one.work == max(0, passing - memory._WRITING)
-    long = cell("validate.max_requests=2", "model.max_context_length=8192", "validate.max_context_length=8192")
-    assert memory_of(long).work > memory._LOOPS + (9 * 256 + 4 * 512) * 8192 * 4
+    def long(*overrides):
+        lengths = ["model.max_context_length=8192", "validate.max_context_length=8192"]
+        return memory_of(cell("validate.max_requests=2", "model.device=cuda", *lengths, *overrides))
+
+    at_once = (9 * 256 + 4 * 512) * 4  # bytes of a token while it passes
+    assert long("model.dtype=float32").work > memory._LOOPS + at_once * 8192
+
+
+def test_on_a_cpu_a_context_passes_in_pieces():
+    def of(builder, *overrides):
+        return memory_of(cell("validate.max_requests=2", *overrides, builder=builder)).work
+
+    longer = of("streaming_llm", "model.max_context_length=8192", "validate.max_context_length=8192")
+    assert longer == of("streaming_llm")  # of a cell of 1,024 tokens: no index, and no longer pass
 
 
 def test_a_trace_counts_where_stacks_are_replayed():

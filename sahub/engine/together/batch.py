@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from sahub.engine.call_stats import Inputs, Tally, by_sequence
+from sahub.engine.contexts.prefix import Prefix
 from sahub.engine.forward import Answered, OutOfTime, largest
 from sahub.engine.hook import Hook
 from sahub.engine.model import Model
-from sahub.engine.prefix import Prefix
 from sahub.engine.routing import attached
 from sahub.engine.together.cache import shared_cache
 from sahub.errors import SahubError

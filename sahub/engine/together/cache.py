@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sahub.attention.shared import SharedPrefix
-from sahub.engine.cache import BufferLayer
+from sahub.engine.contexts.cache import BufferLayer
 
 
 class SharedLayer(CacheLayerMixin):

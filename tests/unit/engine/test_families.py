@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 import sahub
 from sahub.attention.selection import Selection
 from sahub.engine.call_stats import Inputs
-from sahub.engine.prefix import prefill
+from sahub.engine.contexts.prefill import prefill
 from sahub.engine.session import Attention, Session
 from sahub.models.supported import FULL, geometry, layer_kinds
 

@@ -9,9 +9,10 @@ from conftest import tiny_config
 from families import tiny
 
 from sahub import build_stack
-from sahub.engine.cache import BufferLayer, new_cache
+from sahub.engine.contexts.cache import BufferLayer, new_cache
+from sahub.engine.contexts.prefix import INDEX_SETS, Prefix
+from sahub.engine.contexts.store import PrefixStore
 from sahub.engine.model import wrap_model
-from sahub.engine.prefix import INDEX_SETS, Prefix, PrefixStore
 from sahub.engine.session import Attention, Session
 
 

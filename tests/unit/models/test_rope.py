@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 import sahub
 from sahub.engine import session as sessions
-from sahub.engine.prefix import prefill
+from sahub.engine.contexts.prefill import prefill
 from sahub.engine.session import Attention, Session
 from sahub.errors import UnsupportedModel
 from sahub.models.rope import check_fixable, fixed_frequencies, frequencies

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sahub.builders.build import build_stack
-from sahub.engine.cache import BufferLayer
 from sahub.engine.call_stats import Inputs
+from sahub.engine.contexts.cache import BufferLayer
 from sahub.engine.model import wrap_model
 from sahub.engine.routing import attached
 from sahub.errors import SparseNeverRan

@@ -1,0 +1,69 @@
+"""A context through the model's own dense attention, some tokens at a time."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sahub.engine.call_stats import Inputs
+from sahub.engine.contexts.cache import new_cache
+from sahub.engine.contexts.prefix import Prefix
+from sahub.engine.routing import attached
+from sahub.models.rope import fixed_frequencies, frequencies
+from sahub.models.supported import shared_keys, text_of
+
+
+def at_once(device: str) -> int:
+    """How many tokens of a context pass through the model together: it bounds what is held beside keys and values.
+
+    On a CPU, what the layers hold of a thousand tokens comes and goes in the same memory; of many, glibc keeps pieces.
+    """
+    return 1024 if device == "cpu" else 8192
+
+
+@torch.inference_mode()
+def prefill(model: Any, ids: Tensor, *, room: int, asked: int = 0, chunk: int | None = None) -> Prefix:
+    """Run the context `ids` [1, n] through the model's own dense attention, without its output layer.
+
+    room   tokens to keep free for question and answer
+    asked  tokens of the question, for rotary frequencies that follow the length of both
+    chunk  tokens that pass together; None: as many as suit the device
+    """
+    cache = new_cache(model.config, ids.shape[1] + room)
+    least = {"logits_to_keep": 1} if model.base_model is model else {}  # some classes have their output layer inside
+    joins = ids.device.type == "cpu" and text_of(model.config)._attn_implementation == "sdpa"
+    size = chunk or at_once(ids.device.type)
+    with fixed_frequencies(model, ids.shape[1] + asked):
+        for start in range(0, ids.shape[1], size):
+            with attached(model, _Joined()) if joins and start else nullcontext():
+                model.base_model(input_ids=ids[:, start : start + size], past_key_values=cache, use_cache=True, **least)
+    return Prefix(
+        cache=cache,
+        context_ids=tuple(ids[0].tolist()),
+        room=room,
+        frequencies=frequencies(model.config, ids.shape[1] + asked),
+        shared=shared_keys(model.config),
+    )
+
+
+class _Joined:
+    """What torch computes of a chunk after other tokens, without its mask, which costs a third of the attention again.
+
+    The same kernel attends to the keys before the chunk and to those of the chunk, and says what each softmax sums to.
+    """
+
+    def attend(self, layer: int, call: Inputs) -> Tensor:
+        """Attention of one call of one layer: [B, Q, Hq, Dv]."""
+        del layer
+        query, key, value = call.query, call.key, call.value
+        past = key.shape[2] - query.shape[2]
+        plain = call.mask is None and call.softcap is None and call.sinks is None
+        if not (plain and past and key.shape[3] == value.shape[3]):
+            return call.dense()
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        own, own_sum = kernel(query, key[:, :, past:], value[:, :, past:], is_causal=True, scale=call.scale)
+        before, before_sum = kernel(query, key[:, :, :past], value[:, :, :past], scale=call.scale)
+        share = torch.sigmoid(before_sum - own_sum)[..., None]  # of logarithms, in fp32 at least: [B, Hq, Q]
+        joined = torch.lerp(own.to(share.dtype), before.to(share.dtype), share)
+        return joined.to(query.dtype).transpose(1, 2)
