@@ -13,7 +13,7 @@ _MAPPED = 1 << 18  # bytes of a tensor from which it is mapped
 _COPIED = 1 << 22  # bytes below which a copy that passes is made in memory that was in use: ten times as fast
 
 
-def apart(shape: Sequence[int], like: Tensor, least: int = _MAPPED) -> Tensor:
+def apart(shape: Sequence[int], like: Tensor) -> Tensor:
     """Zeros of this shape, with dtype and device of another; a large one on a CPU in memory of its own.
 
     So it leaves no holes between what passes and goes; and where the system has larger pages, it lies in them: reading
@@ -21,7 +21,7 @@ def apart(shape: Sequence[int], like: Tensor, least: int = _MAPPED) -> Tensor:
     mappings only. Raises as torch does where memory is out.
     """
     size = math.prod(shape) * like.itemsize
-    if like.device.type == "cpu" and size >= least and hasattr(mmap, "MAP_ANONYMOUS"):
+    if like.device.type == "cpu" and size >= _MAPPED and hasattr(mmap, "MAP_ANONYMOUS"):
         with suppress(OSError):
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             with suppress(AttributeError, OSError):  # of systems without such pages

@@ -16,7 +16,8 @@ from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.selectors import ranking
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
-from sahub.index.observers import Observed, Observers
+from sahub.index.observed import Observed
+from sahub.index.observers import Observers
 
 _OUT = float("-inf")
 
@@ -32,6 +33,7 @@ class Observing(Stage):
     """
 
     watches: ClassVar[bool] = True
+    by_head: ClassVar[bool] = False  # whether what each KV head's queries want is asked of them alone
     batched = True
 
     density: Density | None = field(default=None, metadata={"unit": "share of the valid keys, once this stage is done"})
@@ -55,17 +57,21 @@ class Observing(Stage):
         assert isinstance(index, Observers)
         if index.stands(call):
             return self._standing(call, taken, index)
-        observed = index.of(call, self._key)
-        wanted = self.joined(call, self.wanted(call, observed))
-        index.keep(self._key, observed)
-        start = observed.start
-        del observed  # its logits are as large as what follows
+        wanted, start = self._told(call, index)
         wanted = spread(wanted, max(wanted.shape[1], taken.slots.shape[1]))
         largest = wanted.amax(dim=-1, keepdim=True).clamp(min=0) if start else 0
         num_later = call.rows.num_keys - start
         later = torch.arange(1, num_later + 1, device=wanted.device, dtype=wanted.dtype) + largest
         wanted = torch.cat([wanted, later.expand(*wanted.shape[:3], -1)], dim=-1)
         return choose(call, taken, Scores(logits=wanted), self.selector)
+
+    def _told(self, call: Call, index: Observers) -> tuple[Tensor, int]:
+        """What is wanted, some heads at a time where they do not ask each other, and the length of the prefix."""
+        observed = index.of(call, self._key)
+        parts = observed.parts() if self.by_head else [observed]
+        wanted = [self.joined(part.call, self.wanted(part.call, part)) for part in parts]
+        index.keep(self._key, observed)
+        return torch.cat(wanted, dim=1), observed.start
 
     @property
     def _key(self) -> Hashable:
@@ -135,6 +141,8 @@ class ObservingByHead(Observing):
     group  none: each head its own keys; union: all attend to what any of them chose; sum, max: all the same keys, by
            the sum or the largest of their weights, of which each head's sum to 1
     """
+
+    by_head = True
 
     group: str = field(default="none", metadata={"unit": " | ".join(GROUPS)})
 

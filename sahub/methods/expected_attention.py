@@ -8,7 +8,7 @@ from torch import Tensor
 from sahub.attention.call import Call
 from sahub.errors import ConfigError
 from sahub.index.observation_window import ObservingByHead
-from sahub.index.observers import Observed
+from sahub.index.observed import Observed
 
 RANKS = ("score", "value_weighted")
 _LEAST = torch.finfo(torch.float32).tiny
@@ -38,12 +38,11 @@ class ExpectedAttention(ObservingByHead):
     def wanted(self, call: Call, observed: Observed) -> Tensor:
         """Log of the expected weight, fp64 sums."""
         logits = observed.logits[..., : observed.start].double()
-        counts = observed.counted[:, None, :, None]
-        logits = logits.masked_fill(counts == 0, 0.0)
-        num = observed.summed("number", counts).clamp(min=1)
-        mean = observed.summed("logits", logits) / num
-        variance = (observed.summed("squares", logits.square()) / num - mean.square()).clamp(min=0)
-        expected = observed.served(mean + variance / 2, lambda own: own[..., : observed.start].double())
+        if call.valid is not None:
+            logits = logits.masked_fill(observed.counted[:, None, :, None] == 0, 0.0)
+        mean = observed.summed("logits", logits).div_(observed.numbers)
+        variance = observed.summed("squares", logits.square_()).div_(observed.numbers).sub_(mean.square()).clamp_(min=0)
+        expected = observed.served(mean.add_(variance.div_(2)), lambda own: own[..., : observed.start].double())
         if self.rank == "value_weighted":
             group = call.num_heads // call.num_kv_heads
             norms = torch.linalg.vector_norm(call.v[:, :, : observed.start].float(), dim=-1).clamp(min=_LEAST)

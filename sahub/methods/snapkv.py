@@ -9,7 +9,7 @@ from sahub.attention.budgets import is_count
 from sahub.attention.call import Call
 from sahub.errors import ConfigError
 from sahub.index.observation_window import ObservingByHead
-from sahub.index.observers import Observed, shares_of
+from sahub.index.observed import Observed, shares_of
 
 POOLINGS = ("avg", "max")
 _LEAST = torch.finfo(torch.float32).tiny
@@ -38,11 +38,9 @@ class SnapKV(ObservingByHead):
 
     def wanted(self, call: Call, observed: Observed) -> Tensor:
         """Log of the pooled mean attention."""
-        counts = observed.counted[:, None, :, None]
         known = shares_of(observed.logits)[..., : observed.start]
-        known = observed.summed("shares", known if call.valid is None else known * counts)
-        known.div_(observed.summed("number", counts).clamp(min=1))
-        known = observed.served(known, lambda own: shares_of(own)[..., : observed.start])
+        known = observed.summed("shares", known if call.valid is None else known * observed.counted[:, None, :, None])
+        known = observed.served(known.div_(observed.numbers), lambda own: shares_of(own)[..., : observed.start])
         return (self._pooled(known) if observed.start else known).clamp_(min=_LEAST).log_()
 
     def _pooled(self, known: Tensor) -> Tensor:

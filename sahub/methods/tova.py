@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sahub.attention.call import Call
 from sahub.index.observation_window import Observing
-from sahub.index.observers import Observed, shares_of
+from sahub.index.observed import Observed, shares_of
 
 _LEAST = torch.finfo(torch.float32).tiny
 

@@ -1,12 +1,14 @@
 """Observers are asked once each, and say the same however the rows come."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sahub.builders.build import build_stack
-from sahub.index import observers
+from sahub.index import observed, observers
 
 PREFIX, MOST, WINDOW = 20, 50, 6
 STAGES = {
@@ -14,6 +16,7 @@ STAGES = {
     "tova": {},
     "expected_attention": {"rank": "value_weighted"},
     "expected_attention, the same window beside snapkv": {},
+    "snapkv, heads together": {"kernel_size": 3, "group": "max"},
 }
 
 
@@ -64,6 +67,14 @@ def test_however_rows_come_and_go_each_gets_what_it_got_alone(name, data):
     one_by_one = Rows(stack, q, k, v, valid)
     expected = [one_by_one.feed(1) for _ in range(MOST - PREFIX)]
     rows = Rows(stack, q, k, v, valid)
+    at_once = data.draw(st.sampled_from([observed._CACHED, 1]))  # all heads, or one KV head after the other
+    with patch.object(observed, "_CACHED", at_once):
+        compare(rows, expected, data)
+
+
+def compare(rows, expected, data):
+    """Feed, ask again, truncate and fork; whatever is found is what each row got alone."""
+    k, v = rows.k, rows.v
     for _ in range(data.draw(st.integers(1, 6))):
         length = rows.state.length
         what = data.draw(st.sampled_from(["feed", "feed", "again", "truncate", "fork"]))
@@ -85,13 +96,13 @@ def test_however_rows_come_and_go_each_gets_what_it_got_alone(name, data):
 
 @pytest.mark.parametrize("name", ["snapkv", "tova", "expected_attention"])
 def test_an_observer_reads_the_keys_once(name, monkeypatch):
-    asked, logits = [], observers._logits
+    asked, logits = [], observed._logits
 
     def counting(call, queries, places):
         asked.extend(places)
         return logits(call, queries, places)
 
-    monkeypatch.setattr(observers, "_logits", counting)
+    monkeypatch.setattr(observed, "_logits", counting)
     rows = Rows(stack_of(name), *tensors(1), None)
     for _ in range(WINDOW):
         rows.feed(1)
@@ -121,12 +132,12 @@ def test_forks_with_other_questions_do_not_hear_each_other(name, again):
 
 
 def test_forks_of_one_question_say_it_once(monkeypatch):
-    rows, asked, logits = Rows(stack_of("snapkv"), *tensors(1), None), [], observers._logits
+    rows, asked, logits = Rows(stack_of("snapkv"), *tensors(1), None), [], observed._logits
     end = PREFIX + WINDOW
     rows.append(end)
     rows.state.observe(rows.q[:, :, PREFIX:end], rows.k[:, :, :end], rows.v[:, :, :end])
     forks = [rows.state.fork() for _ in range(3)]
-    monkeypatch.setattr(observers, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
+    monkeypatch.setattr(observed, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
     found = []
     for rows.state in forks:
         found.append(rows.feed(1))
@@ -139,18 +150,18 @@ def test_every_stage_of_a_stack_is_told_once(monkeypatch):
     names = ("snapkv", "tova", "expected_attention")
     stages = [{"name": name, "heavy_size": 2, "window_size": WINDOW} for name in names]
     stages.append({**stages[0], "kernel_size": 1})
-    rows, asked, logits = Rows(build_stack(stages), *tensors(1), None), [], observers._logits
+    rows, asked, logits = Rows(build_stack(stages), *tensors(1), None), [], observed._logits
     rows.feed(WINDOW)
     rows.feed(1)
-    monkeypatch.setattr(observers, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
+    monkeypatch.setattr(observed, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
     monkeypatch.setattr(observers.Observers, "of", lambda *given: asked.append(given))
     rows.feed(1)
     assert asked == []
 
 
 def test_stages_that_share_observers_read_the_keys_once_each(monkeypatch):
-    asked, logits = [], observers._logits
-    monkeypatch.setattr(observers, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
+    asked, logits = [], observed._logits
+    monkeypatch.setattr(observed, "_logits", lambda *given: asked.append(given[2]) or logits(*given))
     rows = Rows(stack_of("expected_attention, the same window beside snapkv"), *tensors(1), None)
     for _ in range(WINDOW):
         rows.feed(1)
