@@ -1,13 +1,15 @@
 """Replay and teacher forcing beside the naive flow: `python benchmarks/replay_speed.py [--old=FOLDER] model=...`.
 
-Prints the median seconds of a context and stack, of one thread and without those of its neighbours, and ratios:
+Prints the median seconds of a context and stack, of one thread and without those of its neighbours, and ratios; with
+`--stacks` those of eight stacks of quest that share an index, after each other:
 
 naive    load the model, prefill and generate the answer with the stack, as a trial that keeps nothing; once
 old      forced by a checkout of commit 0059f21 in FOLDER, by the Python of its .venv, in turns with what follows
 forced   question and dense answer through the model
 replay   on their trace
 
-Further arguments are overrides of a search (model.dtype=bfloat16, objective=sparsity_5).
+Further arguments are overrides of a search (model.dtype=bfloat16, objective=sparsity_5; task.length=4096 with
+search.max_context_length=4096).
 """
 
 import json
@@ -22,13 +24,15 @@ from typing import Any
 
 import torch
 
-from sahub.config.cell import compose_cell
+from sahub.config.cell import Cell, compose_cell
 from sahub.engine.requests import Prepared, load
-from sahub.engine.session import Session
+from sahub.engine.session import Attention, Session
 from sahub.search.objective import reads_errors
 from sahub.search.trial import attention_of
 
-BUILDERS = ("quest", "streaming_llm", "double_sparsity", "pqcache", "snapkv")
+BUILDERS = {name: [[f"builder={name}"]] for name in ("quest", "streaming_llm", "double_sparsity", "pqcache", "snapkv")}
+DENSITIES = 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15
+STACKS = {"8 stacks of quest": [["builder=quest", f"builder.stages.quest.density={one}"] for one in DENSITIES]}
 TURNS = 5
 OLD = """
 import json, sys, time
@@ -79,8 +83,14 @@ def seconds(work: Callable[..., object], *given: object) -> float:
     return time.process_time() - begin
 
 
+def attention(cell: Cell) -> Attention:
+    """The builder's own stack, as a search asks it."""
+    how = attention_of(cell, ())
+    return how if reads_errors(cell.settings.objective) else replace(how, measure=0)
+
+
 def main() -> None:
-    """Print a line per builder."""
+    """Print a line per builder, or of all stacks."""
     torch.set_num_threads(1)
     folder = next((one.partition("=")[2] for one in sys.argv[1:] if one.startswith("--old=")), None)
     given = [one for one in sys.argv[1:] if not one.startswith("--")]
@@ -97,22 +107,23 @@ def main() -> None:
         alone = Session(load(cell))
         alone.generate(alone.prefix(request.context_ids, 128), question, how, max_new_tokens=len(answer))
 
-    for builder in BUILDERS:
-        at = [*given, f"builder={builder}"]
-        here = compose_cell(at)
-        how = attention_of(here, ())
-        how = how if reads_errors(here.settings.objective) else replace(how, measure=0)  # as a search asks
-        ways: dict[str, Callable[[], float]] = {} if old is None else {"old": lambda: old.forced(at)}  # noqa: B023
-        ways["forced"] = lambda: seconds(session.force, prefix, question, answer, how)  # noqa: B023
-        ways["replay"] = lambda: seconds(session.replay, prefix, question, answer, how)  # noqa: B023
-        for way in ways.values():
-            way()
-        turns = [{name: way() for name, way in ways.items()} for _ in range(TURNS)]
-        found = {"naive": seconds(naive, how)} | {name: median(turn[name] for turn in turns) for name in ways}
-        shown = ", ".join(f"{name} {number:.3f} s" for name, number in found.items())
+    for name, stacks in (STACKS if "--stacks" in sys.argv else BUILDERS).items():
+        every = [[*given, *stack] for stack in stacks]
+        hows = [attention(compose_cell(at)) for at in every]
+        ways: dict[str, Callable[[], float]] = {}
+        if old is not None:
+            ways["old"] = lambda: sum(old.forced(at) for at in every)  # noqa: B023
+        ways["forced"] = lambda: sum(seconds(session.force, prefix, question, answer, how) for how in hows)  # noqa: B023
+        ways["replay"] = lambda: sum(seconds(session.replay, prefix, question, answer, how) for how in hows)  # noqa: B023
+        for took in ways.values():
+            took()
+        turns = [{way: took() for way, took in ways.items()} for _ in range(TURNS)]
+        found = {"naive": sum(seconds(naive, how) for how in hows)}
+        found |= {way: median(turn[way] for turn in turns) for way in ways}
+        shown = ", ".join(f"{way} {number:.3f} s" for way, number in found.items())
         slow = ("naive", "old") if old else ("naive",)
-        ratios = [f"{fast} {found[name] / found[fast]:.1f} x {name}" for fast in ("forced", "replay") for name in slow]
-        print(f"{builder}: {shown}; {', '.join(ratios)}", flush=True)  # noqa: T201
+        ratios = [f"{fast} {found[way] / found[fast]:.1f} x {way}" for fast in ("forced", "replay") for way in slow]
+        print(f"{name}: {shown}; {', '.join(ratios)}", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
