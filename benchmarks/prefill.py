@@ -1,4 +1,4 @@
-"""A context that passes in pieces, joined without masks, beside one pass: `python benchmarks/prefill.py model=smollm2`.
+"""A context that passes in pieces, which are joined, beside one pass: `python benchmarks/prefill.py model=smollm2`.
 
 Prints CPU seconds of one thread, medians of runs that alternate, and the most bytes that were held beside what was
 there before, keys and values included, for a context of `tokens=4096` random tokens; `pieces=512,1024,8192` are the

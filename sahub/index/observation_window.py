@@ -71,7 +71,7 @@ class Observing(Stage):
         parts = observed.parts() if self.by_head else [observed]
         wanted = [self.joined(part.call, self.wanted(part.call, part)) for part in parts]
         index.keep(self._key, observed)
-        return torch.cat(wanted, dim=1), observed.start
+        return wanted[0] if len(wanted) == 1 else torch.cat(wanted, dim=1), observed.start
 
     @property
     def _key(self) -> Hashable:
@@ -95,7 +95,7 @@ class Observing(Stage):
     def _order(self, call: Call, index: "Observers") -> Tensor:
         """The prefix's keys as they are wanted after the last observer: int32 [b, h or 1, start]."""
         last = replace(call, q=call.q[:, :, -1:], rows=Rows(call.rows.batch, 1, call.rows.num_keys, call.rows.device))
-        wanted = self.joined(call, self.wanted(last, index.of(last, self._key)))
+        wanted, _ = self._told(last, index)
         if call.valid is not None:
             wanted = wanted.masked_fill(~call.valid[:, None, None, : wanted.shape[-1]], _OUT)
         return ranking(wanted)[:, :, 0].int()

@@ -56,14 +56,14 @@ class Observed:
         num_keys = self.call.rows.num_keys
         return _logits(self.call, self.call.q, list(range(num_keys - self.call.rows.num_rows, num_keys)))
 
-    @property
+    @cached_property
     def numbers(self) -> Tensor:
         """How many that are not padding are heard at the steps that rows ask for, at least 1: fp32 [b, 1, s, 1]."""
         heard = self.earlier + torch.nn.functional.pad(self.counted.cumsum(1), (1, 0))
         return heard[:, None, list(self.steps), None].clamp(min=1)
 
     def parts(self) -> Iterator["Observed"]:
-        """The same for some KV heads at a time, whose logits a core's cache holds; what they tell is told by all."""
+        """The same for some KV heads at a time, whose logits a core's cache holds; after the last, all have told."""
         call, heads, told = self.call, self.call.num_kv_heads, []
         each = self.queries.shape[0] * max(len(self.places), call.rows.num_rows) * call.rows.num_keys
         size = at_once(call.q.device, _CACHED) // max(1, each * (call.num_heads // heads)) or 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from sahub.attention.call import Geometry
 from sahub.config.cell import Cell
-from sahub.engine.contexts.prefill import at_once
+from sahub.engine.contexts.prefill import tokens_at_once
 from sahub.engine.contexts.prefix import INDEX_SETS
 from sahub.engine.traces import TRACES_BYTES
 from sahub.errors import SahubError
@@ -66,7 +66,7 @@ def memory_of(cell: Cell) -> Memory:
     sets = INDEX_SETS * searches or 1
     stays = _LOOPS + _SEARCHING * searches + int((_COPIES - 1 + sets) * most * index)
     stays += _traces(cell, each, token, sets * index)
-    passing = _passing(config) * min(most, at_once("cpu" if _is_cpu(settings.model.device) else "cuda")) * width
+    passing = _passing(config) * min(most, tokens_at_once("cpu" if _is_cpu(settings.model.device) else "cuda")) * width
     work = max(passing, stays + max(_WRITING, passing * (num > 1)))  # the loops come after the first pass
     return Memory(weights=_weights(cell, config), contexts=held, work=work)
 

@@ -1,17 +1,18 @@
 """A context that is read in pieces is what it is in one."""
 
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 import torch
 from conftest import tiny_config
-from families import seeded
+from families import seeded, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sahub.engine.call_stats import Inputs
 from sahub.engine.contexts import prefill as module
-from sahub.engine.contexts.prefill import _Joined, at_once, prefill
+from sahub.engine.contexts.prefill import _Joined, prefill, tokens_at_once
 from sahub.engine.routing import attached
 
 IDS = torch.randint(5, 200, (1, 90), generator=torch.Generator().manual_seed(0))
@@ -57,6 +58,13 @@ def test_what_the_kernel_does_not_know_is_attended_to_by_the_formula(formula):
     torch.testing.assert_close(_Joined().attend(0, given), given.dense())
 
 
+def test_numbers_that_do_not_lie_side_by_side_are_read_right():
+    given = call(3)
+    apart = {name: getattr(given, name).mT.contiguous().mT for name in ("query", "key", "value")}
+    for name, tensor in apart.items():
+        torch.testing.assert_close(_Joined().attend(0, replace(given, **{name: tensor})), given.dense())
+
+
 def test_keys_far_apart_in_size_join_without_overflow():
     given = call(1, chunk=3, past=4)
     given.key[:, :, :4] *= 1e4
@@ -80,9 +88,16 @@ def test_pieces_after_the_first_are_joined_where_the_model_attends_by_that_kerne
     assert routed.call_count == chunks
 
 
+def test_a_text_beyond_the_window_of_all_layers_is_the_models_own():
+    hf = tiny("mistral", sliding_window=40)
+    whole, parts = (prefill(hf, IDS, room=4, chunk=chunk) for chunk in (90, 32))
+    for one, other in zip(whole.cache.layers, parts.cache.layers, strict=True):
+        torch.testing.assert_close(other.keys[:, :, -39:], one.keys[:, :, -39:], atol=1e-5, rtol=1e-5)
+
+
 def test_few_tokens_at_once_on_a_cpu():
-    assert at_once("cpu") < at_once("cuda")
+    assert tokens_at_once("cpu") < tokens_at_once("cuda")
     hf, seen = seeded(tiny_config("llama")), []
     hf.get_input_embeddings().register_forward_hook(lambda _module, ids, _output: seen.append(ids[0].shape[1]))
-    prefill(hf, torch.randint(5, 200, (1, at_once("cpu") + 7)), room=4)
-    assert seen == [at_once("cpu"), 7]
+    prefill(hf, torch.randint(5, 200, (1, tokens_at_once("cpu") + 7)), room=4)
+    assert seen == [tokens_at_once("cpu"), 7]
