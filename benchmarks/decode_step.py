@@ -10,7 +10,7 @@ thread, milliseconds are the thread's own: other work on the machine is not coun
 import sys
 from pathlib import Path
 from statistics import median
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
@@ -50,6 +50,7 @@ OURS = {
     "random_sampling": {},
     "adaptive_sampling": {"max_density": 0.1, "base_rate_sampling": {"of_budget": 0.2, "at_least": 2}},
 }
+FOLDER = TemporaryDirectory()  # of the weights of hash_attention
 WITHOUT_DENSITY = {"magic_pig", "adaptive_sampling"}
 
 
@@ -121,7 +122,7 @@ def stack_of(name: str) -> Stack:
 
 def hash_weights() -> dict:
     """Fields of hash_attention with weights of this geometry, one linear function of 32 bits for each KV head."""
-    noise, file = torch.Generator().manual_seed(0), Path(mkdtemp()) / "hashes.safetensors"
+    noise, file = torch.Generator().manual_seed(0), Path(FOLDER.name) / "hashes.safetensors"
     tensors = {
         f"layers.0.{side}.0.weight": torch.randn(KV_HEADS, DIM, 32, generator=noise) for side in ("query", "key")
     }

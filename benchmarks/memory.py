@@ -11,6 +11,7 @@ import gc
 import subprocess
 import sys
 from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -45,9 +46,11 @@ def child(*case: str) -> None:
         found.append(rest.enter_context(peak(torch.device("cpu"))))
 
     with rest, patch.object(Session, "__init__", noted):
+        folder = rest.enter_context(TemporaryDirectory())
         [result] = sahub.optimize_matrix(
-            models=[case[0]], tasks=[TASK], builders=[case[1]], objectives=["sparsity_10"], overrides=limits(*case[2:])
-        )
+            models=[case[0]], tasks=[TASK], builders=[case[1]], objectives=["sparsity_10"],
+            overrides=limits(*case[2:]), directory=folder,
+        )  # fmt: skip
         assert (result.study if case[4] == "search" else result.validation) is not None, result.message
     [since] = found
     sys.stdout.write(f"{since.added}\n")

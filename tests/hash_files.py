@@ -2,10 +2,12 @@
 
 from itertools import pairwise
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import torch
 from safetensors.torch import save_file
+
+FOLDER = TemporaryDirectory(prefix="sahub-hashes-")  # removed as this process ends
 
 
 def hash_tensors(heads=2, head_dim=8, layers=2, widths=(6, 10), seed=0):
@@ -24,6 +26,6 @@ def hash_tensors(heads=2, head_dim=8, layers=2, widths=(6, 10), seed=0):
 
 def hash_fields(folder=None, **shape):
     """Fields of a hash_attention stage with such weights, two MLP layers of 6 and 10 channels."""
-    file = Path(folder or mkdtemp(prefix="sahub-hashes-")) / "hashes.safetensors"
+    file = Path(folder or mkdtemp(dir=FOLDER.name)) / "hashes.safetensors"
     save_file(hash_tensors(**shape), file)
     return {"weights": str(file), "hat_bits": 10, "hat_mlp_layers": 2, "hat_mlp_hidden_size": 6}
