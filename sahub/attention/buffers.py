@@ -31,7 +31,7 @@ def apart(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 class Growing:
-    """[b, n, ...] or [b, g, n, ...] with n growing by doubling: `data` is a view of the slots in use.
+    """[b, n, ...] or [b, g, n, ...] with n growing by a quarter: `data` is a view of the slots in use.
 
     Forks share it until one of them writes.
 
@@ -43,6 +43,7 @@ class Growing:
         self._fill = fill
         self._store: Tensor | None = None
         self._shared = False
+        self._reserved = 0
         self.length = 0
 
     @property
@@ -62,7 +63,8 @@ class Growing:
         store = self._store
         if store is None or store.shape[self._axis] < length:
             shape = list(like.shape if store is None else store.shape)
-            shape[self._axis] = max(length, 2 * shape[self._axis], 16) if store is not None else max(length, 16)
+            room = 0 if store is None else shape[self._axis] * 5 // 4
+            shape[self._axis] = max(length, self._reserved, room, 16)
             wider = self._new(shape, like)
             if store is not None:
                 wider.narrow(self._axis, 0, self.length).copy_(self.data)
@@ -71,6 +73,10 @@ class Growing:
             self._own()
         self.length = length
         return self.data
+
+    def reserve(self, num: int) -> None:
+        """So many more slots will be used: have room for all of them once one does not fit."""
+        self._reserved = self.length + num
 
     def append(self, more: Tensor) -> None:
         """Put `more` after the slots in use."""

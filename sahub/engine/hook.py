@@ -1,6 +1,7 @@
 """Sparse attention of one request, with receipts: what the layers with full attention are routed to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -41,10 +42,18 @@ class Hook:
         """The layers that are sparse."""
         return [layer for layer in self.geometry.layers if layer not in self.dense_layers]
 
-    def start(self, prefix: Prefix) -> None:
-        """Take the state at the end of the prefix, building what no stack with the same indexes built before."""
+    @contextmanager
+    def after(self, prefix: Prefix) -> Iterator[None]:
+        """Hold the states at the end of the prefix, building what no stack with the same indexes built before.
+
+        They go with the request: whoever keeps what was counted keeps no index.
+        """
         for layer in self.layers:
             self.states[layer] = prefix.state(self.stack, layer, self.seed)
+        try:
+            yield
+        finally:
+            self.states.clear()
 
     def attend(self, layer: int, call: Inputs) -> Tensor:
         """Attention of one call of one layer: [B, Q, Hq, Dv].

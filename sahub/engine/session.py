@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,7 +222,11 @@ class Session:
         prefix.rewind()
         hook = self._hook(prefix, attention)
         forward = Forward(self.model, prefix, hook)
-        with fixed_frequencies(hf, prefix.length + asked), attached(hf, hook) if hook else nullcontext():
+        with ExitStack() as during:
+            during.enter_context(fixed_frequencies(hf, prefix.length + asked))
+            if hook:
+                during.enter_context(hook.after(prefix))
+                during.enter_context(attached(hf, hook))
             yield forward
         if hook:
             hook.verify(forward.calls)
@@ -237,7 +241,7 @@ class Session:
         if attention.stack is None:
             return None
         attention.check(self.model.geometry)
-        hook = Hook(
+        return Hook(
             stack=attention.stack,
             geometry=self.model.geometry,
             dense_layers=frozenset(attention.dense_layers),
@@ -246,5 +250,3 @@ class Session:
             seed=attention.seed,
             example=prefix.example,
         )
-        hook.start(prefix)
-        return hook

@@ -37,7 +37,7 @@ class Coarse:
         """Take some more."""
         low, high = vectors.aminmax(dim=-1, keepdim=True)
         step = ((high - low) / _STEPS).clamp(min=torch.finfo(torch.float32).tiny)
-        codes = ((vectors - low) / step).round_().clamp_(0, _STEPS)
+        codes = (vectors - low).div_(step).round_().clamp_(0, _STEPS)
         self._codes.append(codes.int().to(torch.int16))
         self._reals.append(torch.cat([low, step], dim=-1))
         off = (_HALF * step + _rounding(vectors.shape[-1]) * (low.abs() + high.abs() + high - low)).amax((2, 3))

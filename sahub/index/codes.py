@@ -37,6 +37,11 @@ class Codes:
         """Bytes that they take beside that, as a step reads them."""
         return self._read.data.nbytes if self._read.length else 0
 
+    def reserve(self, num: int) -> None:
+        """So many more keys will come, in parts."""
+        self._packed.reserve(num)
+        self._read.reserve(num)
+
     def append(self, codes: Tensor) -> None:
         """Those of n more keys: whole numbers [b, g, t, n]."""
         self._packed.append(to_bits(codes, self._bits))

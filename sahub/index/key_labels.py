@@ -1,5 +1,7 @@
 """Labels of keys: a few channels in a few bits each."""
 
+from itertools import product
+
 import torch
 from torch import Tensor
 
@@ -8,11 +10,11 @@ from sahub.attention.call import Call, Scores
 from sahub.attention.products import scored
 from sahub.errors import ConfigError
 from sahub.index.channels import Lists, merged_by_rank
+from sahub.index.lsh import parts
 from sahub.index.packed_bits import Planes, to_bits
-from sahub.index.prefix_codes import Chunk, Coding
+from sahub.index.prefix_codes import Chunk, Coding, valid_keys
 
 _LEAST_WIDTH = 1e-30  # below, steps per unit overflow fp32
-_CHUNK_KEYS = 4096  # labelled at once
 
 
 def channels_kept(head_dim: int, group_factor: int) -> int:
@@ -75,9 +77,8 @@ class Labels(Coding):
         num = channels_kept(head_dim, self._group_factor)
         if self._lists is None:
             total = torch.zeros(keys.shape[0], groups, head_dim, dtype=torch.float64, device=keys.device)
-            for chunk, valid in prefix:
-                size = chunk.abs() if valid is None else chunk.abs().masked_fill(~valid[:, None, :, None], 0)
-                total += size.sum(dim=2, dtype=torch.float64)
+            for b, g in product(range(len(keys)), range(groups)):  # one head at a time: memory stays small
+                total[b, g] = valid_keys(prefix, b, g).abs().sum(dim=0, dtype=torch.float64)
             order = total.argsort(dim=-1, descending=True, stable=True)
             self._chosen = order[:, :, None, :num]
             return
@@ -90,7 +91,10 @@ class Labels(Coding):
         self._chosen = torch.tensor(lists, device=keys.device).unflatten(0, (groups, -1))[None, ..., :num]
 
     def _encode(self, keys: Tensor) -> None:
-        for part in keys.split(_CHUNK_KEYS, dim=2):
+        assert self._chosen is not None
+        for growing in (self._codes, self._reals, self._read):
+            growing.reserve(keys.shape[2])
+        for part in parts(keys, self._chosen[0, 0].numel() * (1 if self._label_bits == 16 else self._label_bits)):
             self._label(part)
 
     def _label(self, keys: Tensor) -> None:
@@ -104,7 +108,7 @@ class Labels(Coding):
             return
         low, high = values.amin(dim=3, keepdim=True), values.amax(dim=3, keepdim=True)
         step = _step(low.float(), high.float(), self._label_bits)
-        codes = ((values.float() - low.float()) * step).round().clamp(0, (1 << self._label_bits) - 1).int()
+        codes = ((values.float() - low.float()) * step).round().clamp(0, (1 << self._label_bits) - 1).to(torch.int16)
         self._codes.append(to_bits(codes.flatten(2, 3), self._label_bits))
         self._reals.append(torch.cat([low, high], dim=3).flatten(2, 3))
         self._note_read(codes / step + low.float())

@@ -15,6 +15,10 @@ class Planes:
         self.length = 0
         self._bytes = Growing(axis=3)
 
+    def reserve(self, num: int) -> None:
+        """So many more keys will come, in parts."""
+        self._bytes.reserve(-(-num // 8))
+
     def append(self, bits: Tensor) -> None:
         """Take the bits [b, g, n, k] (bool, or 0 and 1) of k more keys."""
         start, end = self.length, self.length + bits.shape[3]

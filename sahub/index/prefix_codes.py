@@ -3,6 +3,7 @@
 import copy
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from sahub.attention.call import Call
@@ -103,3 +104,8 @@ class Coding:
 
     def _take_codes(self, rows: Tensor) -> None:
         raise NotImplementedError
+
+
+def valid_keys(prefix: list[Chunk], b: int, g: int) -> Tensor:
+    """The keys [n, d] of a KV head of a sequence that are no padding."""
+    return torch.cat([keys[b, g] if valid is None else keys[b, g][valid[b]] for keys, valid in prefix])

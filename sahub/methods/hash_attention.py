@@ -12,7 +12,7 @@ from sahub.attention.budgets import Density, Size, is_count
 from sahub.attention.buffers import Growing
 from sahub.attention.call import Call, Geometry, Scores
 from sahub.attention.choose import choose
-from sahub.attention.rows import at_once, free_to_read
+from sahub.attention.rows import free_to_read
 from sahub.attention.selection import Selection
 from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
@@ -20,6 +20,7 @@ from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
 from sahub.index.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
+from sahub.index.lsh import parts
 from sahub.index.packed_bits import Planes
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -28,7 +29,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": torch.nn.functional.gelu,
     "tanh": torch.tanh,
 }
-_CHUNK_ELEMENTS = 8_000_000  # of the largest temporary: 32 MB in fp32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,17 +139,17 @@ class Signatures:
         """Hash the new keys, once for every MLP that reads them."""
         del v_new, valid_new
         mlp = self._mlp("key", k_new)
-        batch, groups, num, _ = k_new.shape
+        groups, num = k_new.shape[1:3]
         heads = mlp[0][0].shape[0]
         if (heads % groups and heads != 1) or mlp[0][0].shape[1] != k_new.shape[3]:
             raise ConfigError(
                 f"weights={self._weights}: are for {heads} heads of {mlp[0][0].shape[1]}, not for {groups} KV heads of "
                 f"{k_new.shape[3]}"
             )
-        widest = max(weight.shape[2] for weight, _ in mlp)
-        for part in k_new.split(
-            max(1, at_once(k_new.device, _CHUNK_ELEMENTS) // (batch * max(heads, groups) * widest)), dim=2
-        ):
+        widest = max(k_new.shape[3], *(weight.shape[2] for weight, _ in mlp))
+        self._bits.reserve(num)
+        self._words.reserve(num)
+        for part in parts(k_new, max(1, heads // groups) * widest):
             found = _positive(part.repeat_interleave(max(1, heads // groups), dim=1), mlp, self._activation)
             bits = found.transpose(-1, -2).unflatten(1, (groups, -1))  # [b, g, MLPs, n, k]
             self._bits.append(bits.flatten(2, 3))

@@ -22,9 +22,9 @@ from sahub.attention.stage import Index, Stage
 from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
-from sahub.index.lsh import KEYS_AT_ONCE, normals, sides
+from sahub.index.lsh import normals, parts, sides
 from sahub.index.packed_bits import Planes
-from sahub.index.prefix_codes import Chunk, Coding
+from sahub.index.prefix_codes import Chunk, Coding, valid_keys
 
 _OUT = float("-inf")
 _CACHED_BYTES = 1 << 19  # of what is found in some tables of a KV head
@@ -165,22 +165,21 @@ class Tables(Coding):
         return torch.where(size > 0, dots / size, 0.0)
 
     def _learn(self, prefix: list[Chunk]) -> None:
-        first = prefix[0][0]
-        self._mean = first.new_zeros(*first.shape[:2], 1, first.shape[3], dtype=torch.float32)
-        if self._stage.center == "keys":
-            sums = torch.stack([_of_valid(keys, valid).double().sum(2, keepdim=True) for keys, valid in prefix]).sum(0)
-            counts = torch.stack([_counts(keys, valid) for keys, valid in prefix]).sum(0)
-            self._mean = (sums / counts.clamp(min=1)[:, None, None, None]).float()
-        self._top = first.new_zeros(*first.shape[:2], 1, dtype=torch.float32)
-        if self._stage.transform == "simple_lsh":
-            for keys, valid in prefix:
-                if keys.shape[2]:
-                    norms = torch.linalg.vector_norm(_of_valid(keys.float() - self._mean, valid), dim=-1)
-                    self._top = self._top.maximum(norms.amax(-1, keepdim=True))
-            self._top = self._top * self._stage.headroom
+        batch, groups, _, dim = prefix[0][0].shape
+        self._mean = torch.zeros(batch, groups, 1, dim, device=prefix[0][0].device)
+        self._top = torch.zeros(batch, groups, 1, device=prefix[0][0].device)
+        for b, g in product(range(batch), range(groups)):  # one head at a time: memory stays small
+            keys = valid_keys(prefix, b, g)
+            if self._stage.center == "keys" and len(keys):
+                self._mean[b, g] = keys.double().mean(0)
+            if self._stage.transform == "simple_lsh" and len(keys):
+                norms = torch.linalg.vector_norm(keys.float() - self._mean[b, g], dim=-1)
+                self._top[b, g] = norms.amax() * self._stage.headroom
 
     def _encode(self, keys: Tensor) -> None:
-        for part in keys.split(KEYS_AT_ONCE, dim=2):
+        self._sides.reserve(keys.shape[2])
+        self._norms.reserve(keys.shape[2])
+        for part in parts(keys, self._stage.lsh_l * self._stage.lsh_k):
             self._hash(part)
 
     def _hash(self, keys: Tensor) -> None:
@@ -230,12 +229,3 @@ def _together(one: list[Tensor], other: list[Tensor]) -> list[Tensor]:
         if i + j + 1 < len(one):
             both[i + j + 1] = both[i + j + 1] | (one[i] & other[j])
     return both
-
-
-def _of_valid(x: Tensor, valid: Tensor | None) -> Tensor:
-    return x if valid is None else x.masked_fill(~valid[:, None, :, None], 0.0)
-
-
-def _counts(keys: Tensor, valid: Tensor | None) -> Tensor:
-    """Valid keys of each sequence, int64 [b]."""
-    return keys.new_full((keys.shape[0],), keys.shape[2], dtype=torch.int64) if valid is None else valid.sum(-1)

@@ -17,7 +17,7 @@ from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.codes import Codes
 from sahub.index.kmeans import Finite, kmeans, nearest, seed_of
-from sahub.index.prefix_codes import Chunk, Coding
+from sahub.index.prefix_codes import Chunk, Coding, valid_keys
 
 _KEYS_AT_ONCE = 4096  # that are encoded
 METRICS = ("euclidean", "ip")
@@ -149,8 +149,7 @@ class ProductCodes(Coding):
         limit = torch.finfo(torch.float16).max
         for b in range(batch):  # one head at a time: what is learned depends on no other, and memory stays small
             for g in range(groups):
-                points = torch.cat([_valid_keys(chunk, valid, b, g) for chunk, valid in prefix])
-                points = points.float().unflatten(-1, (parts, -1)).transpose(0, 1)  # [m, n, d / m]
+                points = valid_keys(prefix, b, g).float().unflatten(-1, (parts, -1)).transpose(0, 1)  # [m, n, d / m]
                 if points.shape[1]:
                     self._largest[b, g] = points.square().sum(-1).amax(-1, keepdim=True)
                 found = kmeans(self._widened(points, self._largest[b, g]), num, self._stage.kmeans_iter, self._seed)
@@ -161,6 +160,7 @@ class ProductCodes(Coding):
     def _encode(self, keys: Tensor) -> None:
         assert self.centroids is not None
         assert self._largest is not None
+        self._codes.reserve(keys.shape[2])
         for part in keys.split(_KEYS_AT_ONCE, dim=2):
             points = part.float().unflatten(-1, (self._stage.pq_group_factor, -1)).transpose(2, 3)
             points = self._widened(points, self._largest)  # [b, g, m, n, d / m]
@@ -196,7 +196,3 @@ class ProductCodes(Coding):
         """Bytes in use."""
         finite = 0 if self.centroids is None else sum(part.nbytes for part in self._finite)
         return self.code_bytes + self._codes.read_bytes + finite
-
-
-def _valid_keys(keys: Tensor, valid: Tensor | None, b: int, g: int) -> Tensor:
-    return keys[b, g] if valid is None else keys[b, g][valid[b]]

@@ -17,7 +17,7 @@ from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.codes import MOST_BITS, Codes
-from sahub.index.lsh import KEYS_AT_ONCE, normals
+from sahub.index.lsh import normals, parts
 
 _LARGEST = torch.finfo(torch.float16).max
 
@@ -107,10 +107,12 @@ class Buckets:
         """Hash the keys."""
         del valid_new
         self.length += k_new.shape[2]
-        for keys in k_new.split(KEYS_AT_ONCE, dim=2):
+        places = torch.arange(self._width, dtype=torch.int16, device=k_new.device)
+        self._codes.reserve(k_new.shape[2])
+        for keys in parts(k_new, self._tables * self._width):
             above = (keys.float() @ self.planes(keys) >= 0).unflatten(-1, (self._tables, self._width))
-            places = torch.arange(self._width, device=above.device)
-            self._codes.append((above.int() << places).sum(-1).transpose(-1, -2))
+            codes = (above.to(torch.int16) << places).sum(-1, dtype=torch.int16)  # of MOST_BITS at most
+            self._codes.append(codes.transpose(-1, -2))
         norms = torch.linalg.vector_norm(v_new.float(), dim=-1)
         self._norms.append(norms.clamp(max=_LARGEST).to(torch.float16))
 

@@ -1,11 +1,14 @@
 """What a worker would hold in memory: weights, contexts, and what is made of them on the way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sahub.attention.call import Geometry
+from sahub.attention.stack import Stack
+from sahub.builders.space import overrides_of
 from sahub.config.cell import Cell
 from sahub.engine.contexts.prefill import tokens_at_once
 from sahub.engine.contexts.prefix import INDEX_SETS
@@ -15,11 +18,12 @@ from sahub.models import gguf
 from sahub.models.reading import read_config
 from sahub.models.supported import geometry, reads_at_most, shared_keys, text_of
 from sahub.models.weights import GGUF, files_of
+from sahub.search.generations import at_random
 from sahub.search.objective import fidelity_of, reads_traces
-from sahub.search.trial import Limits, attention_of
+from sahub.search.trial import Limits, attention_of, space_of_cell
 
 _HIDDEN, _INNER = 9, 4  # vectors of a token that are held in a pass: of the model's width, and of its MLP's
-_COPIES = 3  # of an index: that of the context, and the copy that a question appends to, which has room for as much
+_COPY = 1.25  # of an index: that which a question appends to, which has room for a quarter more
 _MANY = 1000  # contexts, where their number is not limited
 _TRIED = 1 << 23  # numbers in keys, at most, of which an index is made to see what it takes
 _LOOPS = 104 << 20  # bytes: the compiler of the loops, and what it made
@@ -58,14 +62,16 @@ def memory_of(cell: Cell) -> Memory:
         phase: (contexts_of(cell, phase) or _MANY, longest(cell, getattr(settings, phase))) for phase in settings.phases
     }
     num, most = sum(one for one, _ in each.values()), max(length for _, length in each.values())
-    every = sum(one * length * token for one, length in each.values())
-    held = max(most * token, min(settings.compute.prefix_mib << 20, every))  # always the one in use
-    tried = min(most, _TRIED // (shape.num_kv_heads * shape.head_dim))
-    index = layers * _index_bytes(cell, shape, width, tried)  # of a token
-    searches = "search" in each
-    sets = INDEX_SETS * searches or 1
-    stays = _LOOPS + _SEARCHING * searches + int((_COPIES - 1 + sets) * most * index)
+    held = _held(cell, [*each.values()], token)
+    tried, searches = min(most, _TRIED // (shape.num_kv_heads * shape.head_dim)), "search" in each
+    index = layers * _index_bytes(_stack(cell, ()), shape, width, tried)  # of a token
+    sets = max(1.0, _sets(cell, shape, width, max(1, tried // INDEX_SETS))) if searches else 1.0
+    decided = 1 + searches  # sets of indexes: the builder's own, and the winner's
+    stays = _LOOPS + _SEARCHING * searches + int((_COPY + decided) * most * index)
     stays += _traces(cell, each, token, sets * index)
+    if searches:  # those of a batch are held before the contexts that come after the trials
+        trials = settings.search.max_requests, each["search"][1]
+        stays += max(0, int((sets - decided) * trials[1] * index) - (held - _held(cell, [trials], token)))
     passing = _passing(config) * min(most, tokens_at_once("cpu" if _is_cpu(settings.model.device) else "cuda")) * width
     work = max(passing, stays + max(_WRITING, passing * (num > 1)))  # the loops come after the first pass
     return Memory(weights=_weights(cell, config), contexts=held, work=work)
@@ -76,6 +82,12 @@ def contexts_of(cell: Cell, phase: str) -> int | None:
     if phase == "search":
         return int(cell.settings.search.max_requests + cell.settings.search.decide)
     return cell.settings.validate.max_requests or cell.settings.task.options.get("num_examples")
+
+
+def _held(cell: Cell, contexts: Sequence[tuple[int, int]], token: int) -> int:
+    """Bytes of contexts (num, length) as far as there is room, always of the one in use."""
+    every = sum(num * length * token for num, length in contexts)
+    return max(*(length * token for _, length in contexts), min(cell.settings.compute.prefix_mib << 20, every))
 
 
 def _traces(cell: Cell, each: Mapping[str, tuple[int, int]], token: int, index: float) -> int:
@@ -111,14 +123,25 @@ def _passing(config: Any) -> int:
     return int(_HIDDEN * text.hidden_size + _INNER * inner)
 
 
-def _index_bytes(cell: Cell, shape: Geometry, width: int, length: int) -> float:
-    """Of a layer for each of so many keys, by the stack as the builder has it; 0 where that cannot be built before."""
+def _stack(cell: Cell, overrides: Sequence[str]) -> Stack | None:
+    """None for dense attention, and where it cannot be built before."""
+    with suppress(SahubError):
+        return attention_of(cell, overrides).stack
+    return None
+
+
+def _sets(cell: Cell, shape: Geometry, width: int, length: int) -> float:
+    """What the indexes of a batch of trials take together, in indexes of the builder's own stack."""
+    drawn = [_stack(cell, overrides_of(point)) for point in at_random(space_of_cell(cell), cell.settings)]
+    known = {stack.index_keys(): stack for stack in drawn if stack is not None}  # equal ones are shared
+    every = [_index_bytes(stack, shape, width, length) for stack in [*known.values()][:INDEX_SETS]]
+    return sum(every) / (_index_bytes(_stack(cell, ()), shape, width, length) or 1.0)
+
+
+def _index_bytes(stack: Stack | None, shape: Geometry, width: int, length: int) -> float:
+    """Of a layer for each of so many keys."""
     import torch  # only where it is asked
 
-    try:
-        stack = attention_of(cell, ()).stack
-    except SahubError:
-        return 0.0
     if stack is None:
         return 0.0
     state, noise = stack.new_state(layer=0), torch.Generator().manual_seed(0)

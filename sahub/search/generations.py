@@ -76,6 +76,13 @@ def generations(
         yield generation
 
 
+def at_random(space: Space, settings: Settings) -> list[Point]:
+    """A batch of points, each drawn by itself by the seed of the search."""
+    source = _Sampled(space, member("search/samplers", "random").study(settings, 1))
+    drawn = [source.draw() for _ in range(settings.search.batch)]
+    return [point for point, _ in drawn]
+
+
 @dataclass
 class _Listed:
     """Points known beforehand."""
@@ -101,7 +108,7 @@ class _Sampled:
         for point in new[:count]:
             self.study.enqueue_trial(point, skip_if_exists=True)
 
-    def draw(self) -> tuple[Point, optuna.Trial] | None:
+    def draw(self) -> tuple[Point, optuna.Trial]:
         trial, point = self.study.ask(), Point()
         for leaf, distribution in self.space.free.items():
             if self.space.applies(leaf, point):

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from temporaries import Largest
 
 from sahub.attention.attend import attend
 from sahub.attention.rows import rows_of
@@ -179,20 +179,6 @@ def test_keys_in_a_larger_buffer_and_any_layout_are_read_in_place():
     assert torch.equal(attend(q, *swapped, selection), plain)
     strided = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in (k, v)]
     torch.testing.assert_close(attend(q, *strided, selection), plain)
-
-
-class Largest(TorchDispatchMode):
-    """The most elements that any operation put out."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
-            self.elements = max(self.elements, out.untyped_storage().nbytes() // out.element_size())
-        return out
 
 
 @pytest.mark.parametrize("last", [{"name": "local", "window_size": 8}, {"name": "quest", "density": 0.05}])

@@ -2,6 +2,7 @@
 
 import mmap
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
@@ -99,6 +100,26 @@ def test_contexts_beyond_the_cap_come_back_from_where_they_were_put(
     for one, other in zip(found, expected, strict=True):
         assert all(torch.equal(mine, his) for mine, his in zip(one, other, strict=True))
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]  # nothing is left behind
+
+
+def test_an_answer_keeps_no_state_of_its_layers(make_model, tokenizer, monkeypatch) -> None:
+    session = Session(wrap_model(make_model("llama"), tokenizer))
+    held, make, made = session.prefix(tuple(range(20, 84)), 30), Prefix.state, []
+    quest = Attention(stack=build_stack([{"name": "quest", "page_size": 4, "density": 0.5}]))
+
+    def noted(*arguments):
+        made.append(ref(state := make(*arguments)))
+        return state
+
+    monkeypatch.setattr(Prefix, "state", noted)
+    answers = [
+        session.force(held, [7, 8, 9], [10, 11, 12], quest),
+        session.generate(held, [7, 8, 9], quest, max_new_tokens=4),
+        *session.generate_together(held, [[7, 8, 9], [9, 8, 7]], quest, [4, 4]),
+    ]
+    assert len(answers) == 4
+    assert len(made) == 6  # two layers, for the questions together once
+    assert not any(state() for state in made)
 
 
 def test_a_prefix_that_somebody_holds_is_brought_back_when_it_is_asked(make_model, tokenizer, tmp_path: Path) -> None:
