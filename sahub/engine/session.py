@@ -222,11 +222,9 @@ class Session:
         prefix.rewind()
         hook = self._hook(prefix, attention)
         forward = Forward(self.model, prefix, hook)
-        with ExitStack() as during:
-            during.enter_context(fixed_frequencies(hf, prefix.length + asked))
-            if hook:
-                during.enter_context(hook.after(prefix))
-                during.enter_context(attached(hf, hook))
+        with fixed_frequencies(hf, prefix.length + asked), ExitStack() as during:
+            for one in (hook.after(prefix), attached(hf, hook)) if hook else ():
+                during.enter_context(one)
             yield forward
         if hook:
             hook.verify(forward.calls)
