@@ -252,9 +252,7 @@ def asked(hf: Any, prefix: Prefix, stack: Stack | None) -> Iterator[Hook | None]
     """A request after a rewound prefix."""
     prefix.rewind()
     hook = None if stack is None else Hook(stack=stack, geometry=geometry(hf.config), measure=0)
-    if hook:
-        hook.start(prefix)
-    with attached(hf, hook) if hook else nullcontext():
+    with hook.after(prefix) if hook else nullcontext(), attached(hf, hook) if hook else nullcontext():
         yield hook
 
 

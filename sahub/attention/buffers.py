@@ -89,7 +89,7 @@ class Growing:
             if self._shared:
                 self._own()
             self._store.narrow(self._axis, length, self.length - length).fill_(self._fill)
-        self.length = min(self.length, length)
+        self.length, self._reserved = min(self.length, length), 0
 
     def _new(self, shape: Sequence[int], like: Tensor) -> Tensor:
         made = apart(shape, like)

@@ -48,9 +48,9 @@ class Hook:
 
         They go with the request: whoever keeps what was counted keeps no index.
         """
-        for layer in self.layers:
-            self.states[layer] = prefix.state(self.stack, layer, self.seed)
         try:
+            for layer in self.layers:
+                self.states[layer] = prefix.state(self.stack, layer, self.seed)
             yield
         finally:
             self.states.clear()

@@ -10,8 +10,7 @@ from sahub.attention.call import Call, Scores
 from sahub.attention.products import scored
 from sahub.errors import ConfigError
 from sahub.index.channels import Lists, merged_by_rank
-from sahub.index.lsh import parts
-from sahub.index.packed_bits import Planes, to_bits
+from sahub.index.packed_bits import Planes, parts, to_bits
 from sahub.index.prefix_codes import Chunk, Coding, valid_keys
 
 _LEAST_WIDTH = 1e-30  # below, steps per unit overflow fp32

@@ -5,23 +5,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sahub.attention.rows import at_once
-
-_CACHED_NUMBERS = 1 << 19  # projections at once
-
 
 @lru_cache(maxsize=128)
 def normals(seed: int, layer: int, dim: int, num: int, device: torch.device) -> Tensor:
     """`num` standard normal vectors, fp32 [dim, num], the same for every example and head of a layer."""
     mixed = (seed * 1_000_003 + layer * 7919 + 0x5A4D) & (2**63 - 1)
     return torch.randn(dim, num, generator=torch.Generator().manual_seed(mixed)).to(device)
-
-
-def parts(keys: Tensor, numbers: int) -> tuple[Tensor, ...]:
-    """Keys [b, g, k, d] in parts: a key of a head has so many projections, each four bytes before it is a bit."""
-    size = at_once(keys.device, _CACHED_NUMBERS) // max(1, keys.shape[0] * keys.shape[1] * numbers)
-    found: tuple[Tensor, ...] = keys.split(max(8, size // 8 * 8), dim=2)  # bits of eight keys share a byte
-    return found
 
 
 def sides(projected: Tensor) -> Tensor:

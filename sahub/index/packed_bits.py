@@ -7,6 +7,8 @@ from torch import Tensor
 
 from sahub.attention.buffers import Growing
 
+_NUMBERS, _AWAY = 1 << 19, 1 << 24  # that are held at once before they are bits: for a core's cache, and elsewhere
+
 
 class Planes:
     """bool [b, g, n, k] with k growing: n bits of each key, held as uint8 [b, g, n, k / 8]."""
@@ -65,6 +67,13 @@ class Planes:
     def nbytes(self) -> int:
         """Bytes in use."""
         return self._bytes.data.nbytes if self.length else 0
+
+
+def parts(keys: Tensor, numbers: int) -> tuple[Tensor, ...]:
+    """Keys [b, g, k, d] in parts of which no more is held at once; so many numbers of a key of a head become bits."""
+    size = (_NUMBERS if keys.device.type == "cpu" else _AWAY) // max(1, keys.shape[0] * keys.shape[1] * numbers)
+    found: tuple[Tensor, ...] = keys.split(max(8, size // 8 * 8), dim=2)  # bits of eight keys share a byte
+    return found
 
 
 def to_bits(codes: Tensor, width: int) -> Tensor:

@@ -20,8 +20,7 @@ from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
 from sahub.index.hash_weights import MAKE, HashFile, Mlp, read_header, read_layer
-from sahub.index.lsh import parts
-from sahub.index.packed_bits import Planes
+from sahub.index.packed_bits import Planes, parts
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,

@@ -22,8 +22,8 @@ from sahub.attention.stage import Index, Stage
 from sahub.compiled.parallel import over_units
 from sahub.compiled.present import at_hand
 from sahub.errors import ConfigError
-from sahub.index.lsh import normals, parts, sides
-from sahub.index.packed_bits import Planes
+from sahub.index.lsh import normals, sides
+from sahub.index.packed_bits import Planes, parts
 from sahub.index.prefix_codes import Chunk, Coding, valid_keys
 
 _OUT = float("-inf")
@@ -147,8 +147,8 @@ class Tables(Coding):
         else:
             size = max(1, at_once(held.device, _CACHED_BYTES) // (asked.shape[2] * words))
             for b, g in product(range(held.shape[0]), range(held.shape[1])):  # a core's cache holds some tables
-                parts = zip(held[b, g, ..., :words].split(size), asked[b, g, ..., None].split(size, dim=1), strict=True)
-                found[b, g] = reduce(_together, [_found(*part, least) for part in parts])[-1]
+                pairs = zip(held[b, g, ..., :words].split(size), asked[b, g, ..., None].split(size, dim=1), strict=True)
+                found[b, g] = reduce(_together, [_found(*part, least) for part in pairs])[-1]
         places = torch.arange(8, dtype=torch.uint8, device=held.device)
         found = ((found[..., None] >> places) & 1).flatten(-2)[..., : call.rows.num_keys]
         heads: Tensor = found.bool().unflatten(2, (group, -1)).flatten(1, 2)

@@ -17,7 +17,8 @@ from sahub.attention.selector import GROUPS, Selector
 from sahub.attention.stage import Index, Stage
 from sahub.errors import ConfigError
 from sahub.index.codes import MOST_BITS, Codes
-from sahub.index.lsh import normals, parts
+from sahub.index.lsh import normals
+from sahub.index.packed_bits import parts
 
 _LARGEST = torch.finfo(torch.float16).max
 

@@ -1,6 +1,6 @@
 """What a worker would hold in memory: weights, contexts, and what is made of them on the way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from sahub.search.trial import Limits, attention_of, space_of_cell
 _HIDDEN, _INNER = 9, 4  # vectors of a token that are held in a pass: of the model's width, and of its MLP's
 _COPY = 1.25  # of an index: that which a question appends to, which has room for a quarter more
 _MANY = 1000  # contexts, where their number is not limited
+_DRAWN = 4 * INDEX_SETS  # points of a batch, at most, that are looked at
 _TRIED = 1 << 23  # numbers in keys, at most, of which an index is made to see what it takes
 _LOOPS = 104 << 20  # bytes: the compiler of the loops, and what it made
 _WRITING = 50 << 20  # bytes: what answers leave behind, and results and their pictures take at the end
@@ -38,8 +39,8 @@ class Memory:
 
     weights   as they are run
     contexts  keys and values of the contexts of all phases, as far as there is room
-    work      indexes of the builder's own stack, and traces where the cell replays; beside them what is more: a pass
-              over a context, or the writing of results
+    work      indexes of the builder's own stack and of what a search holds beside it, and traces where the cell
+              replays; beside them what is more: a pass over a context, or the writing of results
     """
 
     weights: int
@@ -64,8 +65,9 @@ def memory_of(cell: Cell) -> Memory:
     num, most = sum(one for one, _ in each.values()), max(length for _, length in each.values())
     held = _held(cell, [*each.values()], token)
     tried, searches = min(most, _TRIED // (shape.num_kv_heads * shape.head_dim)), "search" in each
-    index = layers * _index_bytes(_stack(cell, ()), shape, width, tried)  # of a token
-    sets = max(1.0, _sets(cell, shape, width, max(1, tried // INDEX_SETS))) if searches else 1.0
+    own = _stack(cell, shape)
+    index = layers * _index_bytes(own, shape, width, tried)  # of a token
+    sets = max(1.0, _sets(cell, own, shape, width, max(1, tried // INDEX_SETS))) if searches else 1.0
     decided = 1 + searches  # sets of indexes: the builder's own, and the winner's
     stays = _LOOPS + _SEARCHING * searches + int((_COPY + decided) * most * index)
     stays += _traces(cell, each, token, sets * index)
@@ -123,19 +125,25 @@ def _passing(config: Any) -> int:
     return int(_HIDDEN * text.hidden_size + _INNER * inner)
 
 
-def _stack(cell: Cell, overrides: Sequence[str]) -> Stack | None:
-    """None for dense attention, and where it cannot be built before."""
+def _stack(cell: Cell, shape: Geometry, overrides: Sequence[str] = ()) -> Stack | None:
+    """None for dense attention, and where it cannot be built before, or is none for such a model."""
     with suppress(SahubError):
-        return attention_of(cell, overrides).stack
+        stack = attention_of(cell, overrides).stack
+        if stack is not None:
+            stack.check(shape)
+        return stack
     return None
 
 
-def _sets(cell: Cell, shape: Geometry, width: int, length: int) -> float:
-    """What the indexes of a batch of trials take together, in indexes of the builder's own stack."""
-    drawn = [_stack(cell, overrides_of(point)) for point in at_random(space_of_cell(cell), cell.settings)]
-    known = {stack.index_keys(): stack for stack in drawn if stack is not None}  # equal ones are shared
-    every = [_index_bytes(stack, shape, width, length) for stack in [*known.values()][:INDEX_SETS]]
-    return sum(every) / (_index_bytes(_stack(cell, ()), shape, width, length) or 1.0)
+def _sets(cell: Cell, own: Stack | None, shape: Geometry, width: int, length: int) -> float:
+    """What the indexes of a batch of trials take together, in indexes of the builder's `own` stack."""
+    known: dict[Hashable, Stack] = {}  # stacks with equal ones share them
+    for point in at_random(space_of_cell(cell), cell.settings, min(cell.settings.search.batch, _DRAWN)):
+        stack = _stack(cell, shape, overrides_of(point))
+        if stack is not None and len(known) < INDEX_SETS:
+            known[stack.index_keys()] = stack
+    every = sum(_index_bytes(stack, shape, width, length) for stack in known.values())
+    return every / (_index_bytes(own, shape, width, length) or 1.0)
 
 
 def _index_bytes(stack: Stack | None, shape: Geometry, width: int, length: int) -> float:

@@ -76,10 +76,10 @@ def generations(
         yield generation
 
 
-def at_random(space: Space, settings: Settings) -> list[Point]:
-    """A batch of points, each drawn by itself by the seed of the search."""
+def at_random(space: Space, settings: Settings, num: int) -> list[Point]:
+    """Points that are drawn each by itself, by the seed of the search."""
     source = _Sampled(space, member("search/samplers", "random").study(settings, 1))
-    drawn = [source.draw() for _ in range(settings.search.batch)]
+    drawn = [source.draw() for _ in range(num)]
     return [point for point, _ in drawn]
 
 

@@ -91,7 +91,7 @@ def test_bounds_in_16_bits_count_where_contexts_are_long_enough_for_them():
     shape = Geometry(num_layers=1, num_heads=32, num_kv_heads=8, head_dim=128)
     quest = cell("builder.stages.quest.page_size=16", "builder.stages.quest.label_bits=16")
     page = 2 * 128 * 8  # numbers: two bounds of each KV head
-    stack = memory._stack(quest, ())
+    stack = memory._stack(quest, shape)
     assert memory._index_bytes(stack, shape, 4, 1024) == 4 * page / 16
     assert memory._index_bytes(stack, shape, 4, 8192) == (4 * page + 2 * page + 8 * 8) / 16  # with low and step
 
@@ -99,3 +99,12 @@ def test_bounds_in_16_bits_count_where_contexts_are_long_enough_for_them():
 def test_no_context_is_longer_than_the_model_reads():
     asked = cell("validate.max_context_length=1000000")
     assert longest(asked, asked.settings.validate) < 1000000
+
+
+def test_a_point_that_the_model_cannot_have_is_not_counted():
+    free = "builder.search.pqcache.pq_group_factor.choices"  # 32 channels are no multiple of 5
+
+    def of(*choices):
+        return memory_of(cell("phases=[search]", f"{free}=[{','.join(map(str, choices))}]", builder="pqcache")).work
+
+    assert of(2, 5) > memory._LOOPS
