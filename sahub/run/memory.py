@@ -139,8 +139,10 @@ def _sets(cell: Cell, own: Stack | None, shape: Geometry, width: int, length: in
     """What the indexes of a batch of trials take together, in indexes of the builder's `own` stack."""
     known: dict[Hashable, Stack] = {}  # stacks with equal ones share them
     for point in at_random(space_of_cell(cell), cell.settings, min(cell.settings.search.batch, _DRAWN)):
+        if len(known) == INDEX_SETS:
+            break
         stack = _stack(cell, shape, overrides_of(point))
-        if stack is not None and len(known) < INDEX_SETS:
+        if stack is not None:
             known[stack.index_keys()] = stack
     every = sum(_index_bytes(stack, shape, width, length) for stack in known.values())
     return every / (_index_bytes(own, shape, width, length) or 1.0)
