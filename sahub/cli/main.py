@@ -93,7 +93,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     from hydra.types import RunMode
 
     from sahub.cli.preflight import check_plugins, check_read
-    from sahub.config.cell import check_removed, plan
+    from sahub.config.cell import check_typed, plan
     from sahub.config.overrides import typed_overrides
 
     def collect(cfg: "DictConfig") -> None:
@@ -112,7 +112,7 @@ def plan_cells(planned: Run, command: str, arguments: Sequence[str]) -> None:
     given = _given(command, arguments)
     _composed(command, given, arguments, collect)
     for cell in planned.cells:
-        check_removed(cell)
+        check_typed(cell)
     if not planned.cells and not planned.problems and not {item.partition("=")[0] for item in given} & SHOWING:
         raise ConfigError(f"{' '.join(arguments)}: asks for no cell; a sweep has one value of each key at least")
 

@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from sahub.config.arguments import replacing
 from sahub.config.builder_tree import builder_of, check_compose, check_space, resolved
 from sahub.config.choices import CELL_GROUPS, GROUPS, conf_dir
-from sahub.config.deletions import check_deleted
 from sahub.config.grammar import written
 from sahub.config.group_schemas import OF_TASK
 from sahub.config.overrides import apply, parse, typed_overrides
 from sahub.config.ranges import typed
 from sahub.config.schema import opened
 from sahub.config.settings import Settings
+from sahub.config.there import check_deleted, check_stages
 from sahub.errors import ConfigError
 from sahub.files.names import file_name
 
@@ -206,17 +206,24 @@ def plan(cfg: DictConfig, hydra: DictConfig | None = None) -> Cell:
     )
 
 
-def check_removed(cell: Cell) -> Cell:
-    """The cell. Raises ConfigError where a key was typed away that was not there."""
+def check_typed(cell: Cell) -> Cell:
+    """The cell. Raises ConfigError where a key was typed away, or a stage was given fields, that was not there."""
     overrides = parse(cell.overrides)
     deleted = {one.key_or_group for one in overrides if one.is_delete()}
-    if deleted:
+    all_typed = [] if cell.settings.compose else [name for name in cell.builder["stages"] if _all_typed(cell, name)]
+    if deleted or all_typed:
         chosen = [f"{group}={written(choice)}" for group, choice in cell.groups.items()]
         root = composed(chosen, config_dir=cell.config_dir)[0]
         given = [one.key_or_group for one in overrides if one.is_add() or one.is_force_add()]
         others = [one.key_or_group for one in overrides if one.key_or_group not in deleted]
         check_deleted(root, deleted, [*given, *others])
+        check_stages(root, all_typed, overrides, cell.choices.builder)
     return cell
+
+
+def _all_typed(cell: Cell, stage: str) -> bool:
+    """Whether nothing of a stage is from the builder's file alone: then it may not be there."""
+    return all(cell.is_pinned(leaf) for leaf in _leaves(stage, cell.builder["stages"][stage]))
 
 
 def composed(
@@ -237,4 +244,4 @@ def compose_cell(overrides: Sequence[str], *, command: str = "search", directory
     cfg, hydra = composed(overrides, command)
     with read_write(hydra):
         hydra.runtime.output_dir = str(directory)
-    return check_removed(plan(cfg, hydra))
+    return check_typed(plan(cfg, hydra))

@@ -181,6 +181,11 @@ class Signatures:
     def scores(self, call: Call) -> Scores:
         """Bits that agree minus bits that differ: whole numbers, so that nothing is rounded."""
         mlp, group = self._mlp("query", call.q), call.num_heads // call.num_kv_heads
+        heads = mlp[0][0].shape[0]
+        if heads not in (1, call.num_kv_heads, call.num_heads):  # a loop would read signatures that are not there
+            raise ConfigError(
+                f"weights={self._weights}: are for {heads} heads, not for {call.num_heads} (KV: {call.num_kv_heads})"
+            )
         several = [tuple(x.repeat_interleave(call.num_heads // x.shape[0], dim=0) for x in layer) for layer in mlp]
         asked = _positive(call.q, several, self._activation).unflatten(1, (call.num_kv_heads, group))
         if free_to_read(asked) and at_hand():

@@ -116,6 +116,12 @@ def test_typed_stage_fields_are_pins_and_cover_what_lies_below() -> None:
         ("model=hf", "model.path: must be given"),
         ("+search.sampels=3", "search.sampels: no such key; did you mean num_samples?"),
         ("builder.stages.quest.density=${objective.densty}", "builder.stages.quest.density: Interpolation key"),
+        (
+            "builder.stages.snapkv.density=0.2",
+            "builder.stages.snapkv.density=0.2: builder=quest has no stage snapkv; its stages: sink, local, quest; "
+            "+builder.stages.snapkv.density=0.2 adds one",
+        ),
+        ("builder.stages={qest: {group: max}}", "builder.stages={qest: {group: max}}: builder=quest has no stage qest"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_what_must_hold(override: str, message: str) -> None:
@@ -131,6 +137,13 @@ def test_a_trial_cannot_override_anything_else(override: str) -> None:
     cell = compose_cell([])
     with pytest.raises(ConfigError, match=override.split("=")[0]):
         cell.builder_with([override])
+
+
+def test_a_stage_is_added_where_a_plus_says_so_and_may_be_typed_whole() -> None:
+    whole = "builder.stages.quest={density: 0.1, page_size: 8, label_bits: 4, group: max}"
+    cell = compose_cell(["+builder.stages.snapkv.density=0.2", "builder.stages.snapkv.pooling=max", whole])
+    assert list(cell.builder["stages"]) == ["sink", "local", "quest", "snapkv"]
+    assert cell.builder["stages"]["snapkv"] == {"density": 0.2, "pooling": "max"}
 
 
 def test_typed_objective_values_show_in_the_name() -> None:

@@ -238,6 +238,14 @@ def test_hash_attention_ranks_by_the_bits_that_agree(shape, heads, tmp_path):
     check({"name": "hash_attention", **fields}, shape, score, layer=1)
 
 
+def test_hash_attention_refuses_weights_of_other_heads(tmp_path):
+    """Those of 4 heads, for 8 query heads over 2 KV heads: each KV head has two signatures, and four ask."""
+    stack = build_stack([{"name": "hash_attention", "density": 0.1, **hash_fields(tmp_path, heads=4, head_dim=D)}])
+    q, k = torch.randn(1, 8, 1, D), torch.randn(1, 2, 40, D)
+    with pytest.raises(ConfigError, match=r"weights=.*: are for 4 heads, not for 8 \(KV: 2\)"):
+        select(stack, q, k, k)
+
+
 def from_bits(bits, width):
     places = torch.arange(width, dtype=torch.int32)[:, None]
     return (bits.int().unflatten(-2, (-1, width)) << places).sum(-2, dtype=torch.int32)
