@@ -73,7 +73,7 @@ def disk_trouble(error: BaseException) -> str | None:
     """One line about a file that could not be read or written, None for any other error."""
     if not isinstance(error, OSError) or not error.strerror or not (error.filename or error.errno in FULL):
         return None
-    room = "; make room and run the same command again: what was finished is kept" if error.errno in FULL else ""
+    room = "; make room and run the same command again" if error.errno in FULL else ""
     return f"{error.filename or 'a file'}: {error.strerror}{room}"
 
 

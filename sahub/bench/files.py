@@ -10,11 +10,15 @@ from sahub.report.plots import GREY, Marks, Panel, Plot
 from sahub.timing.measure import Measured
 
 
-def write(folder: Path, found: Sequence[Findings], versions: Mapping[str, str]) -> Path:
-    """`bench.csv`, `bench.png`, and `bench.json`, whose place is returned."""
+def write(folder: Path, found: Sequence[Findings], versions: Mapping[str, str]) -> None:
+    """`bench.csv` and `bench.json`."""
     write_csv(folder / "bench.csv", [row_of(one.model, step) for one in found for step in one.measured])
+    write_json(folder / "bench.json", {"versions": versions, "models": [one.document() for one in found]})
+
+
+def draw(folder: Path, found: Sequence[Findings]) -> None:
+    """`bench.png`: last, as what draws takes memory that would be a builder's."""
     write_bytes(folder / "bench.png", png(plot(found)))
-    return write_json(folder / "bench.json", {"versions": versions, "models": [one.document() for one in found]})
 
 
 def plot(found: Sequence[Findings]) -> Plot:
@@ -22,9 +26,10 @@ def plot(found: Sequence[Findings]) -> Plot:
     panels = [
         Panel(
             title=f"{one.model}: {title}",
-            x="thousand keys",
+            x="keys",
             y=title,
             x_log=True,
+            x_ticks=sorted({step.length for step in one.measured}),
             marks=[marks for name in one.names for marks in _marks(one, name, place)],
         )
         for one in found
@@ -36,7 +41,7 @@ def plot(found: Sequence[Findings]) -> Plot:
 def _marks(found: Findings, name: str, place: int) -> list[Marks]:
     """Dots of one builder, and a line through them."""
     steps = sorted((one for one in found.measured if one.name == name), key=lambda one: one.length)
-    x, y = [one.length / 1000 for one in steps], [_pair(one)[place] for one in steps]
+    x, y = [float(one.length) for one in steps], [_pair(one)[place] for one in steps]
     colour = found.names.index(name) - 1 if name != "dense" else GREY
     return [Marks(name=name, x=x, y=y, colour=colour, style=style) for style in ("line", "dot")]
 

@@ -53,14 +53,20 @@ def run(cells: Sequence[Cell], directory: Path) -> None:
     sides = list(_sides(cells))
     for side in sides:
         _check(side)
-    lengths = cells[0].settings.bench.lengths
+    lengths = _lengths(cells[0])
     if any(cell.settings.dry_run for cell in cells):
         names = ", ".join(f"{side.first.choices.model}: {', '.join([DENSE, *side.stacks])}" for side in sides)
         sys.stdout.write(f"{names} at {', '.join(map(str, lengths))} tokens\n")
         return
-    with Display({"bench": len(sides) * len(lengths)}, "lengths") as display:
-        found = [_findings(side, display) for side in sides]
-    table.show(found, files.write(directory, found, versions()))
+    found: list[Findings] = []
+    try:
+        with Display({"bench": len(sides) * len(lengths)}, "lengths") as display:
+            for found in _every(sides, display):
+                files.write(directory, found, versions())
+        files.draw(directory, found)
+    finally:
+        if found:  # however it ends: what was measured is shown
+            table.show(found, directory)
 
 
 def _sides(cells: Sequence[Cell]) -> Iterator[Side]:
@@ -102,12 +108,26 @@ def _check(side: Side) -> None:
         attention.check(geometry(config))
 
 
-def _findings(side: Side, display: Display) -> Findings:
-    """Load the model, and measure its builders length by length."""
+def _lengths(cell: Cell) -> list[int]:
+    """Those that are asked for, each once."""
+    return list(dict.fromkeys(cell.settings.bench.lengths))
+
+
+def _every(sides: Sequence[Side], display: Display) -> Iterator[list[Findings]]:
+    """Those of the models so far, after each length of each."""
+    done: list[Findings] = []
+    for side in sides:
+        for one in _findings(side, display):
+            yield [*done, one]
+        done.append(one)
+
+
+def _findings(side: Side, display: Display) -> Iterator[Findings]:
+    """Load the model, and measure its builders length by length; what is there after each."""
     cell, settings = side.first, side.first.settings
     model, dense_layers = load(cell), settings.protocol.dense_layers
     steps: list[Measured] = []
-    for length in settings.bench.lengths:
+    for length in _lengths(cell):
         with display.steps("bench", f"{cell.choices.model} at {length:,}"):
             steps += measured(
                 model,
@@ -117,12 +137,12 @@ def _findings(side: Side, display: Display) -> Findings:
                 dense_layers=dense_layers,
                 seed=settings.bench.seed,
             )
-    return Findings(
-        model=cell.choices.model,
-        dtype=str(model.hf.dtype).removeprefix("torch."),
-        layers=len(model.geometry.layers) - len(set(dense_layers)),
-        machine=machine(model.device),
-        measured=steps,
-        stages=side.stages,
-        overrides=cell.overrides,
-    )
+        yield Findings(
+            model=cell.choices.model,
+            dtype=str(model.hf.dtype).removeprefix("torch."),
+            layers=len(model.geometry.layers) - len(set(dense_layers)),
+            machine=machine(model.device),
+            measured=tuple(steps),
+            stages=side.stages,
+            overrides=cell.overrides,
+        )

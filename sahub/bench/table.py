@@ -18,14 +18,14 @@ NOTE = (
 )
 
 
-def show(found: Sequence[Findings], file: Path) -> None:
+def show(found: Sequence[Findings], folder: Path) -> None:
     """A table for each model, as wide as it must be, and where its files are."""
     for one in found:
         drawn = _drawn(one)
         wide = Console(width=1000).measure(drawn).maximum
         Console(width=max(wide, Console().width)).print(drawn)
         _lines(*(f"{name}: {crossing.text}" for name, crossing in one.crossovers.items()))
-    _lines(NOTE, f"keys: {_filled(found)}", f"files: {file.parent}")
+    _lines(NOTE, f"keys: {_filled(found)}", f"files: {folder}")
 
 
 def _drawn(one: Findings) -> Table:

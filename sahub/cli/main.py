@@ -21,6 +21,7 @@ from sahub.errors import ConfigError, SahubError, did_you_mean, disk_trouble
 from sahub.files.atomic import ERROR_FILE, write_text
 
 log = logging.getLogger(__name__)
+CACHED = {"search", "validate"}  # what they have finished they find again
 SHOWING = {"-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help"}  # Hydra's own, without cells
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         say(str(error))
         return 1
     except Stopped as stop:
-        say("interrupted; run the same command again: what was finished is kept")
+        say("interrupted" + ("; run the same command again: what was finished is kept" if command in CACHED else ""))
         return stop.status
     except Exception as error:
         if disk := disk_trouble(error):

@@ -28,8 +28,7 @@ def check_stages(root: DictConfig, stages: Iterable[str], typed: Sequence[Overri
             continue
         line = lines[0].input_line
         raise ConfigError(
-            f"{line}: builder={builder} has no stage {stage}; its stages: "
-            f"{', '.join(known)}; +{line} adds one"
+            f"{line}: builder={builder} has no stage {stage}; its stages: {', '.join(known)}; +{line} adds one"
         )
 
 

@@ -72,11 +72,12 @@ def _draw(axis: Any, panel: Panel) -> None:
         axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
     if panel.x_log:
         axis.set_xscale("log")
-        ends = [1.0, *(float(x) for marks in panel.marks for x in marks.x)]  # a factor: dense, 1, is always seen
+        ends = [float(x) for marks in panel.marks for x in marks.x]
+        ends += [] if panel.x_ticks else [1.0]  # of factors dense, 1, is always seen
         axis.set_xlim(min(ends) / 1.1, max(ends) * 1.3)
-        axis.set_xticks([x for x in TICKS if x <= max(ends) * 1.3], minor=False)
+        axis.set_xticks(list(panel.x_ticks) or [x for x in TICKS if x <= max(ends) * 1.3], minor=False)
         axis.set_xticks([], minor=True)
-        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_major_formatter("{x:,.10g}")
     if panel.y_log:
         axis.set_yscale("log")
     axis.set_title(panel.title, fontsize=10)

@@ -44,6 +44,7 @@ class Panel:
     """One pair of axes; a map of values where it has `cells`, else marks.
 
     x_lines   x of vertical lines, such as a target
+    x_ticks   where a logarithmic axis has its ticks; () = it is one of factors, with their usual ones
     diagonal  draws y = x
     cells     rows of values, None where nothing was measured; x_names and y_names are theirs
     """
@@ -55,6 +56,7 @@ class Panel:
     band: Band | None = None
     x_lines: Sequence[float] = ()
     x_log: bool = False
+    x_ticks: Sequence[float] = ()
     y_log: bool = False
     diagonal: bool = False
     cells: Sequence[Sequence[float | None]] = ()

@@ -5,6 +5,8 @@ import pytest
 from sahub.bench import bench
 from sahub.bench.findings import crossover
 from sahub.bench.run import _sides
+from sahub.cli.main import run
+from sahub.compute.signals import Stopped
 from sahub.config.cell import compose_cell
 from sahub.errors import ConfigError
 from sahub.timing.measure import Measured
@@ -81,3 +83,40 @@ def test_a_dry_run_says_what_would_be_measured(tmp_path, capsys):
     bench(cells, tmp_path)
     assert capsys.readouterr().out == "embedded: dense, quest, tova at 64, 128 tokens\n"
     assert not list(tmp_path.iterdir())
+
+
+def ends(*exceptions):
+    """In place of measuring: what was measured of each length, or an exception in its place."""
+    left = list(exceptions)
+
+    def measure(model, lengths, stacks, **settings):
+        if (problem := left.pop(0)) is not None:
+            raise problem
+        return [measured(lengths[0], one, name=name) for name, one in (("dense", 1.0), ("quest", 2.0))]
+
+    return measure
+
+
+def test_what_was_measured_is_there_however_a_bench_ends(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sahub.bench.run.measured", ends(None, Stopped(15)))
+    assert run("bench", ["bench.lengths=[64,128]", "bench.rounds=1"]) == 143
+    printed = capsys.readouterr()
+    assert printed.err == "interrupted\n"  # nothing is kept for a second run
+    assert "faster than dense from 64 keys or fewer" in printed.out
+    [table] = tmp_path.rglob("bench.csv")
+    assert table.read_text(encoding="utf-8").count("\n") == 3
+
+
+def test_a_length_that_comes_twice_is_measured_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sahub.bench.run.measured", ends(None, None))
+    bench([compose_cell(["bench.lengths=[64,128,64]"], command="bench")], tmp_path)
+    assert capsys.readouterr().out.count("quest ") == 2
+
+
+def test_a_picture_that_cannot_be_written_costs_no_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sahub.bench.run.measured", ends(None))
+    (tmp_path / "bench.png").mkdir()
+    with pytest.raises(OSError, match=r"bench\.png"):
+        bench([compose_cell(["bench.lengths=[64]"], command="bench")], tmp_path)
+    assert "faster than dense from 64 keys or fewer" in capsys.readouterr().out

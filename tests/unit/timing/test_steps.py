@@ -8,6 +8,7 @@ from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sahub.attention.stack import StackState
 from sahub.builders.build import build_stack
 from sahub.engine.call_stats import Inputs
 from sahub.engine.contexts.cache import BufferLayer
@@ -110,6 +111,26 @@ def test_stacks_are_measured_beside_dense(model):
         per_head = 256 * (one.kv_density * key_bytes + one.aux_bits / 8)
         assert one.bytes_read == pytest.approx(shape.num_layers * shape.num_kv_heads * per_head)
         assert all(seconds > 0 for seconds in (*one.parts.values, one.step, one.against_dense))
+
+
+def test_what_a_process_loads_once_is_no_builders_own(model, monkeypatch):
+    """A clock that barely moves, but for the seconds that the first index of all takes to load."""
+    seconds, loaded, build = [0.0], [], StackState.append
+
+    def clock():
+        seconds[0] += 1e-3
+        return seconds[0]
+
+    def append(state, *keys):
+        seconds[0] += 0 if loaded else 100
+        loaded.append(state)
+        build(state, *keys)
+
+    monkeypatch.setattr(StackState, "append", append)
+    monkeypatch.setattr(measure, "clock_of", lambda device, threads: clock)
+    first = measured(model, [64], {"quest": QUEST}, rounds=1)[1]
+    assert loaded
+    assert first.build_seconds < 1
 
 
 def test_layers_that_stay_dense_read_everything(model):
