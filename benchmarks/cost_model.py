@@ -8,6 +8,8 @@ median and the largest relative error, and the range of the steps in millisecond
 import sys
 from statistics import median
 
+from arguments import given
+
 from sahub.config.cell import compose_cell
 from sahub.models.reading import read_config
 from sahub.models.supported import geometry
@@ -19,14 +21,13 @@ BUILDERS = "quest,pqcache,double_sparsity,snapkv,streaming_llm,magic_pig"
 
 def main(*arguments: str) -> None:
     """Print the table."""
-    given = {"model": "embedded", "lengths": "512,1024,2048", "builders": BUILDERS}
-    given |= dict(argument.split("=", 1) for argument in arguments)
-    lengths = [int(length) for length in given["lengths"].split(",")]
+    asked = given({"model": "embedded", "lengths": "512,1024,2048", "builders": BUILDERS}, arguments)
+    lengths = [int(length) for length in asked["lengths"].split(",")]
     every: list[float] = []
-    sys.stdout.write(f"{given['model']}, {given['lengths']} keys\n")
+    sys.stdout.write(f"{asked['model']}, {asked['lengths']} keys\n")
     sys.stdout.write(f"{'':18}{'stacks':>8}{'median error':>14}{'largest':>9}{'ms':>16}\n")
-    for builder in given["builders"].split(","):
-        cell = compose_cell([f"model={given['model']}", f"builder={builder}", "objective=latency"])
+    for builder in asked["builders"].split(","):
+        cell = compose_cell([f"model={asked['model']}", f"builder={builder}", "objective=latency"])
         stacks = stacks_of(cell, geometry(read_config(cell.settings.model.path, None, False)), lengths[-1])
         steps = [Step(**step) for step in measured_steps(cell, stacks, lengths)["sparse"]]
         errors, taken = errors_of(steps), [1e3 * step.seconds for step in steps]

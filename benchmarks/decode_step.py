@@ -13,6 +13,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
+from arguments import given
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -51,26 +52,26 @@ OURS = {
     "adaptive_sampling": {"max_density": 0.1, "base_rate_sampling": {"of_budget": 0.2, "at_least": 2}},
 }
 FOLDER = TemporaryDirectory()  # of the weights of hash_attention
+DTYPES = ("float32", "bfloat16", "float16")
 WITHOUT_DENSITY = {"magic_pig", "adaptive_sampling"}
 
 
 @torch.inference_mode()
 def main(*arguments: str) -> None:
     """Print a table for every length."""
-    given = {"methods": ",".join(OURS), "lengths": "32768", "runs": "5", "threads": "1", "dtype": "float32"}
-    given["watched"] = str(WATCHED)
-    given |= dict(argument.split("=", 1) for argument in arguments)
-    torch.set_num_threads(int(given["threads"]))
-    clock = clock_of(torch.device("cpu"), int(given["threads"]))
-    for length in map(int, given["lengths"].split(",")):
-        sys.stdout.write(f"\n{length} keys, {given['dtype']}, {given['threads']} thread(s); milliseconds\n")
+    usual = {"methods": ",".join(OURS), "lengths": "32768", "runs": "5", "threads": "1", "dtype": "float32"}
+    asked = given({**usual, "watched": str(WATCHED)}, arguments, {"methods": OURS, "dtype": DTYPES})
+    torch.set_num_threads(int(asked["threads"]))
+    clock = clock_of(torch.device("cpu"), int(asked["threads"]))
+    for length in map(int, asked["lengths"].split(",")):
+        sys.stdout.write(f"\n{length} keys, {asked['dtype']}, {asked['threads']} thread(s); milliseconds\n")
         sys.stdout.write(
             f"{'':24}{'append':>8}{'select':>8}{'attend':>8}{'sum':>8}{'dense':>8}{'MB':>8}{'x dense':>9}\n"
         )
-        room = int(given["watched"]) + int(given["runs"]) + 1
-        keys = Keys(length, getattr(torch, given["dtype"]), room=room)
-        for name in given["methods"].split(","):
-            sys.stdout.write(row(name, keys, int(given["runs"]), clock, int(given["watched"])) + "\n")
+        room = int(asked["watched"]) + int(asked["runs"]) + 1
+        keys = Keys(length, getattr(torch, asked["dtype"]), room=room)
+        for name in asked["methods"].split(","):
+            sys.stdout.write(row(name, keys, int(asked["runs"]), clock, int(asked["watched"])) + "\n")
             sys.stdout.flush()
 
 

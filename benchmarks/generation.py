@@ -12,6 +12,7 @@ from dataclasses import replace
 from statistics import median
 
 import torch
+from arguments import given
 from many_rows import opened
 
 from sahub.config.cell import compose_cell
@@ -22,23 +23,22 @@ from sahub.search.trial import attention_of
 
 def main(*arguments: str) -> None:
     """Print a line for every builder."""
-    given = {"models": "embedded", "tokens": "4096", "answer": "32", "rounds": "5", "objective": "sparsity_10"}
-    given |= {"builders": "quest,pqcache,snapkv,streaming_llm"}
-    given |= dict(argument.split("=", 1) for argument in arguments)
+    usual = {"models": "embedded", "tokens": "4096", "answer": "32", "rounds": "5", "objective": "sparsity_10"}
+    asked = given({**usual, "builders": "quest,pqcache,snapkv,streaming_llm"}, arguments)
     torch.set_num_threads(1)
-    for name in given["models"].split(","):
-        told(name, given)
+    for name in asked["models"].split(","):
+        told(name, asked)
 
 
-def told(name: str, given: dict[str, str]) -> None:
+def told(name: str, asked: dict[str, str]) -> None:
     """The lines of one model."""
-    session, context = opened(name, int(given["tokens"]))
-    most = int(given["answer"])
+    session, context = opened(name, int(asked["tokens"]))
+    most = int(asked["answer"])
     question = session.model.question_ids(vocabulary.question("quiet-river-1"), "")
     prefix = session.prefix(context, len(question) + most + 1)
     ways = {"dense": Attention()}
-    for builder in given["builders"].split(","):
-        cell = compose_cell([f"model={name}", f"builder={builder}", f"objective={given['objective']}"])
+    for builder in asked["builders"].split(","):
+        cell = compose_cell([f"model={name}", f"builder={builder}", f"objective={asked['objective']}"])
         ways[builder] = replace(attention_of(cell, ()), measure=0)
 
     def seconds(way: Attention) -> float:
@@ -49,7 +49,7 @@ def told(name: str, given: dict[str, str]) -> None:
         return (marks[2] - marks[1] - (marks[1] - marks[0])) / most
 
     found: dict[str, list[float]] = {builder: [] for builder in ways}
-    for number in range(int(given["rounds"]) + 1):
+    for number in range(int(asked["rounds"]) + 1):
         for builder in sorted(ways, reverse=bool(number % 2)):
             took = seconds(ways[builder])
             if number:  # the first makes the indexes

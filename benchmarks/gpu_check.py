@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import transformers
+from arguments import given
 from decode_step import OURS, Keys, prefilled, stack_of
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -44,14 +45,14 @@ GIVEN = {
 
 def main(*arguments: str) -> None:
     """Print the tables, what is known first."""
-    given, begin = GIVEN | dict(one.split("=", 1) for one in arguments), time.monotonic()
-    device = given["device"]
+    begin, asked = time.monotonic(), given(GIVEN, arguments, {"methods": OURS})
+    device = asked["device"]
     say(f"{shown(machine(torch.device(device)))}, transformers {transformers.__version__}")
-    methods = given["methods"].split(",")
+    methods = asked["methods"].split(",")
     say(f"\nA step after {CHECKED:,} keys: choices as on a CPU, error of the output (relative), waits for the device")
     for method in methods:
         say(f"{method:24}{guarded(checked, method, device)}")
-    for length in map(int, given["lengths"].split(",")):
+    for length in map(int, asked["lengths"].split(",")):
         keys = Keys(length, torch.bfloat16, device)
         dense = dense_steps(keys, device)
         said = ", ".join(f"{name} {taken:.3f}" for name, taken in dense.items())
@@ -60,7 +61,7 @@ def main(*arguments: str) -> None:
         for method in methods:
             late = time.monotonic() - begin > SECONDS * 0.7
             say(f"{method:24}{'no time left' if late else guarded(stepped, method, keys, min(dense.values()), device)}")
-    say(guarded(whole_model, given, device, begin + SECONDS))
+    say(guarded(whole_model, asked, device, begin + SECONDS))
     say(f"{time.monotonic() - begin:.0f} s")
 
 
@@ -198,9 +199,9 @@ def wait(device: str) -> None:
 
 # ------------------------------------------------------------------------------------------------------- a whole model
 @torch.inference_mode()
-def whole_model(given: dict[str, str], device: str, until: float) -> str:
+def whole_model(asked: dict[str, str], device: str, until: float) -> str:
     """Forced trials and decoding on a prefilled context, random weights."""
-    layers, hidden, length = int(given["layers"]), int(given["hidden"]), int(given["context"])
+    layers, hidden, length = int(asked["layers"]), int(asked["hidden"]), int(asked["context"])
     config = LlamaConfig(
         hidden_size=hidden, intermediate_size=hidden * 7 // 2, num_hidden_layers=layers,
         num_attention_heads=hidden // 128, num_key_value_heads=hidden // 512,
@@ -214,7 +215,7 @@ def whole_model(given: dict[str, str], device: str, until: float) -> str:
     seconds, prefix = timed(lambda: prefill(hf, ids[:, :length], room=128), device)
     say(f"prefill of {length:,} tokens: {seconds:.2f} s, {prefix.nbytes / 2**30:.2f} GiB of keys and values")
     say(f"{'':24}{'index s':>9}{'forced s':>10}{'trials/s':>10}{'ms a token':>12}{'peak GiB':>10}")
-    for method in ["dense", *given["trials"].split(",")]:
+    for method in ["dense", *asked["trials"].split(",")]:
         late = time.monotonic() > until
         say(f"{method:24}{'no time left' if late else guarded(trial, hf, prefix, ids[:, length:], method, device)}")
     return f"weights {hf.get_memory_footprint() / 2**30:.2f} GiB"

@@ -10,6 +10,7 @@ from random import Random
 from statistics import mean
 
 import torch
+from arguments import given
 
 import sahub.api
 from sahub.config.cell import compose_cell
@@ -29,12 +30,11 @@ STAGES = {
 
 def main(*arguments: str) -> None:
     """Print a row for every method and group."""
-    given = {"model": "embedded", "contexts": "6", "tokens": "1000"}
-    given |= dict(argument.split("=", 1) for argument in arguments)
+    asked = given({"model": "embedded", "contexts": "6", "tokens": "1000"}, arguments)
     torch.set_num_threads(1)
-    model = sahub.load_model(compose_cell([f"model={given['model']}"]).settings.model.path or given["model"])
-    traces = [trace(model, Random(number), int(given["tokens"])) for number in range(int(given["contexts"]))]
-    sys.stdout.write(f"{given['model']}\n{'':32}{'mass_lost':>10}{'error':>10}{'density':>9}{'kv':>7}\n")
+    model = sahub.load_model(compose_cell([f"model={asked['model']}"]).settings.model.path or asked["model"])
+    traces = [trace(model, Random(number), int(asked["tokens"])) for number in range(int(asked["contexts"]))]
+    sys.stdout.write(f"{asked['model']}\n{'':32}{'mass_lost':>10}{'error':>10}{'density':>9}{'kv':>7}\n")
     for name, fields in STAGES.items():
         for group in GROUPS:
             stage = {"name": name, **fields, "density": DENSITY, "group": group}

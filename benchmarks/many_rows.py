@@ -10,6 +10,7 @@ import time
 from statistics import median
 
 import torch
+from arguments import given
 
 import sahub
 from sahub.config.cell import compose_cell
@@ -22,11 +23,10 @@ ANSWER = 32
 
 def main(*arguments: str) -> None:
     """Print a line for every model."""
-    given = {"models": "embedded", "tokens": "4096", "questions": "8", "pairs": "3"}
-    given |= dict(argument.split("=", 1) for argument in arguments)
+    asked = given({"models": "embedded", "tokens": "4096", "questions": "8", "pairs": "3"}, arguments)
     torch.set_num_threads(1)
-    for name in given["models"].split(","):
-        told(name, int(given["tokens"]), int(given["questions"]), int(given["pairs"]))
+    for name in asked["models"].split(","):
+        told(name, int(asked["tokens"]), int(asked["questions"]), int(asked["pairs"]))
 
 
 def opened(name: str, tokens: int) -> tuple[Session, tuple[int, ...]]:

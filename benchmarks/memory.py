@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from arguments import given
 
 import sahub
 from sahub.config.cell import compose_cell
@@ -64,19 +65,19 @@ def measured(*case: str) -> int:
 
 def main(*arguments: str) -> None:
     """Print a line for every case."""
-    given = {"models": "embedded", "builders": "quest,pqcache,snapkv", "tokens": "4096", "contexts": "1,4"}
-    given["phases"] = "validate"
+    usual = {"models": "embedded", "builders": "quest,pqcache,snapkv", "tokens": "4096", "contexts": "1,4"}
+    usual["phases"] = "validate"
     rest = [argument for argument in arguments if "." in argument.partition("=")[0]]
-    given |= dict(argument.split("=", 1) for argument in arguments if argument not in rest)
-    for model in given["models"].split(","):
-        for builder in given["builders"].split(","):
-            for contexts in given["contexts"].split(","):
-                case = model, builder, given["tokens"], contexts, given["phases"], *rest
+    asked = given(usual, [argument for argument in arguments if argument not in rest])
+    for model in asked["models"].split(","):
+        for builder in asked["builders"].split(","):
+            for contexts in asked["contexts"].split(","):
+                case = model, builder, asked["tokens"], contexts, asked["phases"], *rest
                 names = [f"model={model}", f"task={TASK}", f"builder={builder}", "objective=sparsity_10"]
                 known = memory_of(compose_cell([*names, *limits(*case[2:])]))
                 took, said = measured(*case), known.contexts + known.work
                 sys.stdout.write(
-                    f"{model}, {builder}, {contexts} contexts of {given['tokens']} tokens: {took / 2**20:.0f} MiB, "
+                    f"{model}, {builder}, {contexts} contexts of {asked['tokens']} tokens: {took / 2**20:.0f} MiB, "
                     f"predicted {said / 2**20:.0f} ({said / took - 1:+.0%})\n"
                 )
                 sys.stdout.flush()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from arguments import given
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import sahub
@@ -38,8 +39,7 @@ def model_of(tokens: int) -> Model:
 
 def main(*arguments: str) -> None:
     """Print a line for each place."""
-    given = {"tokens": "32768"} | dict(argument.split("=", 1) for argument in arguments)
-    tokens = int(given["tokens"])
+    tokens = int(given({"tokens": "32768"}, arguments)["tokens"])
     torch.set_num_threads(1)
     noise = torch.Generator().manual_seed(1)
     contexts = [tuple(torch.randint(VOCABULARY, (tokens,), generator=noise).tolist()) for _ in range(2)]

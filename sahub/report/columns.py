@@ -36,7 +36,8 @@ MEANINGS = {  # of the columns that need one
     "bits asked, bits": "of an index, read per key and KV head",
     "KV density": "share of keys that a KV head reads",
     "bytes": "read by a decode step per layer and KV head, index included",
-    "ms": "of a decoding step of the winner on this machine, as predicted, with the median error at lengths not seen",
+    "ms": "of a decoding step of the winner on this machine, as predicted, with the median error at lengths not seen, "
+    "and (of dense attention)",
     "trials": "complete/pruned/rejected/failed",
     "s": "seconds",
 }
@@ -88,7 +89,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _short(row["target_aux_bits"]),
         _short(measures.get("aux_bits")),
         _short(measures.get("bytes_per_step"), "{:.0f}"),
-        _milliseconds(best.get("step_seconds"), row.get("step_costs")),
+        _milliseconds(best, row.get("step_costs")),
         "/".join(str(trials[state]) for state in STATES) if trials else "-",
         _short(row["seconds"], "{:.0f}"),
     ]
@@ -113,12 +114,13 @@ def _winner(found: Mapping[str, Any] | None) -> str:
     return "-" if not found else "default" if found["stays"] else "tuned"
 
 
-def _milliseconds(seconds: float | None, costs: Mapping[str, Any] | None) -> str:
-    """What was predicted, and how far off predictions were."""
-    if seconds is None:
+def _milliseconds(best: Mapping[str, float], costs: Mapping[str, Any] | None) -> str:
+    """What was predicted, how far off predictions were, and what dense attention takes."""
+    if "step_seconds" not in best:
         return "-"
-    error = costs["sparse"]["error"] if costs else None
-    return _short(1e3 * seconds) + ("" if error is None else f" ±{100 * error:.0f} %")
+    error, dense = costs["sparse"]["error"] if costs else None, best.get("dense_step_seconds")
+    off = "" if error is None else f" ±{100 * error:.0f} %"
+    return _short(1e3 * best["step_seconds"]) + off + ("" if dense is None else f" ({_short(1e3 * dense)})")
 
 
 def _layers(found: Mapping[str, int] | None) -> str:

@@ -14,7 +14,7 @@ from sahub.errors import ConfigError, RunError
 from sahub.fidelities import dearest
 from sahub.measures import MEASURES
 
-SECONDS = "step_seconds"
+SECONDS, DENSE_SECONDS = "step_seconds", "dense_step_seconds"
 TIES = 0.01  # weight of what orders equal measures: less than a token of some answers
 
 

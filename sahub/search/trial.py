@@ -18,7 +18,7 @@ from sahub.engine.outcome import Outcome
 from sahub.engine.session import Attention
 from sahub.errors import RunError
 from sahub.models.weights import spec_of
-from sahub.search.objective import SECONDS, completed, excess_over, reads_traces, spent, value_of
+from sahub.search.objective import DENSE_SECONDS, SECONDS, completed, excess_over, reads_traces, spent, value_of
 from sahub.stats.intervals import Tau
 from sahub.timing.costs import StepCosts
 
@@ -176,7 +176,7 @@ def judge(
     try:
         measures = outcome.measures()
         if costs is not None:
-            measures[SECONDS] = _seconds(costs, outcome, measures)
+            measures |= _seconds(costs, outcome, measures)
         measures = completed(cell.settings.objective, measures)
         value = value_of(cell.settings.objective, measures)
     except RunError as error:
@@ -188,12 +188,14 @@ def judge(
     return Trial(**common, **found, state="complete", spent=spent(cell.settings.objective, measures))
 
 
-def _seconds(costs: StepCosts, outcome: Outcome, measures: Mapping[str, float]) -> float:
-    """Of the mean step of a stack over its requests."""
+def _seconds(costs: StepCosts, outcome: Outcome, measures: Mapping[str, float]) -> dict[str, float]:
+    """Of the mean step of a stack over its requests, and of dense attention in its place."""
     assert outcome.geometry is not None
     length = fmean(answer.n_context for answer in outcome.answers)
     shares = {name: measures[name] for name in ("density", "kv_density")}
-    return costs.seconds(outcome.attention.stack, outcome.geometry, length, **shares)
+    sparse = costs.seconds(outcome.attention.stack, outcome.geometry, length, **shares)
+    dense = costs.seconds(None, outcome.geometry, length, density=1.0, kv_density=1.0)
+    return {SECONDS: sparse, DENSE_SECONDS: dense}
 
 
 def excess_of(cell: Cell, measures: Mapping[str, float]) -> dict[str, float]:

@@ -55,7 +55,8 @@ def test_a_search_for_speed_says_what_it_predicts(tmp_path: Path) -> None:
     predicted, error = 1e3 * row["best"]["step_seconds"], row["step_costs"]["sparse"]["error"]
     assert predicted > 0
     assert row["step_costs"]["machine"]["threads"] == 1
-    assert f" {predicted:.3g} ±{100 * error:.0f} % " in done.stdout
+    dense = 1e3 * row["best"]["dense_step_seconds"]
+    assert f" {predicted:.3g} ±{100 * error:.0f} % ({dense:.3g}) " in done.stdout
     [best] = root.glob("optimal_configs/*latency*largest_loss_1.json")
     assert json.loads(best.read_text(encoding="utf-8"))["figures"]["step_seconds"] == row["best"]["step_seconds"]
     log = (root / "sahub.log").read_text(encoding="utf-8")

@@ -143,6 +143,7 @@ def test_a_search_for_speed_takes_the_fastest_within_the_loss(loads, session, tm
     for trial in study.trials:
         shares = {name: trial.measures[name] for name in ("density", "kv_density")}
         assert trial.measures["step_seconds"] > 0
+        assert trial.measures["dense_step_seconds"] == study.trials[0].measures["dense_step_seconds"] > 0
         assert trial.feasible == (trial.measures["tokens_changed"] <= 0.3)
         assert shares["density"] <= 0.51
     within = [trial for trial in study.trials if trial.feasible]
