@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import TINY, many, sahub
+from commands import TINY, forked, many, one, read, sahub
 
 WRONG = [
     (["bench.length=[128]"], "bench.length=[128]: no such key; did you mean bench.lengths?"),
@@ -40,6 +40,27 @@ def test_builders_stand_beside_dense(tmp_path: Path) -> None:
     assert {"cpu", "cores", "threads", "torch", "date"} <= set(model["machine"])
     assert written["versions"]["torch"]
     assert (root / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+STOPPED = """
+import signal, sys
+from sahub.bench import run as module
+from sahub.cli.main import run
+real = module.measured
+def measured(model, lengths, *others, **settings):
+    if lengths == [128]:
+        signal.raise_signal(signal.SIGTERM)
+    return real(model, lengths, *others, **settings)
+module.measured = measured
+sys.exit(run("bench", sys.argv[1:]))
+"""
+
+
+def test_what_was_measured_is_there_when_a_bench_is_stopped(tmp_path: Path) -> None:
+    done = forked(STOPPED, "bench.lengths=[64,128]", "bench.rounds=1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (143, "interrupted\n")  # no word of a second run, which finds nothing
+    assert " quest " in done.stdout
+    assert read(one(tmp_path, "bench.json"))["models"][0]["steps"][-1]["keys"] == 64
 
 
 @pytest.mark.slow

@@ -5,8 +5,6 @@ import pytest
 from sahub.bench import bench
 from sahub.bench.findings import crossover
 from sahub.bench.run import _sides
-from sahub.cli.main import run
-from sahub.compute.signals import Stopped
 from sahub.config.cell import compose_cell
 from sahub.errors import ConfigError
 from sahub.timing.measure import Measured
@@ -95,17 +93,6 @@ def ends(*exceptions):
         return [measured(lengths[0], one, name=name) for name, one in (("dense", 1.0), ("quest", 2.0))]
 
     return measure
-
-
-def test_what_was_measured_is_there_however_a_bench_ends(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sahub.bench.run.measured", ends(None, Stopped(15)))
-    assert run("bench", ["bench.lengths=[64,128]", "bench.rounds=1"]) == 143
-    printed = capsys.readouterr()
-    assert printed.err == "interrupted\n"  # nothing is kept for a second run
-    assert "faster than dense from 64 keys or fewer" in printed.out
-    [table] = tmp_path.rglob("bench.csv")
-    assert table.read_text(encoding="utf-8").count("\n") == 3
 
 
 def test_a_length_that_comes_twice_is_measured_once(tmp_path, capsys, monkeypatch):
